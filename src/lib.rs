@@ -1,1 +1,4 @@
-//! x
+//! Muster.
+
+pub mod core;
+pub mod queue;

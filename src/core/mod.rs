@@ -1,0 +1,11 @@
+//! The decisions: plain data, and functions of (state, event, now) that return effects.
+//!
+//! Absent from here: clock, thread, channel, lock, I/O, log, random number, environment.
+//! `etc/clippy.toml` and the tidy test hold that.
+
+pub mod container;
+pub mod ids;
+pub mod instance_type;
+pub mod resources;
+pub mod time;
+pub mod vocabulary;
