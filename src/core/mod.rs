@@ -6,6 +6,7 @@
 pub mod container;
 pub mod ids;
 pub mod instance_type;
+pub mod pool;
 pub mod resources;
 pub mod time;
 pub mod vocabulary;

@@ -1,0 +1,170 @@
+//! What the scheduler and the management API see of the pool: a snapshot without any reference into it (spec 20 §6).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::ids::{Attempt, ContainerUuid, InstanceId, OperationId, TypeName};
+use crate::core::instance_type::InstanceType;
+use crate::core::time::Moment;
+use crate::core::vocabulary::{IdleBehavior, WorkerState};
+
+/// After a restart an instance must be missing from lists at least this far apart before its attempts are lost (spec 70 §3).
+pub const GONE_AFTER: Duration = Duration::from_secs(30);
+
+/// An existing instance, or a create that is not finished.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InstanceKey {
+    /// The create that will make it. Sorts before all instances, like the empty id it is shown with.
+    Create(OperationId),
+    Instance(InstanceId),
+}
+
+/// One worker or one unfinished create.
+#[derive(Clone, Debug)]
+pub struct InstanceView {
+    pub key: InstanceKey,
+    /// `host` or `host:port`; empty while unknown.
+    pub address: String,
+    pub type_name: TypeName,
+    /// `None` if the type is not configured any more.
+    pub instance_type: Option<Arc<InstanceType>>,
+    pub state: WorkerState,
+    pub idle_behavior: IdleBehavior,
+    /// Starting and running containers, sorted; without the collecting ones, which hold no resources.
+    pub containers: Vec<ContainerUuid>,
+    /// Containers whose result is being fetched, sorted.
+    pub collecting: Vec<ContainerUuid>,
+    pub last_container: Option<ContainerUuid>,
+    /// `None` for an unfinished create.
+    pub last_busy: Option<Moment>,
+}
+
+impl InstanceView {
+    /// The instance's id; `None` while it is being created.
+    pub fn id(&self) -> Option<&InstanceId> {
+        match &self.key {
+            InstanceKey::Instance(id) => Some(id),
+            InstanceKey::Create(_) => None,
+        }
+    }
+
+    /// Per hour; 0 for a type that is not configured any more.
+    pub fn price(&self) -> f64 {
+        self.instance_type
+            .as_ref()
+            .map_or(0.0, |instance_type| instance_type.price)
+    }
+}
+
+/// How far a container is on one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Its start was asked for and no probe has listed it. (After the start returned the worker counts it as running.)
+    Starting,
+    /// A probe has listed it.
+    Running,
+    /// Its runner has ended and its result is being fetched.
+    Collecting,
+}
+
+/// A container on a worker.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub instance: InstanceId,
+    /// 0 = not known (a runner that does not tell).
+    pub attempt: Attempt,
+    pub phase: Phase,
+    /// A kill was asked for and has not been given up.
+    pub killing: bool,
+    /// Killing it was given up (TimeoutTERM).
+    pub given_up: bool,
+}
+
+/// Where a container is, or was last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Every worker that has it starting, running or collecting, sorted by instance; normally one.
+    pub places: Vec<Place>,
+    /// When its runner was seen to have ended without a result waiting; `None` while it has a place or was never here.
+    pub exited: Option<Exit>,
+}
+
+/// A runner that ended (spec 20 §6, the *exited* map).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub at: Moment,
+    /// 0 = not known.
+    pub attempt: Attempt,
+}
+
+impl Whereabouts {
+    /// A runner of it may be alive somewhere.
+    pub fn is_alive(&self) -> bool {
+        self.places
+            .iter()
+            .any(|place| place.phase != Phase::Collecting)
+    }
+
+    pub fn is_collecting(&self) -> bool {
+        self.places
+            .iter()
+            .any(|place| place.phase == Phase::Collecting)
+    }
+}
+
+/// The whole pool at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct PoolView {
+    /// Sorted by key, then type name.
+    pub instances: Vec<InstanceView>,
+    /// Containers that are somewhere, or were seen to have exited and are not forgotten yet.
+    pub containers: BTreeMap<ContainerUuid, Whereabouts>,
+    pub at_quota: bool,
+    /// Creates that would be accepted now, whatever the type: what MaxInstances and MaxConcurrentInstanceCreateOps leave; 0
+    /// while creates are suspended or the runner cannot be loaded.
+    pub creates_accepted: usize,
+    /// How many more instances until MaxInstances puts the pool at quota; `usize::MAX` without a limit.
+    pub quota_room: usize,
+    /// Configured types that `at_capacity` is true for.
+    pub at_capacity: BTreeSet<TypeName>,
+    /// The first list of the cloud was applied.
+    pub loaded: bool,
+    /// Start times of the first and the last list that were applied.
+    pub first_list: Option<Moment>,
+    pub last_list: Option<Moment>,
+    /// Instances that this process saw and that then disappeared.
+    pub departed: BTreeSet<InstanceId>,
+    /// When a worker last stopped being `unknown`; `None` = never one.
+    pub last_unknown_resolved: Option<Moment>,
+}
+
+impl PoolView {
+    pub fn has_unknown(&self) -> bool {
+        self.instances
+            .iter()
+            .any(|view| view.state == WorkerState::Unknown)
+    }
+
+    pub fn instance(&self, id: &InstanceId) -> Option<&InstanceView> {
+        let wanted = InstanceKey::Instance(id.clone());
+        let index = self
+            .instances
+            .binary_search_by(|view| view.key.cmp(&wanted))
+            .ok()?;
+        self.instances.get(index)
+    }
+
+    /// The instance does not exist any more, as far as can be known: it left while we watched, or lists
+    /// [`GONE_AFTER`] apart lacked it.
+    pub fn is_gone(&self, id: &InstanceId) -> bool {
+        if self.instance(id).is_some() {
+            return false;
+        }
+        let lists_apart = match (self.first_list, self.last_list) {
+            (Some(first), Some(last)) => last.since(first) >= GONE_AFTER,
+            _ => false,
+        };
+        lists_apart || self.departed.contains(id)
+    }
+}
