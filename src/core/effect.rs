@@ -1,0 +1,139 @@
+//! What the core orders the shell to do, and the notes and figures it wants recorded.
+//!
+//! Effects are orders, in the order they were given. Notifications, destroys, tag saves, probes and lists may be lost:
+//! they are asked for again. Creates, starts, kills, reaps and collects are operations with a
+//! deadline in the core (spec 20 §10.7).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ids::{Attempt, ContainerUuid, InstanceId, InstanceSecret, OperationId};
+use super::instance_type::InstanceType;
+use super::vocabulary::{BootOutcome, WorkerState};
+
+/// Instance tags by full name, prefix included.
+pub type Tags = BTreeMap<String, String>;
+
+/// A command to the runner of one container on one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunnerOrder {
+    pub operation: OperationId,
+    pub instance: InstanceId,
+    pub uuid: ContainerUuid,
+    /// 0 = not known (a runner that does not tell): then no `--attempt` is passed.
+    pub attempt: Attempt,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Answer with `Pool::create_finished`.
+    CreateInstance { operation: OperationId, instance_type: Arc<InstanceType>, tags: Tags, secret: InstanceSecret },
+    /// Not answered: the next list shows it, or the sync asks again.
+    DestroyInstance { instance: InstanceId },
+    /// Not answered. The whole set of tags the instance shall have.
+    SaveTags { instance: InstanceId, tags: Tags },
+    /// Answer with `Pool::start_returned` or `Pool::start_refused`.
+    StartContainer(RunnerOrder),
+    /// Answer with `Pool::kill_returned`.
+    KillRunner(RunnerOrder),
+    /// Answer with `Pool::collect_returned`, and after that with `Pool::forget_returned`.
+    CollectResult(RunnerOrder),
+    /// Answer with `Pool::reap_returned`.
+    ReapRunner(RunnerOrder),
+    /// A worker was added: give it an executor and a thread.
+    OpenWorker { instance: InstanceId, secret: Option<InstanceSecret> },
+    /// The address or the user to connect to, for the next connection.
+    Retarget { instance: InstanceId, address: String, remote_user: String },
+    /// The worker is being shut down: cancel what is in flight, close its connections.
+    CutConnections { instance: InstanceId },
+    /// The instance is gone: end the thread, drop the executor.
+    CloseWorker { instance: InstanceId },
+    /// Start a probe round of this worker now (or at the end of the present one).
+    ProbeSoon { instance: InstanceId },
+    /// Make a list of instances now.
+    ListSoon,
+    /// Something changed that may matter for scheduling.
+    NotifySubscribers,
+    Log(Note),
+    Observe(Figure),
+}
+
+/// Importance of a log line, as spec 80 §4 defines it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// One log line: the shell writes it as it stands. Secrets are never part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub level: Level,
+    pub target: &'static str,
+    pub message: &'static str,
+    /// In the order they are to be written; names as in spec 80 §4.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+impl Note {
+    pub fn new(level: Level, target: &'static str, message: &'static str) -> Self {
+        Self { level, target, message, fields: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.fields.push((name, value.to_string()));
+        self
+    }
+}
+
+/// One observation for the metrics (spec 82 §5).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Figure {
+    BootOutcome(BootOutcome),
+    Disappeared(WorkerState),
+    TimeToSsh(Duration),
+    TimeToReady(Duration),
+    TimeFromShutdownToDisappearance(Duration),
+    /// A start returned: the shell adds the time since the container's creation.
+    StartReturned(ContainerUuid),
+}
+
+/// Effects in the order they were given.
+#[must_use = "effects that are dropped never happen"]
+#[derive(Debug, Default)]
+pub struct Effects(Vec<Effect>);
+
+impl Effects {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn push(&mut self, effect: Effect) {
+        self.0.push(effect);
+    }
+
+    pub fn log(&mut self, note: Note) {
+        self.0.push(Effect::Log(note));
+    }
+
+    pub fn notify(&mut self) {
+        self.0.push(Effect::NotifySubscribers);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn into_vec(self) -> Vec<Effect> {
+        self.0
+    }
+}
+
+/// A duration for people: seconds with three decimals.
+pub fn seconds(duration: Duration) -> String {
+    format!("{:.3}s", duration.as_secs_f64())
+}
