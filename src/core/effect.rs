@@ -28,11 +28,21 @@ pub struct RunnerOrder {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Answer with `Pool::create_finished`.
-    CreateInstance { operation: OperationId, instance_type: Arc<InstanceType>, tags: Tags, secret: InstanceSecret },
+    CreateInstance {
+        operation: OperationId,
+        instance_type: Arc<InstanceType>,
+        tags: Tags,
+        secret: InstanceSecret,
+    },
     /// Not answered: the next list shows it, or the sync asks again.
-    DestroyInstance { instance: InstanceId },
+    DestroyInstance {
+        instance: InstanceId,
+    },
     /// Not answered. The whole set of tags the instance shall have.
-    SaveTags { instance: InstanceId, tags: Tags },
+    SaveTags {
+        instance: InstanceId,
+        tags: Tags,
+    },
     /// Answer with `Pool::start_returned` or `Pool::start_refused`.
     StartContainer(RunnerOrder),
     /// Answer with `Pool::kill_returned`.
@@ -42,15 +52,28 @@ pub enum Effect {
     /// Answer with `Pool::reap_returned`.
     ReapRunner(RunnerOrder),
     /// A worker was added: give it an executor and a thread.
-    OpenWorker { instance: InstanceId, secret: Option<InstanceSecret> },
+    OpenWorker {
+        instance: InstanceId,
+        secret: Option<InstanceSecret>,
+    },
     /// The address or the user to connect to, for the next connection.
-    Retarget { instance: InstanceId, address: String, remote_user: String },
+    Retarget {
+        instance: InstanceId,
+        address: String,
+        remote_user: String,
+    },
     /// The worker is being shut down: cancel what is in flight, close its connections.
-    CutConnections { instance: InstanceId },
+    CutConnections {
+        instance: InstanceId,
+    },
     /// The instance is gone: end the thread, drop the executor.
-    CloseWorker { instance: InstanceId },
+    CloseWorker {
+        instance: InstanceId,
+    },
     /// Start a probe round of this worker now (or at the end of the present one).
-    ProbeSoon { instance: InstanceId },
+    ProbeSoon {
+        instance: InstanceId,
+    },
     /// Make a list of instances now.
     ListSoon,
     /// Something changed that may matter for scheduling.

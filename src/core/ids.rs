@@ -56,10 +56,7 @@ impl ContainerUuid {
         let bytes = text.as_bytes();
         let well_formed = bytes.len() == 27
             && &bytes[5..12] == b"-dz642-"
-            && bytes[..5]
-                .iter()
-                .chain(&bytes[12..])
-                .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+            && bytes[..5].iter().chain(&bytes[12..]).all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
         well_formed.then(|| Self(text.into()))
     }
 

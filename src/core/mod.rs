@@ -4,9 +4,13 @@
 //! `etc/clippy.toml` and the tidy test hold that.
 
 pub mod container;
+pub mod effect;
 pub mod ids;
 pub mod instance_type;
 pub mod pool;
 pub mod resources;
+pub mod settings;
 pub mod time;
+pub mod timer;
 pub mod vocabulary;
+pub mod worker;

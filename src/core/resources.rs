@@ -14,10 +14,7 @@ pub struct Packing {
 }
 impl Packing {
     pub fn new(capacity: Resources) -> Self {
-        Self {
-            remaining: capacity,
-            shared: false,
-        }
+        Self { remaining: capacity, shared: false }
     }
     pub fn fits(&self, need: &Resources) -> bool {
         let r = &self.remaining;

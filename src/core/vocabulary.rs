@@ -95,10 +95,7 @@ mod tests {
             assert_eq!(WorkerState::parse(state.as_str()), Some(*state));
         }
         assert_eq!(WorkerState::parse("Idle"), None);
-        assert_eq!(
-            ContainerState::parse("Queued"),
-            Some(ContainerState::Queued)
-        );
+        assert_eq!(ContainerState::parse("Queued"), Some(ContainerState::Queued));
         assert_eq!(IdleBehavior::parse(""), None);
     }
 }

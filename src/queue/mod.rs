@@ -17,11 +17,7 @@ pub enum QueueError {
     NotFound(ContainerUuid),
     /// The operation does not apply to the state the container is in by now. The reason for it has gone: do nothing.
     #[error("container {uuid}: cannot {operation} when {state}")]
-    WrongState {
-        uuid: ContainerUuid,
-        operation: &'static str,
-        state: &'static str,
-    },
+    WrongState { uuid: ContainerUuid, operation: &'static str, state: &'static str },
     /// The store cannot be written now (disk full, locked, damaged). Try again later; nothing was changed.
     #[error("the queue's storage failed to {operation}")]
     Storage {
@@ -106,21 +102,11 @@ pub trait ContainerQueue: Send + Sync + std::fmt::Debug {
 
     /// The result directory of an attempt (`StateDir/containers/UUID/ATTEMPT`) holds a complete, synced result:
     /// record it in one transaction. An attempt that is closed already keeps the result as *late*, the container does not change.
-    fn finish(
-        &self,
-        uuid: &ContainerUuid,
-        attempt: Attempt,
-        result_dir: &Path,
-    ) -> Result<(), QueueError>;
+    fn finish(&self, uuid: &ContainerUuid, attempt: Attempt, result_dir: &Path) -> Result<(), QueueError>;
 
     /// The attempt ended without a result: Queued again while attempts are left, else Cancelled. Repeating it, or naming an
     /// attempt that is not the current one, changes nothing.
-    fn attempt_lost(
-        &self,
-        uuid: &ContainerUuid,
-        attempt: Attempt,
-        reason: LostReason,
-    ) -> Result<(), QueueError>;
+    fn attempt_lost(&self, uuid: &ContainerUuid, attempt: Attempt, reason: LostReason) -> Result<(), QueueError>;
 
     /// Why new work must not start now (disk full, damage), if so: one sentence for the log and the health check.
     fn trouble(&self) -> Option<String>;

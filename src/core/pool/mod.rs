@@ -1,2 +1,181 @@
-//! The pool.
+//! All workers, and the cloud behind them (spec 20): creates, lists, limits, and the scheduler's calls.
+//!
+//! Reading order: the record here, [`create`], [`sync`], [`limits`] (quota, capacity, rate limits), [`calls`] (the scheduler's and
+//! operators' calls, and the answers to effects), [`view`] (the snapshot), [`invariants`].
+//!
+//! Whoever holds `&mut Pool` has the lock; nothing here waits for anything.
+
+pub mod budget;
+pub mod calls;
+pub mod create;
+pub mod invariants;
+pub mod limits;
+pub mod sync;
 pub mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::effect::{Effect, Effects, Level, Note};
+use super::ids::{ContainerUuid, InstanceId, OperationId, TypeName};
+use super::instance_type::InstanceType;
+use super::settings::Settings;
+use super::time::Moment;
+use super::timer::{Timer, Timers};
+use super::vocabulary::WorkerState;
+use super::worker::{Context, Worker};
+use budget::ProbeBudget;
+use create::PendingCreate;
+use limits::Limits;
+use view::Exit;
+
+/// The state behind the one lock.
+#[derive(Debug)]
+pub struct Pool {
+    pub(super) settings: Arc<Settings>,
+    pub(super) types: BTreeMap<TypeName, Arc<InstanceType>>,
+    pub(super) workers: BTreeMap<InstanceId, Worker>,
+    pub(super) creates: BTreeMap<OperationId, PendingCreate>,
+    /// Runners that ended without a result waiting, until the scheduler forgets them.
+    pub(super) exited: BTreeMap<ContainerUuid, Exit>,
+    pub(super) limits: Limits,
+    pub(super) timers: Timers,
+    pub(super) budget: ProbeBudget,
+    pub(super) next_operation: u64,
+    pub(super) loaded: bool,
+    pub(super) first_list: Option<Moment>,
+    pub(super) last_list: Option<Moment>,
+    /// Instances we saw and that disappeared; needed only until two lists are far enough apart to tell without it.
+    pub(super) departed: BTreeSet<InstanceId>,
+    pub(super) last_unknown_resolved: Option<Moment>,
+    /// Why no runner can be put on a worker, if so (spec 20 §7): then no instance is created.
+    pub(super) runner_fault: Option<String>,
+    pub(super) max_instances_logged: bool,
+}
+
+impl Pool {
+    pub fn new(settings: Settings, types: BTreeMap<TypeName, Arc<InstanceType>>) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            types,
+            workers: BTreeMap::new(),
+            creates: BTreeMap::new(),
+            exited: BTreeMap::new(),
+            limits: Limits::default(),
+            timers: Timers::default(),
+            budget: ProbeBudget::default(),
+            next_operation: 0,
+            loaded: false,
+            first_list: None,
+            last_list: None,
+            departed: BTreeSet::new(),
+            last_unknown_resolved: None,
+            runner_fault: None,
+            max_instances_logged: false,
+        }
+    }
+
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    pub fn worker(&self, id: &InstanceId) -> Option<&Worker> {
+        self.workers.get(id)
+    }
+
+    /// In the order of their ids.
+    pub fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values()
+    }
+
+    /// When [`Pool::tick`] has something to do next.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.timers.next()
+    }
+
+    /// Handles everything that has become due.
+    pub fn tick(&mut self, now: Moment, effects: &mut Effects) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.fire(timer, now, effects);
+        }
+    }
+
+    fn fire(&mut self, timer: Timer, now: Moment, effects: &mut Effects) {
+        match timer {
+            Timer::CreateDeadline(operation) => self.create_deadline_passed(operation, now, effects),
+            Timer::StartDeadline(instance, uuid, operation) => {
+                if self
+                    .worker(&instance)
+                    .is_some_and(|worker| worker.runner(&uuid).is_some_and(|r| r.start == Some(operation)))
+                {
+                    let note = Note::new(Level::Error, "worker", "start command has not returned in time");
+                    effects.log(note.with("Instance", &instance).with("ContainerUUID", &uuid));
+                }
+                self.with_worker(&instance, now, effects, |worker, cx| worker.start_returned(&uuid, operation, cx));
+            }
+            Timer::Kill(instance, uuid) => {
+                self.with_worker(&instance, now, effects, |worker, cx| worker.kill_step(&uuid, cx));
+            }
+            Timer::Collect(instance, uuid) => {
+                self.with_worker(&instance, now, effects, |worker, cx| worker.collect_step(&uuid, cx));
+            }
+            Timer::ReapDeadline(instance, uuid, operation) => {
+                self.with_worker(&instance, now, effects, |worker, cx| {
+                    worker.reap_returned(&uuid, operation, false, cx)
+                });
+            }
+            Timer::Quota | Timer::Capacity | Timer::CreatesResume => effects.notify(),
+            Timer::ListsResume => {
+                effects.push(Effect::ListSoon);
+                effects.notify();
+            }
+        }
+    }
+
+    /// Runs an event of one worker. `None` if there is no such worker (any more).
+    pub(super) fn with_worker<R>(
+        &mut self,
+        id: &InstanceId,
+        now: Moment,
+        effects: &mut Effects,
+        event: impl FnOnce(&mut Worker, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let worker = self.workers.get_mut(id)?;
+        let mut cx = Context {
+            now,
+            settings: &self.settings,
+            effects,
+            exited: &mut self.exited,
+            timers: &mut self.timers,
+            next_operation: &mut self.next_operation,
+            last_unknown_resolved: &mut self.last_unknown_resolved,
+        };
+        let before = (worker.state, worker.idle_behavior);
+        let result = event(worker, &mut cx);
+        if before != (worker.state, worker.idle_behavior) {
+            cx.effects.notify();
+        }
+        Some(result)
+    }
+
+    pub(super) fn operation(&mut self) -> OperationId {
+        self.next_operation += 1;
+        OperationId(self.next_operation)
+    }
+
+    /// Workers + creates that are not among them yet: what MaxInstances and quotas count.
+    pub fn instance_count(&self) -> usize {
+        self.workers.len() + self.creates.len()
+    }
+
+    /// Number of workers in each state, in the order of [`WorkerState::ALL`]; `None` before the first list.
+    pub fn count_workers(&self) -> Option<BTreeMap<WorkerState, usize>> {
+        self.loaded.then(|| {
+            let mut counts: BTreeMap<_, _> = WorkerState::ALL.iter().map(|state| (*state, 0)).collect();
+            for worker in self.workers.values() {
+                *counts.entry(worker.state).or_default() += 1;
+            }
+            counts
+        })
+    }
+}

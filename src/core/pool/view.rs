@@ -51,9 +51,7 @@ impl InstanceView {
 
     /// Per hour; 0 for a type that is not configured any more.
     pub fn price(&self) -> f64 {
-        self.instance_type
-            .as_ref()
-            .map_or(0.0, |instance_type| instance_type.price)
+        self.instance_type.as_ref().map_or(0.0, |instance_type| instance_type.price)
     }
 }
 
@@ -101,15 +99,11 @@ pub struct Exit {
 impl Whereabouts {
     /// A runner of it may be alive somewhere.
     pub fn is_alive(&self) -> bool {
-        self.places
-            .iter()
-            .any(|place| place.phase != Phase::Collecting)
+        self.places.iter().any(|place| place.phase != Phase::Collecting)
     }
 
     pub fn is_collecting(&self) -> bool {
-        self.places
-            .iter()
-            .any(|place| place.phase == Phase::Collecting)
+        self.places.iter().any(|place| place.phase == Phase::Collecting)
     }
 }
 
@@ -141,17 +135,12 @@ pub struct PoolView {
 
 impl PoolView {
     pub fn has_unknown(&self) -> bool {
-        self.instances
-            .iter()
-            .any(|view| view.state == WorkerState::Unknown)
+        self.instances.iter().any(|view| view.state == WorkerState::Unknown)
     }
 
     pub fn instance(&self, id: &InstanceId) -> Option<&InstanceView> {
         let wanted = InstanceKey::Instance(id.clone());
-        let index = self
-            .instances
-            .binary_search_by(|view| view.key.cmp(&wanted))
-            .ok()?;
+        let index = self.instances.binary_search_by(|view| view.key.cmp(&wanted)).ok()?;
         self.instances.get(index)
     }
 

@@ -1,0 +1,230 @@
+//! One probe round: the plan it starts from, and what its report does to the worker (spec 10 §4–§6).
+
+use std::time::Duration;
+
+use super::listing::{Listing, RunnerState};
+use super::{Context, Evidence, Worker};
+use crate::core::effect::{Effect, Figure, Level, seconds};
+use crate::core::time::Moment;
+use crate::core::vocabulary::{BootOutcome, IdleBehavior, WorkerState};
+
+/// What a round has to do, by the state it began in (the table of spec 10 §4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoundPlan {
+    pub state: WorkerState,
+    /// The change counter at the start.
+    pub changes: u64,
+    /// Start of the round.
+    pub began: Moment,
+    pub boot_probe: bool,
+    pub deploy: When,
+    pub run_probe: When,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Never,
+    Always,
+    /// Only if everything before it in the round succeeded.
+    IfSoFarGood,
+}
+
+/// What a round found.
+#[derive(Clone, Debug, Default)]
+pub struct RoundReport {
+    /// The boot probe passed, or was not needed; and the runner is there, or was not needed.
+    pub booted: bool,
+    /// Standard error of a failed boot probe.
+    pub boot_stderr: String,
+    /// The last error of any part.
+    pub last_error: Option<String>,
+    /// The run probe's list; `None` if it failed or was not made.
+    pub listing: Option<Listing>,
+}
+
+/// How the worker's thread goes on after a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextRound {
+    /// At once and without a known token: the list said nothing about something that changed meanwhile.
+    AtOnce,
+    /// At once as a long poll, if the runner can do that; else with the ticker.
+    LongPoll,
+    /// After this pause, or the ticker if that is earlier.
+    After(Duration),
+    /// No more rounds: the worker is shut down.
+    Never,
+}
+
+impl Worker {
+    /// The plan of a round that begins now; `None` in `shutdown`.
+    pub fn plan_round(&self, now: Moment) -> Option<RoundPlan> {
+        let (boot_probe, deploy, run_probe) = match self.state {
+            WorkerState::Shutdown => return None,
+            WorkerState::Unknown => (true, When::Always, When::Always),
+            WorkerState::Booting => (true, When::IfSoFarGood, When::IfSoFarGood),
+            WorkerState::Idle | WorkerState::Running => (false, When::Never, When::Always),
+        };
+        Some(RoundPlan { state: self.state, changes: self.changes, began: now, boot_probe, deploy, run_probe })
+    }
+
+    /// Applies what a round found, in the order of spec 10 §4.
+    pub fn finish_round(&mut self, plan: &RoundPlan, report: &RoundReport, cx: &mut Context<'_>) -> NextRound {
+        if self.state == WorkerState::Shutdown {
+            return NextRound::Never;
+        }
+        if report.booted && !self.booted_logged {
+            self.booted_logged = true;
+            cx.note(self.note(Level::Info, "instance booted; will try run probe"));
+        }
+        let reported_broken = report.listing.as_ref().is_some_and(|listing| self.is_broken(listing, cx));
+        if reported_broken {
+            self.reported_broken(cx);
+        }
+        if self.state == WorkerState::Shutdown {
+            return NextRound::Never;
+        }
+        let Some(listing) = report.listing.as_ref().filter(|listing| report.booted || self.has_something(listing))
+        else {
+            return self.round_failed(plan, report, cx);
+        };
+        self.probed = cx.now;
+        self.boot_retries = 0;
+        self.round_succeeded(plan, report.booted, listing, cx)
+    }
+
+    /// Something runs here, by the probe or by what we know.
+    fn has_something(&self, listing: &Listing) -> bool {
+        !listing.runners.is_empty() || self.occupied() || !self.collecting.is_empty()
+    }
+
+    /// The worker says it is broken, or a stale lock has resisted for too long.
+    fn is_broken(&mut self, listing: &Listing, cx: &mut Context<'_>) -> bool {
+        let stale = listing.runners.iter().find(|(_, listed)| listed.state == RunnerState::Stale).map(|(uuid, _)| uuid);
+        let Some(uuid) = stale else {
+            self.stale_since = None;
+            return listing.broken;
+        };
+        let note = self.note(Level::Info, "probe reported stale run lock").with("ContainerUUID", uuid);
+        if self.stale_since.is_none() {
+            cx.note(note);
+            // With a runner that can reap, the time counts from a failed attempt to do so.
+            if !cx.settings.runner_keeps_results {
+                self.stale_since = Some(cx.now);
+            }
+        }
+        let resisted = self.stale_since.is_some_and(|since| cx.now.since(since) > cx.settings.timeout_stale_run_lock);
+        if resisted && self.idle_behavior == IdleBehavior::Run {
+            let note = self.note(Level::Warn, "stale run lock resists; treating the instance as broken");
+            cx.note(note.with("ContainerUUID", uuid));
+            for uuid in
+                listing.runners.iter().filter(|(_, listed)| listed.state == RunnerState::Stale).map(|(uuid, _)| uuid)
+            {
+                self.give_up(uuid, cx);
+            }
+        }
+        listing.broken || resisted
+    }
+
+    fn reported_broken(&mut self, cx: &mut Context<'_>) {
+        if self.idle_behavior != IdleBehavior::Run {
+            return;
+        }
+        cx.note(self.note(Level::Warn, "instance reports itself broken; draining it"));
+        self.report_boot_outcome(BootOutcome::Failure, cx);
+        self.set_idle_behavior(IdleBehavior::Drain, cx);
+        self.shut_down_if_eligible(cx);
+    }
+
+    fn round_failed(&mut self, plan: &RoundPlan, report: &RoundReport, cx: &mut Context<'_>) -> NextRound {
+        // From the round's start, not from now: so one whole round is always tried after the limit has passed.
+        let unresponsive_for = plan.began.since(self.probed);
+        if self.shut_down_if_unresponsive(unresponsive_for, cx) {
+            if !report.booted {
+                self.report_boot_outcome(BootOutcome::Failure, cx);
+                cx.note(
+                    self.note(Level::Info, "boot failed")
+                        .with("Duration", seconds(unresponsive_for))
+                        .with("stderr", &report.boot_stderr)
+                        .with("error", report.last_error.as_deref().unwrap_or("")),
+                );
+            }
+            return NextRound::Never;
+        }
+        self.boot_retries = self.boot_retries.saturating_add(1);
+        NextRound::After(self.retry_pause(cx.settings.probe_interval))
+    }
+
+    /// 250 ms, 500 ms, 1 s … up to ProbeInterval while booting; ProbeInterval otherwise (spec 10 §3).
+    fn retry_pause(&self, probe_interval: Duration) -> Duration {
+        match self.state {
+            WorkerState::Booting | WorkerState::Unknown => {
+                let doublings = self.boot_retries.saturating_sub(1).min(16);
+                Duration::from_millis(250).saturating_mul(1 << doublings).min(probe_interval)
+            }
+            _ => probe_interval,
+        }
+    }
+
+    fn round_succeeded(
+        &mut self,
+        plan: &RoundPlan,
+        booted: bool,
+        listing: &Listing,
+        cx: &mut Context<'_>,
+    ) -> NextRound {
+        let listed_first = listing.runners.iter().find(|(_, listed)| listed.state == RunnerState::Alive);
+        if let Some((uuid, _)) = listed_first {
+            self.last_container = Some(uuid.clone());
+        }
+        if listed_first.is_some() || !self.running.is_empty() {
+            self.busy = cx.now;
+        }
+        let (mut changed, late) = self.reconcile(listing, plan.changes, cx);
+        self.evidence = Some(Evidence {
+            began: plan.began,
+            changes: plan.changes,
+            empty: listing.runners.is_empty() && late.is_empty(),
+        });
+        if booted && matches!(self.state, WorkerState::Unknown | WorkerState::Booting) {
+            self.enter_service(cx);
+            changed = true;
+        }
+        if changed {
+            self.after_change(plan, booted, cx);
+        }
+        if late.is_empty() {
+            return if self.state == WorkerState::Unknown {
+                self.boot_retries = self.boot_retries.saturating_add(1);
+                NextRound::After(self.retry_pause(cx.settings.probe_interval))
+            } else {
+                NextRound::LongPoll
+            };
+        }
+        let note = self.note(Level::Debug, "passed over containers that changed during the probe");
+        cx.note(note.with("Containers", late.len()));
+        NextRound::AtOnce
+    }
+
+    fn enter_service(&mut self, cx: &mut Context<'_>) {
+        if let (WorkerState::Booting, Some(connected)) = (self.state, self.first_connection) {
+            cx.order(Effect::Observe(Figure::TimeToReady(cx.now.since(connected))));
+        }
+        self.set_state(WorkerState::Idle, cx);
+    }
+
+    fn after_change(&mut self, plan: &RoundPlan, booted: bool, cx: &mut Context<'_>) {
+        if self.state == WorkerState::Unknown {
+            let note = self.note(Level::Info, "run probe succeeded, but boot probe is still failing");
+            cx.note(note.with("Containers", self.running.len()));
+        }
+        self.settle(cx);
+        if booted && matches!(plan.state, WorkerState::Unknown | WorkerState::Booting) {
+            self.report_boot_outcome(BootOutcome::Success, cx);
+            let note = self.note(Level::Info, "probes succeeded, instance is in service");
+            let note = note.with("State", self.state).with("Containers", self.running.len());
+            cx.note(note.with("InstanceType", &self.type_name));
+        }
+        self.shut_down_if_eligible(cx);
+        cx.effects.notify();
+    }
+}
