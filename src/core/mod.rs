@@ -3,6 +3,8 @@
 //! Absent from here: clock, thread, channel, lock, I/O, log, random number, environment.
 //! `etc/clippy.toml` and the tidy test hold that.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 pub mod container;
 pub mod effect;
 pub mod ids;

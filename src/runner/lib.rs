@@ -1,1 +1,1 @@
-//! x
+//! The runner on a worker: what the dispatcher and the program share.

@@ -1,1 +1,3 @@
+//! Runs one container on a worker.
+
 fn main() {}
