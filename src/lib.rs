@@ -1,4 +1,4 @@
-//! Muster.
+//! Muster: see the modules, in reading order.
 
 pub mod core;
 pub mod queue;

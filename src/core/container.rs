@@ -5,10 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
-use super::instance_type::{GpuRequest, InstanceType};
-use super::resources::Resources;
-use super::time::{Moment, WallMillis};
+use super::time::WallMillis;
 use super::vocabulary::ContainerState;
+
+/// Accelerators that a container asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GpuRequest {
+    /// `cuda`, `rocm`, or empty for none.
+    pub stack: String,
+    /// The least driver version, `X.Y`; looked at only with devices.
+    pub driver_version: String,
+    /// cuda: one = the least capability, several = exactly one of them; rocm: one of them.
+    pub hardware_target: Vec<String>,
+    pub device_count: i64,
+    /// Bytes per device, at least.
+    pub vram: i64,
+}
 
 /// What a container asks for: everything that the user decides, nothing that happens later.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +79,8 @@ pub struct Container {
     pub finished_at: Option<WallMillis>,
     /// Number of the last attempt whose start was decided; 0 = none yet.
     pub attempt: Attempt,
-    /// Where the last attempt was sent. Set together with `attempt`, before the start is sent.
+    /// Where the last attempt was sent. Set together with `attempt`, before the start is sent; `None` again once the container
+    /// is back to Queued, so a Locked container without it has nothing that could be running.
     pub instance: Option<InstanceId>,
     pub instance_type: Option<TypeName>,
     pub exit_code: Option<i32>,
@@ -79,25 +92,20 @@ pub struct Container {
     pub cost: f64,
 }
 
-/// What the scheduler works on: a container and what was computed once when it was first seen.
-#[derive(Clone, Debug)]
-pub struct QueueEntry {
-    pub container: Container,
-    pub resources: Resources,
-    /// Eligible types, cheapest first. Empty only for a container that is Running although no configured type fits any more.
-    pub instance_types: Arc<[Arc<InstanceType>]>,
-    /// Order of arrival: smaller came earlier. The local queue uses its row number, which survives a restart.
-    pub first_seen: u64,
-    /// False while something in `after` is not Complete yet: the entry is listed but not scheduled.
-    pub ready: bool,
+/// Why an attempt ended without a result (spec 70 §3, "lost attempt").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostReason {
+    /// Neither listed nor finished after its start returned: the runner crashed.
+    RunnerCrashed,
+    /// Its instance is gone from the cloud's list, or was written off.
+    InstanceGone,
 }
 
-/// A snapshot of the queue.
-#[derive(Clone, Debug, Default)]
-pub struct QueueSnapshot {
-    /// Sorted by uuid.
-    pub entries: BTreeMap<ContainerUuid, Arc<QueueEntry>>,
-    /// When the last complete refresh *began*: a decision based on an exit that was seen at T is valid only if this is later
-    /// than T (spec 20 §6).
-    pub as_of: Moment,
+impl LostReason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RunnerCrashed => "its runner ended without a result",
+            Self::InstanceGone => "its instance is gone",
+        }
+    }
 }

@@ -1,10 +1,12 @@
 //! What the core orders the shell to do, and the notes and figures it wants recorded.
 //!
 //! Effects are orders, in the order they were given. Notifications, destroys, tag saves, probes and lists may be lost:
-//! they are asked for again. Creates, starts, kills, reaps and collects are operations with a
-//! deadline in the core (spec 20 §10.7).
+//! they are asked for again. Creates, starts, kills, reaps, collects and forgets are operations with a deadline of their own in the
+//! core (spec 20 §10.7).
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +14,63 @@ use super::ids::{Attempt, ContainerUuid, InstanceId, InstanceSecret, OperationId
 use super::instance_type::InstanceType;
 use super::vocabulary::{BootOutcome, WorkerState};
 
-/// Instance tags by full name, prefix included.
-pub type Tags = BTreeMap<String, String>;
+/// Instance tags by full name, prefix included. `Debug` hides the value of an instance secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Tags(BTreeMap<String, String>);
+
+impl Tags {
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Deref for Tags {
+    type Target = BTreeMap<String, String>;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Tags {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl From<BTreeMap<String, String>> for Tags {
+    fn from(tags: BTreeMap<String, String>) -> Self {
+        Self(tags)
+    }
+}
+
+impl FromIterator<(String, String)> for Tags {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(tags: I) -> Self {
+        Self(tags.into_iter().collect())
+    }
+}
+
+impl IntoIterator for Tags {
+    type Item = (String, String);
+    type IntoIter = std::collections::btree_map::IntoIter<String, String>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Tags {
+    type Item = (&'a String, &'a String);
+    type IntoIter = std::collections::btree_map::Iter<'a, String, String>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl fmt::Debug for Tags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |name: &str, value| if name.ends_with("InstanceSecret") { "***" } else { value };
+        f.debug_map().entries(self.0.iter().map(|(name, value)| (name, shown(name, value.as_str())))).finish()
+    }
+}
 
 /// A command to the runner of one container on one worker.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,8 @@
 
 pub mod container;
 pub mod effect;
+pub mod entry;
+pub mod errors;
 pub mod ids;
 pub mod instance_type;
 pub mod pool;
@@ -14,5 +16,6 @@ pub mod resources;
 pub mod settings;
 pub mod time;
 pub mod timer;
+pub mod units;
 pub mod vocabulary;
 pub mod worker;

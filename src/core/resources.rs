@@ -1,38 +1,98 @@
-//! Placeholder of the shapes.
+//! What a container needs and what an instance has: five quantities, and how containers share them (spec 72 §6).
+
+use super::container::ContainerRequest;
+
+/// Quantities of one container, or of one instance type. Bytes where it is memory or disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Resources {
+    /// 0 is allowed for a container: all such share one core.
     pub vcpus: i64,
     pub ram: i64,
     pub scratch: i64,
     pub gpus: i64,
+    /// Per device.
     pub gpu_vram: i64,
 }
+
+const MEBIBYTE: i128 = 1 << 20;
+/// The local keepstore's process and a tenth more.
+const KEEPSTORE_RAM: i128 = 220 * MEBIBYTE;
+const KEEP_BLOCK: i128 = 64 * MEBIBYTE;
+
+/// What a container needs, overhead included (spec 72 §6). Hostile numbers saturate.
+///
+/// `reserve_extra_ram` in bytes; `keep_buffers_per_vcpu` 0 = no local keepstore.
+pub fn resources_needed(request: &ContainerRequest, reserve_extra_ram: i64, keep_buffers_per_vcpu: i64) -> Resources {
+    let mut ram = i128::from(request.ram) + i128::from(request.keep_cache_ram) + i128::from(reserve_extra_ram);
+    let buffers = i128::from(keep_buffers_per_vcpu);
+    if buffers > 0 {
+        let blocks = buffers.saturating_mul(i128::from(request.vcpus)).saturating_mul(KEEP_BLOCK * 11) / 10;
+        ram = ram.saturating_add(KEEPSTORE_RAM).saturating_add(blocks);
+    }
+    // Instances really offer up to 5 % less than advertised.
+    ram = ram.saturating_mul(100) / 95;
+    let image = i128::from(image_estimate(&request.container_image));
+    let scratch = i128::from(request.scratch).max(image) + image + i128::from(request.keep_cache_disk);
+    Resources {
+        vcpus: request.vcpus,
+        ram: saturated(ram),
+        scratch: saturated(scratch),
+        gpus: request.gpu.device_count,
+        gpu_vram: request.gpu.vram,
+    }
+}
+
+fn saturated(value: i128) -> i64 {
+    i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// Bytes that loading and extracting an image takes, from the size in its portable data hash; 0 if that says nothing.
+fn image_estimate(image: &str) -> i64 {
+    let Some((hash, size)) = image.split_once('+') else {
+        return 0;
+    };
+    let is_hash = hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let manifest: i64 = match size.bytes().all(|b| b.is_ascii_digit()) {
+        true if is_hash => size.parse().unwrap_or(0),
+        _ => 0,
+    };
+    if manifest < 122 { 0 } else { ((manifest - 80) / 42).saturating_mul(64 << 20) }
+}
+
+/// An instance that several containers share.
 #[derive(Clone, Copy, Debug)]
 pub struct Packing {
     remaining: Resources,
+    /// A container without a core of its own is here: one core is kept for all such.
     shared: bool,
 }
+
 impl Packing {
+    /// An empty instance of this capacity.
     pub fn new(capacity: Resources) -> Self {
         Self { remaining: capacity, shared: false }
     }
+
+    /// Whether one more container of this need fits.
     pub fn fits(&self, need: &Resources) -> bool {
-        let r = &self.remaining;
-        r.vcpus >= need.vcpus
-            && r.ram >= need.ram
-            && r.scratch >= need.scratch
-            && r.gpus >= need.gpus
-            && r.gpu_vram >= need.gpu_vram
-            && r.vcpus > 0
-            && (!self.shared || r.vcpus > need.vcpus)
+        let left = &self.remaining;
+        left.vcpus >= need.vcpus
+            && left.ram >= need.ram
+            && left.scratch >= need.scratch
+            && left.gpus >= need.gpus
+            && left.gpu_vram >= need.gpu_vram
+            && left.vcpus > 0
+            && (!self.shared || left.vcpus > need.vcpus)
     }
+
+    /// Takes the container's share, whether or not it fits: what runs, runs.
     pub fn place(&mut self, need: &Resources) {
-        let r = &mut self.remaining;
-        r.vcpus -= need.vcpus;
-        r.ram -= need.ram;
-        r.scratch -= need.scratch;
-        r.gpus -= need.gpus;
-        r.gpu_vram -= need.gpu_vram;
+        let left = &mut self.remaining;
+        left.vcpus = left.vcpus.saturating_sub(need.vcpus);
+        left.ram = left.ram.saturating_sub(need.ram);
+        left.scratch = left.scratch.saturating_sub(need.scratch);
+        left.gpus = left.gpus.saturating_sub(need.gpus);
+        left.gpu_vram = left.gpu_vram.saturating_sub(need.gpu_vram);
         self.shared |= need.vcpus == 0;
     }
 }

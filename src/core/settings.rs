@@ -30,6 +30,9 @@ pub struct Settings {
     pub runner_keeps_results: bool,
     /// The driver's list costs little: list again after each create and destroy.
     pub cheap_list: bool,
+    /// Clouds list with a delay: an instance whose create finished less than this ago and that was never listed is not gone
+    /// (spec 20 §5). Zero for a driver whose lists are exact.
+    pub list_delay: Duration,
 }
 
 impl Default for Settings {
@@ -55,10 +58,13 @@ impl Default for Settings {
             max_workers: 10_000,
             runner_keeps_results: true,
             cheap_list: false,
+            list_delay: LIST_DELAY,
         }
     }
 }
 
+/// How long a cloud may take to list a new instance (spec 20 §5).
+pub const LIST_DELAY: Duration = Duration::from_secs(60);
 /// A start, kill or reap that has not returned by then is taken as returned without success (spec 10 §4, 20 §10.7).
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 /// A create that has not returned by then has failed with unknown outcome (spec 20 §1).

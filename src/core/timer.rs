@@ -1,6 +1,6 @@
-//! Deadlines as data: a table of (when, what). A timer that is not needed any more stays and does nothing when it fires.
+//! Deadlines as data: a table of what is to happen when. Setting a timer again moves it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ids::{ContainerUuid, InstanceId, OperationId};
 use super::time::Moment;
@@ -15,6 +15,8 @@ pub enum Timer {
     Kill(InstanceId, ContainerUuid),
     /// A fetch of a result is due again, or has not returned.
     Collect(InstanceId, ContainerUuid),
+    /// The removal of a collected result's copy has not returned.
+    ForgetDeadline(InstanceId, ContainerUuid),
     /// A reap has not returned.
     ReapDeadline(InstanceId, ContainerUuid, OperationId),
     /// A quota pause may have ended.
@@ -25,18 +27,41 @@ pub enum Timer {
     ListsResume,
 }
 
-/// At most one entry per (moment, timer). Bounded by the operations that are open: each sets a constant number.
+/// At most one entry per timer, cancelled with what it was set for: bounded by the operations that are open.
 #[derive(Debug, Default, Clone)]
-pub struct Timers(BTreeSet<(Moment, Timer)>);
+pub struct Timers {
+    order: BTreeSet<(Moment, Timer)>,
+    at: BTreeMap<Timer, Moment>,
+}
 
 impl Timers {
+    /// Sets a timer, or moves it if it is set already.
     pub fn set(&mut self, at: Moment, timer: Timer) {
-        self.0.insert((at, timer));
+        self.cancel(&timer);
+        self.order.insert((at, timer.clone()));
+        self.at.insert(timer, at);
+    }
+
+    /// No effect if it is not set.
+    pub fn cancel(&mut self, timer: &Timer) {
+        if let Some((timer, at)) = self.at.remove_entry(timer) {
+            self.order.remove(&(at, timer));
+        }
+    }
+
+    /// When this timer fires; `None` if it is not set.
+    pub fn when(&self, timer: &Timer) -> Option<Moment> {
+        self.at.get(timer).copied()
     }
 
     /// When the next timer fires.
     pub fn next(&self) -> Option<Moment> {
-        self.0.first().map(|(at, _)| *at)
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// Every timer that is set, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Timer> {
+        self.at.keys()
     }
 
     /// Takes the earliest timer that is due.
@@ -44,17 +69,8 @@ impl Timers {
         if self.next()? > now {
             return None;
         }
-        self.0.pop_first().map(|(_, timer)| timer)
-    }
-
-    /// Drops the timers of an instance that is gone.
-    pub fn drop_instance(&mut self, gone: &InstanceId) {
-        self.0.retain(|(_, timer)| match timer {
-            Timer::StartDeadline(instance, ..)
-            | Timer::Kill(instance, _)
-            | Timer::Collect(instance, _)
-            | Timer::ReapDeadline(instance, ..) => instance != gone,
-            _ => true,
-        });
+        let (_, timer) = self.order.pop_first()?;
+        self.at.remove(&timer);
+        Some(timer)
     }
 }

@@ -1,11 +1,12 @@
-//! The queue of containers as the scheduler and the result path see it (spec 70 §1).
-//!
+//! The queue of containers as the scheduler and the result path see it (spec 70 §1), and the stores that serve it.
 
 use std::path::Path;
 
 use crossbeam_channel::Receiver;
 
-use crate::core::container::{Container, QueueSnapshot};
+use crate::core::container::Container;
+pub use crate::core::container::LostReason;
+use crate::core::entry::QueueSnapshot;
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
 use crate::core::time::Moment;
 
@@ -30,24 +31,6 @@ pub enum QueueError {
     Busy,
 }
 
-/// Why an attempt ended without a result (spec 70 §3, "lost attempt").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LostReason {
-    /// Neither listed nor finished after its start returned: the runner crashed.
-    RunnerCrashed,
-    /// Its instance is gone from the cloud's list, or was written off.
-    InstanceGone,
-}
-
-impl LostReason {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::RunnerCrashed => "its runner ended without a result",
-            Self::InstanceGone => "its instance is gone",
-        }
-    }
-}
-
 /// What the queue expects of a started attempt: given back by [`ContainerQueue::assign`].
 #[derive(Clone, Debug)]
 pub struct Assignment {
@@ -69,7 +52,7 @@ pub trait ContainerQueue: Send + Sync + std::fmt::Debug {
     /// Queued → Locked.
     fn lock(&self, uuid: &ContainerUuid) -> Result<(), QueueError>;
 
-    /// Locked → Queued. Local queue: only for an attempt that was never sent, or that a kill has ruled out.
+    /// Locked → Queued (Cancelled if a cancel was asked for meanwhile). Local queue: only for an attempt that was never sent, or that a kill has ruled out.
     fn unlock(&self, uuid: &ContainerUuid) -> Result<(), QueueError>;
 
     /// Any state that is not final → Cancelled with this reason in `runtime_status.error`.

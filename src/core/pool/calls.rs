@@ -28,7 +28,7 @@ impl Pool {
         now: Moment,
         effects: &mut Effects,
     ) -> bool {
-        if self.workers.values().any(|worker| worker.runner(uuid).is_some()) {
+        if !self.index.holders(uuid).is_empty() {
             return false;
         }
         let started = self.with_worker(instance, now, effects, |worker, cx| worker.start(uuid, attempt, cx));
@@ -47,12 +47,8 @@ impl Pool {
         now: Moment,
         effects: &mut Effects,
     ) -> bool {
-        let holders: Vec<InstanceId> = self
-            .workers
-            .values()
-            .filter(|worker| instance.is_none_or(|wanted| worker.id == *wanted) && worker.runner(uuid).is_some())
-            .map(|worker| worker.id.clone())
-            .collect();
+        let holders = self.index.holders(uuid).iter().filter(|holder| instance.is_none_or(|wanted| wanted == *holder));
+        let holders: Vec<InstanceId> = holders.cloned().collect();
         for id in &holders {
             self.with_worker(id, now, effects, |worker, cx| worker.kill(uuid, reason, cx));
         }
@@ -74,10 +70,7 @@ impl Pool {
             if !in_service || worker.collecting.contains_key(uuid) || worker.forgetting.contains_key(uuid) {
                 return false;
             }
-            if worker.runner(uuid).is_none() {
-                worker.adopt(uuid, attempt, false, cx);
-                worker.settle(cx);
-            }
+            worker.expect_attempt(uuid, attempt, cx);
             worker.kill(uuid, "ruling out an attempt that may have been sent", cx)
         });
         asked.unwrap_or(false)
@@ -186,6 +179,10 @@ impl Pool {
         effects: &mut Effects,
     ) -> NextRound {
         let next = self.with_worker(instance, now, effects, |worker, cx| {
+            if plan.began < worker.appeared {
+                // A round of an earlier record of this instance, which had disappeared meanwhile.
+                return NextRound::Never;
+            }
             worker.in_round = false;
             worker.finish_round(plan, report, cx)
         });
@@ -241,7 +238,9 @@ impl Pool {
     }
 
     pub fn forget_returned(&mut self, order: &RunnerOrder, now: Moment, effects: &mut Effects) {
-        self.with_worker(&order.instance, now, effects, |worker, cx| worker.forget_returned(&order.uuid, cx));
+        self.with_worker(&order.instance, now, effects, |worker, cx| {
+            worker.forget_returned(&order.uuid, order.operation, cx);
+        });
     }
 
     /// The snapshot for the scheduler and the API.

@@ -1,6 +1,7 @@
 //! Creating instances (spec 20 §1).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Pool;
 use super::limits::{CallKind, CloudRefusal};
@@ -11,6 +12,9 @@ use crate::core::settings::CREATE_DEADLINE;
 use crate::core::time::Moment;
 use crate::core::timer::Timer;
 use crate::core::vocabulary::IdleBehavior;
+
+/// So long the secret of a create without an answer is kept. An instance that appears later is `unknown`, which works too.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// A create whose outcome is not known yet.
 #[derive(Clone, Debug)]
@@ -43,7 +47,9 @@ impl Pool {
             max => max.saturating_sub(self.creates.len()),
         };
         let watched = self.settings.max_workers.saturating_sub(self.instance_count());
-        concurrent.min(self.quota_room()).min(watched)
+        // After a quota hold that only time has ended, one create finds out whether there is room again.
+        let tried = if self.tries_quota(now) { 1_usize.saturating_sub(self.creates.len()) } else { usize::MAX };
+        concurrent.min(self.quota_room()).min(watched).min(tried)
     }
 
     /// Begins a create with a fresh secret of the caller's. `None`: refused now, without an error (spec 20 §1).
@@ -89,7 +95,7 @@ impl Pool {
     }
 
     /// Once per crossing.
-    fn log_max_instances(&mut self, effects: &mut Effects) {
+    pub(super) fn log_max_instances(&mut self, effects: &mut Effects) {
         let reached = self.quota_room() == 0;
         if reached && !self.max_instances_logged {
             let note = Note::new(Level::Info, "pool", "reached configured MaxInstances; not creating more");
@@ -108,8 +114,15 @@ impl Pool {
         effects: &mut Effects,
     ) {
         // The worker comes first and the unfinished create goes second, so that it is never counted as neither.
-        self.observe_instance(id, report, false, now, effects);
-        self.creates.remove(&operation);
+        let mut report = report.clone();
+        if let Some(create) = self.creates.get(&operation) {
+            // What the driver does not repeat is what we asked for.
+            for (key, value) in self.tags_of_new(&create.type_name, &create.secret) {
+                report.tags.entry(key).or_insert(value);
+            }
+        }
+        self.observe_instance(id, &report, false, now, effects);
+        self.close_create(operation, now);
         self.log_max_instances(effects);
         self.after_cloud_call(effects);
     }
@@ -126,6 +139,7 @@ impl Pool {
         let Some(create) = self.creates.remove(&operation) else {
             return;
         };
+        self.timers.cancel(&Timer::CreateDeadline(operation));
         let class = match refusal {
             CloudRefusal::RateLimit { .. } => "rate limit",
             CloudRefusal::Quota => "quota",
@@ -141,7 +155,9 @@ impl Pool {
     }
 
     pub(super) fn create_deadline_passed(&mut self, operation: OperationId, now: Moment, effects: &mut Effects) {
-        if self.creates.contains_key(&operation) {
+        if let Some(create) = self.creates.get(&operation) {
+            self.given_up_creates.retain(|_, since| now.since(*since) < REMEMBERED);
+            self.given_up_creates.insert(create.secret.clone(), now);
             let text = "the cloud did not answer in time; the instance is recognised if it appears";
             self.create_failed(operation, &CloudRefusal::Other, text, now, effects);
         }
@@ -154,8 +170,20 @@ impl Pool {
         effects.notify();
     }
 
-    /// The create that an instance with this secret belongs to.
-    pub(super) fn create_with_secret(&self, secret: &InstanceSecret) -> Option<OperationId> {
-        self.creates.iter().find(|(_, create)| create.secret == *secret).map(|(operation, _)| *operation)
+    /// The instance of this create is a worker: it is not counted beside it any more.
+    fn close_create(&mut self, operation: OperationId, now: Moment) {
+        if self.creates.remove(&operation).is_some() {
+            self.timers.cancel(&Timer::CreateDeadline(operation));
+            self.quota_has_room(now);
+        }
+    }
+
+    /// An instance with this secret is one that we asked for. Its create is closed, even if the call has not returned.
+    pub(super) fn was_asked_for(&mut self, secret: &InstanceSecret, now: Moment) -> bool {
+        let create = self.creates.iter().find(|(_, create)| create.secret == *secret).map(|(operation, _)| *operation);
+        if let Some(operation) = create {
+            self.close_create(operation, now);
+        }
+        create.is_some() || self.given_up_creates.remove(secret).is_some()
     }
 }

@@ -146,7 +146,7 @@ impl Pool {
                 let until = now + CAPACITY_PAUSE;
                 self.limits.capacity_until.retain(|_, until| *until > now);
                 self.limits.capacity_until.insert(key, until);
-                self.timers.set(until, Timer::Capacity);
+                self.arm_capacity(now);
             }
             CloudRefusal::RateLimit { until } => self.suspend_calls(CallKind::Create, *until, now, effects),
             CloudRefusal::Other => {}
@@ -157,7 +157,7 @@ impl Pool {
         if others < 1 {
             let until = now + QUOTA_PAUSE;
             self.limits.quota_pause_until = Some(until);
-            self.timers.set(until, Timer::Quota);
+            self.arm_quota(now);
             effects.log(Note::new(Level::Info, "pool", "at quota with no instance of ours; pausing creates"));
             return;
         }
@@ -167,9 +167,36 @@ impl Pool {
         };
         let until = now + QUOTA_RETRY;
         self.limits.fewer_than = Some((smaller, until));
-        self.timers.set(until, Timer::Quota);
+        self.arm_quota(now);
         let note = Note::new(Level::Info, "pool", "at quota until fewer instances remain");
         effects.log(note.with("Instances", others).with("FewerThan", smaller));
+    }
+
+    /// Sets the timer for the next end of a quota hold, if any is in force.
+    pub(super) fn arm_quota(&mut self, now: Moment) {
+        let held = self.limits.fewer_than.map(|(_, until)| until);
+        if let Some(at) = [held, self.limits.quota_pause_until].into_iter().flatten().filter(|at| *at > now).min() {
+            self.timers.set(at, Timer::Quota);
+        }
+    }
+
+    /// The same for capacity pauses.
+    pub(super) fn arm_capacity(&mut self, now: Moment) {
+        if let Some(at) = self.limits.capacity_until.values().copied().filter(|at| *at > now).min() {
+            self.timers.set(at, Timer::Capacity);
+        }
+    }
+
+    /// A quota hold has run out of time, and no create has shown yet that there is room.
+    pub(super) fn tries_quota(&self, now: Moment) -> bool {
+        self.limits.fewer_than.is_some_and(|(_, until)| until <= now)
+    }
+
+    /// A create made an instance: a hold that has run out is over for good.
+    pub(super) fn quota_has_room(&mut self, now: Moment) {
+        if self.tries_quota(now) {
+            self.limits.fewer_than = None;
+        }
     }
 
     /// After a sync: fewer instances than the number waited for lift the hold.
@@ -191,7 +218,9 @@ impl Pool {
         };
         let already = later(*slot, now);
         *slot = Some(slot.map_or(until, |known| known.max(until)));
-        self.timers.set(until, timer);
+        // A later time never shortens the pause.
+        self.timers.set(slot.unwrap_or(until), timer);
+        effects.notify();
         if !already {
             let note = Note::new(Level::Warn, "pool", "suspending remote calls due to rate-limit error");
             effects.log(note.with("CallType", name).with("Duration", seconds(until.since(now))));

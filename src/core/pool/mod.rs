@@ -1,13 +1,15 @@
 //! All workers, and the cloud behind them (spec 20): creates, lists, limits, and the scheduler's calls.
 //!
 //! Reading order: the record here, [`create`], [`sync`], [`limits`] (quota, capacity, rate limits), [`calls`] (the scheduler's and
-//! operators' calls, and the answers to effects), [`view`] (the snapshot), [`invariants`].
+//! operators' calls, and the answers to effects), [`view`] (the snapshot), [`index`] (where a
+//! container is), [`invariants`].
 //!
 //! Whoever holds `&mut Pool` has the lock; nothing here waits for anything.
 
 pub mod budget;
 pub mod calls;
 pub mod create;
+pub mod index;
 pub mod invariants;
 pub mod limits;
 pub mod sync;
@@ -17,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::effect::{Effect, Effects, Level, Note};
-use super::ids::{ContainerUuid, InstanceId, OperationId, TypeName};
+use super::ids::{ContainerUuid, InstanceId, InstanceSecret, OperationId, TypeName};
 use super::instance_type::InstanceType;
 use super::settings::Settings;
 use super::time::Moment;
@@ -26,6 +28,7 @@ use super::vocabulary::WorkerState;
 use super::worker::{Context, Worker};
 use budget::ProbeBudget;
 use create::PendingCreate;
+use index::RunnerIndex;
 use limits::Limits;
 use view::Exit;
 
@@ -36,6 +39,9 @@ pub struct Pool {
     pub(super) types: BTreeMap<TypeName, Arc<InstanceType>>,
     pub(super) workers: BTreeMap<InstanceId, Worker>,
     pub(super) creates: BTreeMap<OperationId, PendingCreate>,
+    /// Secrets of creates that were given up, with the time: their instances are known again if they appear late.
+    pub(super) given_up_creates: BTreeMap<InstanceSecret, Moment>,
+    pub(super) index: RunnerIndex,
     /// Runners that ended without a result waiting, until the scheduler forgets them.
     pub(super) exited: BTreeMap<ContainerUuid, Exit>,
     pub(super) limits: Limits,
@@ -60,6 +66,8 @@ impl Pool {
             types,
             workers: BTreeMap::new(),
             creates: BTreeMap::new(),
+            given_up_creates: BTreeMap::new(),
+            index: RunnerIndex::default(),
             exited: BTreeMap::new(),
             limits: Limits::default(),
             timers: Timers::default(),
@@ -106,6 +114,7 @@ impl Pool {
             Timer::StartDeadline(instance, uuid, operation) => {
                 if self
                     .worker(&instance)
+                    .filter(|worker| worker.state != WorkerState::Shutdown)
                     .is_some_and(|worker| worker.runner(&uuid).is_some_and(|r| r.start == Some(operation)))
                 {
                     let note = Note::new(Level::Error, "worker", "start command has not returned in time");
@@ -119,12 +128,23 @@ impl Pool {
             Timer::Collect(instance, uuid) => {
                 self.with_worker(&instance, now, effects, |worker, cx| worker.collect_step(&uuid, cx));
             }
+            Timer::ForgetDeadline(instance, uuid) => {
+                self.with_worker(&instance, now, effects, |worker, cx| worker.forget_deadline_passed(&uuid, cx));
+            }
             Timer::ReapDeadline(instance, uuid, operation) => {
                 self.with_worker(&instance, now, effects, |worker, cx| {
                     worker.reap_returned(&uuid, operation, false, cx)
                 });
             }
-            Timer::Quota | Timer::Capacity | Timer::CreatesResume => effects.notify(),
+            Timer::Quota => {
+                self.arm_quota(now);
+                effects.notify();
+            }
+            Timer::Capacity => {
+                self.arm_capacity(now);
+                effects.notify();
+            }
+            Timer::CreatesResume => effects.notify(),
             Timer::ListsResume => {
                 effects.push(Effect::ListSoon);
                 effects.notify();
@@ -146,6 +166,7 @@ impl Pool {
             settings: &self.settings,
             effects,
             exited: &mut self.exited,
+            index: &mut self.index,
             timers: &mut self.timers,
             next_operation: &mut self.next_operation,
             last_unknown_resolved: &mut self.last_unknown_resolved,

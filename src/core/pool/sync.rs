@@ -12,8 +12,6 @@ use crate::core::time::Moment;
 use crate::core::vocabulary::{BootOutcome, IdleBehavior, WorkerState};
 use crate::core::worker::Worker;
 
-/// Clouds list with a delay: an instance whose create finished less than this ago and that was never listed is not gone.
-const LIST_DELAY: Duration = Duration::from_secs(60);
 /// Pause between lists while a booting worker has no address.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -40,18 +38,24 @@ impl Pool {
             .workers
             .values()
             .filter(|worker| !listed.contains_key(&worker.id) && worker.appeared < began)
-            .filter(|worker| worker.ever_listed || began.since(worker.appeared) >= LIST_DELAY)
+            .filter(|worker| worker.ever_listed || began.since(worker.appeared) >= self.settings.list_delay)
             .map(|worker| worker.id.clone())
             .collect();
         for id in gone {
             self.drop_disappeared(&id, now, effects);
         }
-        self.first_list.get_or_insert(began);
-        self.last_list = Some(began);
-        if self.first_list.is_some_and(|first| began.since(first) >= GONE_AFTER) {
+        let first = *self.first_list.get_or_insert(began);
+        let apart = |last: Option<Moment>| last.is_some_and(|last| last.since(first) >= GONE_AFTER);
+        let were_apart = apart(self.last_list.replace(began));
+        if apart(self.last_list) {
             self.departed.clear();
+            if !were_apart {
+                // From now on what no list shows is gone (spec 70 §3): attempts may be lost by that.
+                effects.notify();
+            }
         }
         self.release_quota_if_fewer(effects);
+        self.log_max_instances(effects);
         if !self.loaded {
             self.loaded = true;
             let note = Note::new(Level::Info, "pool", "loaded initial instance list from the cloud");
@@ -108,13 +112,13 @@ impl Pool {
         let prefix = &self.settings.tag_key_prefix;
         let tag = |name: &str| report.tags.get(&format!("{prefix}{name}")).map(String::as_str).unwrap_or_default();
         let secret = Some(tag("InstanceSecret")).filter(|text| !text.is_empty()).map(InstanceSecret::new);
-        let create = secret.as_ref().and_then(|secret| self.create_with_secret(secret));
-        let state = if create.is_some() { WorkerState::Booting } else { WorkerState::Unknown };
         let type_name = match tag("InstanceType") {
             "" => TypeName::new(&report.provider_type),
             name => TypeName::new(name),
         };
         let behavior = IdleBehavior::parse(tag("IdleBehavior"));
+        let asked_for = secret.as_ref().is_some_and(|secret| self.was_asked_for(secret, now));
+        let state = if asked_for { WorkerState::Booting } else { WorkerState::Unknown };
         let mut worker = Worker::new(id.clone(), type_name, state, now);
         worker.instance_type = self.types.get(&worker.type_name).cloned();
         worker.idle_behavior = behavior.unwrap_or(IdleBehavior::Run);
@@ -129,10 +133,6 @@ impl Pool {
         }
         effects.log(note.with("State", worker.state).with("IdleBehavior", worker.idle_behavior));
         effects.push(Effect::OpenWorker { instance: id.clone(), secret: worker.secret.clone() });
-        // Once listed it is not counted beside its create, even if the call has not returned.
-        if let Some(operation) = create {
-            self.creates.remove(&operation);
-        }
         worker
     }
 
@@ -146,7 +146,7 @@ impl Pool {
             );
             worker.report_boot_outcome(BootOutcome::Disappeared, cx);
             cx.order(Effect::Observe(Figure::Disappeared(worker.state)));
-            if let Some(asked) = worker.last_destroy {
+            if let Some(asked) = worker.destroyed {
                 cx.order(Effect::Observe(Figure::TimeFromShutdownToDisappearance(cx.now.since(asked))));
             }
             if worker.state == WorkerState::Unknown {
@@ -156,7 +156,6 @@ impl Pool {
             cx.order(Effect::CloseWorker { instance: id.clone() });
         });
         self.workers.remove(id);
-        self.timers.drop_instance(id);
         self.departed.insert(id.clone());
         effects.notify();
     }

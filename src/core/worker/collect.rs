@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use super::listing::Listing;
+use super::running::is_older;
 use super::{Context, Worker};
 use crate::core::effect::{Effect, Level};
 use crate::core::ids::{Attempt, ContainerUuid, OperationId};
-use crate::core::settings::COLLECT_DEADLINE;
+use crate::core::pool::view::Exit;
+use crate::core::settings::{COLLECT_DEADLINE, COMMAND_DEADLINE};
 use crate::core::time::Moment;
 use crate::core::timer::Timer;
+use crate::core::vocabulary::WorkerState;
 
 /// A result on its way.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +23,16 @@ pub struct Collecting {
     pub in_flight: Option<(OperationId, Moment)>,
     pub failures: u32,
     pub next: Moment,
+}
+
+/// A worker's copy of a committed result that is being removed.
+#[derive(Clone, Copy, Debug)]
+pub struct Forgetting {
+    pub attempt: Attempt,
+    /// The fetch that committed the result; the removal is answered with the same.
+    pub operation: OperationId,
+    /// When the removal counts as failed.
+    pub deadline: Moment,
 }
 
 /// What a fetch came back with.
@@ -43,22 +57,53 @@ impl Worker {
         if self.collecting.contains_key(uuid) || self.forgetting.contains_key(uuid) {
             return false;
         }
-        if self.running.remove(uuid).or_else(|| self.starting.remove(uuid)).is_some() {
+        if self.runner(uuid).is_some_and(|runner| is_older(attempt, runner.attempt)) {
+            // Left from before: the attempt that is here now decides, and this result is fetched when that one has ended.
+            return false;
+        }
+        if self.remove_runner(uuid, cx).is_some() {
+            self.busy = cx.now;
             cx.note(self.note(Level::Info, "runner process ended").with("ContainerUUID", uuid));
         }
-        self.reaping.remove(uuid);
-        cx.exited.remove(uuid);
+        // The result decides, unless it is an older attempt's than the one that was seen to end without any.
+        if cx.exited.get(uuid).is_some_and(|exit| !is_older(attempt, exit.attempt)) {
+            cx.exited.remove(uuid);
+        }
         let collecting = Collecting { attempt, since: cx.now, in_flight: None, failures: 0, next: cx.now };
         self.collecting.insert(uuid.clone(), collecting);
         self.changed(uuid);
-        self.settle(cx);
         self.collect_step(uuid, cx);
         true
     }
 
+    /// Drops those whose result a complete list does not show any more (the host lost it, or an earlier fetch's removal came
+    /// late), unless a fetch is under way. They have exited without a result, as far as this worker can tell.
+    pub(super) fn drop_vanished_results(&mut self, listing: &Listing, began: u64, cx: &mut Context<'_>) -> bool {
+        let fetching = |collecting: &Collecting| collecting.in_flight.is_some_and(|(_, deadline)| cx.now < deadline);
+        let vanished: Vec<(ContainerUuid, Attempt)> = self
+            .collecting
+            .iter()
+            .filter(|(uuid, _)| !listing.runners.contains_key(*uuid) && !self.changed_after(uuid, began))
+            .filter(|(_, collecting)| !fetching(collecting))
+            .map(|(uuid, collecting)| (uuid.clone(), collecting.attempt))
+            .collect();
+        for (uuid, attempt) in &vanished {
+            self.collecting.remove(uuid);
+            cx.timers.cancel(&Timer::Collect(self.id.clone(), uuid.clone()));
+            let newest = cx.exited.get(uuid).map_or(*attempt, |exit| exit.attempt.max(*attempt));
+            cx.exited.insert(uuid.clone(), Exit { at: cx.now, attempt: newest });
+            self.changed(uuid);
+            let note = self.note(Level::Warn, "result is not on the worker any more").with("ContainerUUID", uuid);
+            cx.note(note.with("Attempt", attempt));
+        }
+        !vanished.is_empty()
+    }
+
     /// Orders a fetch if one is due.
     pub fn collect_step(&mut self, uuid: &ContainerUuid, cx: &mut Context<'_>) {
-        let operation = OperationId(*cx.next_operation + 1);
+        if self.state == WorkerState::Shutdown {
+            return;
+        }
         let Some(collecting) = self.collecting.get_mut(uuid) else {
             return;
         };
@@ -66,7 +111,7 @@ impl Worker {
         if waiting || cx.now < collecting.next {
             return;
         }
-        *cx.next_operation += 1;
+        let operation = cx.operation();
         let deadline = cx.now + COLLECT_DEADLINE;
         collecting.in_flight = Some((operation, deadline));
         let attempt = collecting.attempt;
@@ -90,11 +135,13 @@ impl Worker {
             return;
         }
         if answer == CollectReturn::Done {
-            let attempt = collecting.attempt;
+            let deadline = now + COMMAND_DEADLINE;
+            let forgetting = Forgetting { attempt: collecting.attempt, operation, deadline };
             self.collecting.remove(uuid);
-            self.forgetting.insert(uuid.clone(), attempt);
+            self.forgetting.insert(uuid.clone(), forgetting);
+            cx.timers.cancel(&Timer::Collect(self.id.clone(), uuid.clone()));
+            cx.timer(deadline, Timer::ForgetDeadline(self.id.clone(), uuid.clone()));
             self.changed(uuid);
-            self.busy = now;
             cx.effects.notify();
             return;
         }
@@ -108,12 +155,22 @@ impl Worker {
         cx.timer(next, Timer::Collect(self.id.clone(), uuid.clone()));
     }
 
-    /// The worker's copy was removed, or that failed: then the next list shows it again and it is fetched and removed again.
-    pub fn forget_returned(&mut self, uuid: &ContainerUuid, cx: &mut Context<'_>) {
-        if self.forgetting.remove(uuid).is_some() {
+    /// The worker's copy was removed, or that failed, or its deadline passed: then the next list shows it again and it is
+    /// fetched and removed again.
+    pub fn forget_returned(&mut self, uuid: &ContainerUuid, operation: OperationId, cx: &mut Context<'_>) {
+        if self.forgetting.get(uuid).is_some_and(|forgetting| forgetting.operation == operation) {
+            self.forgetting.remove(uuid);
+            cx.timers.cancel(&Timer::ForgetDeadline(self.id.clone(), uuid.clone()));
             self.changed(uuid);
             cx.order(Effect::ProbeSoon { instance: self.id.clone() });
             self.shut_down_if_eligible(cx);
+        }
+    }
+
+    /// The removal has not returned in time.
+    pub fn forget_deadline_passed(&mut self, uuid: &ContainerUuid, cx: &mut Context<'_>) {
+        if let Some(forgetting) = self.forgetting.get(uuid).filter(|forgetting| forgetting.deadline <= cx.now) {
+            self.forget_returned(uuid, forgetting.operation, cx);
         }
     }
 

@@ -1,14 +1,12 @@
 //! Killing a container (spec 10 §13): SIGTERM at once, again every TimeoutSignal, given up after TimeoutTERM.
 
-use std::time::Duration;
-
 use super::{Context, Worker};
 use crate::core::effect::{Effect, Level};
-use crate::core::ids::{ContainerUuid, OperationId};
+use crate::core::ids::{Attempt, ContainerUuid, OperationId};
 use crate::core::settings::COMMAND_DEADLINE;
 use crate::core::time::Moment;
 use crate::core::timer::Timer;
-use crate::core::vocabulary::IdleBehavior;
+use crate::core::vocabulary::{IdleBehavior, WorkerState};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillState {
@@ -55,37 +53,69 @@ impl Worker {
     ///
     /// For a uuid whose start has not returned nothing is sent: a kill would find nothing, report success, and the container
     /// would come up behind it.
+    /// In `shutdown` nothing is sent either: the connections are closed, and the instance goes with all that is on it.
     pub fn kill_step(&mut self, uuid: &ContainerUuid, cx: &mut Context<'_>) {
-        let Some(runner) = self.running.get_mut(uuid) else {
+        if self.state == WorkerState::Shutdown {
+            return;
+        }
+        let Some(runner) = self.running.get_mut(uuid).filter(|runner| runner.start.is_none()) else {
             return;
         };
         let KillState::Asked { since, in_flight, next, gone } = runner.kill else {
             return;
         };
-        if runner.start.is_some() || gone && cx.settings.runner_keeps_results {
+        if gone {
             return;
         }
-        if cx.now.since(since) >= cx.settings.timeout_term {
+        let give_up_at = since + cx.settings.timeout_term;
+        if cx.now >= give_up_at {
             self.give_up(uuid, cx);
             return;
         }
-        let waiting = in_flight.is_some_and(|(_, deadline)| cx.now < deadline);
-        if waiting || cx.now < next {
-            return;
-        }
-        let attempt = runner.attempt;
-        let operation = cx.operation();
-        let again: Duration = cx.settings.timeout_signal;
-        runner.kill = KillState::Asked {
-            since,
-            in_flight: Some((operation, cx.now + COMMAND_DEADLINE)),
-            next: cx.now + again,
-            gone: false,
+        let wake = match in_flight {
+            Some((_, deadline)) if cx.now < deadline => deadline,
+            _ if cx.now < next => next,
+            _ => {
+                let deadline = cx.now + COMMAND_DEADLINE;
+                let operation = cx.operation();
+                let in_flight = Some((operation, deadline));
+                let next = cx.now + cx.settings.timeout_signal;
+                let attempt = runner.attempt;
+                runner.kill = KillState::Asked { since, in_flight, next, gone: false };
+                cx.order(Effect::KillRunner(self.order_for(uuid, attempt, operation)));
+                deadline
+            }
         };
-        for at in [cx.now + again, cx.now + COMMAND_DEADLINE, since + cx.settings.timeout_term] {
-            cx.timer(at, Timer::Kill(self.id.clone(), uuid.clone()));
+        cx.timer(wake.min(give_up_at), Timer::Kill(self.id.clone(), uuid.clone()));
+    }
+
+    /// An attempt that may have been sent here counts as running until a kill has ruled it out (spec 70 §3). If an earlier one
+    /// is recorded, a kill for the later one covers both (52 §1, the tombstone).
+    pub fn expect_attempt(&mut self, uuid: &ContainerUuid, attempt: Attempt, cx: &mut Context<'_>) {
+        match self.runner_mut(uuid) {
+            None => {
+                self.adopt(uuid, attempt, false, cx);
+                self.settle(cx);
+                cx.effects.notify();
+            }
+            Some(runner) if runner.attempt < attempt && runner.start.is_none() => {
+                runner.attempt = attempt;
+                self.kill_again(uuid, cx);
+                cx.effects.notify();
+            }
+            Some(_) => {}
         }
-        cx.order(Effect::KillRunner(self.order_for(uuid, attempt, operation)));
+    }
+
+    /// Whatever is under way, the signal is due again now: it is for another attempt.
+    fn kill_again(&mut self, uuid: &ContainerUuid, cx: &mut Context<'_>) {
+        let now = cx.now;
+        if let Some(runner) = self.runner_mut(uuid)
+            && let KillState::Asked { since, .. } = runner.kill
+        {
+            runner.kill = KillState::Asked { since, in_flight: None, next: now, gone: false };
+            self.kill_step(uuid, cx);
+        }
     }
 
     /// A kill command came back.
@@ -108,15 +138,15 @@ impl Worker {
         }
         let gone = answer == KillReturn::Gone;
         runner.kill = KillState::Asked { since, in_flight: None, next, gone };
+        cx.order(Effect::ProbeSoon { instance: self.id.clone() });
         if !gone {
             self.kill_step(uuid, cx);
         } else if keeps_results {
             // Its result may be waiting: only a list that begins after this may close it, or collect it.
             self.changed(uuid);
-            cx.order(Effect::ProbeSoon { instance: self.id.clone() });
         } else {
             self.close(uuid, cx);
-            cx.order(Effect::ProbeSoon { instance: self.id.clone() });
+            self.settle(cx);
             self.shut_down_if_eligible(cx);
             cx.effects.notify();
         }

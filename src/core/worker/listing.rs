@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::core::ids::{Attempt, ContainerUuid};
 
-/// State of one listed container's runner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// State of one listed container's runner. In the order of what counts if it is listed twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RunnerState {
     Alive,
     /// The runner has exited but something still holds its lock.
@@ -54,8 +54,10 @@ pub fn parse(output: &[u8], cluster_id: &str, token_expected: bool) -> Result<Li
         match (words.next(), words.next(), words.next()) {
             (Some("broken"), None, _) => listing.broken = true,
             (Some("#attempt"), Some(uuid), Some(number)) => {
-                if let (Some(uuid), Ok(number)) = (ContainerUuid::parse(uuid), number.parse()) {
-                    attempts.insert(uuid, number);
+                if let (Some(uuid), Ok(number)) = (ContainerUuid::parse(uuid), number.parse::<Attempt>()) {
+                    // Of several attempts of one container the last one counts: only that one can be alive.
+                    let newest: &mut Attempt = attempts.entry(uuid).or_default();
+                    *newest = number.max(*newest);
                 }
             }
             (Some(uuid), word, _) => read_runner(&mut listing, cluster_id, uuid, word),
@@ -84,9 +86,7 @@ fn read_runner(listing: &mut Listing, cluster_id: &str, uuid: &str, word: Option
     };
     // A container that is listed twice (an old attempt's result beside a live runner) counts by what must not be overlooked.
     let kept = listing.runners.entry(uuid).or_insert(Listed { state, attempt: 0 });
-    if state == RunnerState::Alive {
-        kept.state = RunnerState::Alive;
-    }
+    kept.state = kept.state.min(state);
 }
 
 #[cfg(test)]
@@ -114,6 +114,23 @@ mod tests {
             let uuid = ContainerUuid::parse(A).expect("well formed");
             assert_eq!(listing.runners.get(&uuid).copied(), a, "{line:?}");
             assert_eq!(listing.broken, broken, "{line:?}");
+        }
+    }
+
+    /// Several attempts of one container on one host: the newest counts, and what must not be overlooked.
+    #[test]
+    fn a_container_listed_twice() {
+        for (lines, state) in [
+            (["", " finished"], RunnerState::Alive),
+            ([" finished", ""], RunnerState::Alive),
+            ([" finished", " stale"], RunnerState::Stale),
+            ([" stale", " finished"], RunnerState::Stale),
+        ] {
+            let [first, second] = lines;
+            let text = format!("{A}{first}\n#attempt {A} 2\n{A}{second}\n#attempt {A} 1\n# t\n");
+            let listing = parse(text.as_bytes(), "local", true).expect("complete");
+            let uuid = ContainerUuid::parse(A).expect("well formed");
+            assert_eq!(listing.runners.get(&uuid), Some(&Listed { state, attempt: 2 }), "{lines:?}");
         }
     }
 

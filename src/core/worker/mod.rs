@@ -19,12 +19,13 @@ use std::sync::Arc;
 use super::effect::{Effect, Effects, Figure, Level, Note, RunnerOrder, Tags};
 use super::ids::{Attempt, ContainerUuid, InstanceId, InstanceSecret, OperationId, TypeName};
 use super::instance_type::InstanceType;
+use super::pool::index::RunnerIndex;
 use super::pool::view::Exit;
 use super::settings::Settings;
 use super::time::Moment;
 use super::timer::{Timer, Timers};
 use super::vocabulary::{BootOutcome, IdleBehavior, WorkerState};
-use collect::Collecting;
+use collect::{Collecting, Forgetting};
 use kill::KillState;
 
 /// A runner that was started, or adopted from a list.
@@ -63,11 +64,11 @@ pub struct Worker {
     pub idle_behavior: IdleBehavior,
     /// First seen.
     pub appeared: Moment,
-    /// Start of the pool's record for the cloud's eventual consistency: never listed yet.
+    /// A list of the cloud has shown it. Until then, for a while, a list that lacks it proves nothing (spec 20 §5).
     pub ever_listed: bool,
     /// Last successful probe; initially `appeared`.
     pub probed: Moment,
-    /// Last time it was known to run something; initially `appeared`.
+    /// Last time it was known to run something, or entered service: the idle time counts from here. Initially `appeared`.
     pub busy: Moment,
     /// First shutdown request.
     pub destroyed: Option<Moment>,
@@ -79,7 +80,7 @@ pub struct Worker {
     pub running: BTreeMap<ContainerUuid, Runner>,
     pub collecting: BTreeMap<ContainerUuid, Collecting>,
     /// Collected, and the worker's copy is being removed: `finished` lines for these say nothing new.
-    pub forgetting: BTreeMap<ContainerUuid, Attempt>,
+    pub forgetting: BTreeMap<ContainerUuid, Forgetting>,
     /// Since when a stale lock has resisted.
     pub stale_since: Option<Moment>,
     /// Stale ones that are being reaped.
@@ -105,6 +106,8 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     pub effects: &'a mut Effects,
     pub exited: &'a mut BTreeMap<ContainerUuid, Exit>,
+    /// Which workers have a container; every change of `starting` and `running` keeps it in step.
+    pub index: &'a mut RunnerIndex,
     pub timers: &'a mut Timers,
     pub next_operation: &'a mut u64,
     /// Set when a worker leaves `unknown`.
@@ -202,6 +205,12 @@ impl Worker {
 
     /// Changes the state, with its one log line (spec 80 §4).
     pub fn set_state(&mut self, state: WorkerState, cx: &mut Context<'_>) {
+        self.set_state_logged_elsewhere(state, cx);
+        cx.note(self.note(Level::Info, "worker state changed").with("State", state));
+    }
+
+    /// Changes the state where the caller writes a line of its own: entering service, and every reason for a shutdown.
+    pub(super) fn set_state_logged_elsewhere(&mut self, state: WorkerState, cx: &mut Context<'_>) {
         if self.state == WorkerState::Unknown && state != WorkerState::Unknown {
             *cx.last_unknown_resolved = Some(cx.now);
         }

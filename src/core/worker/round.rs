@@ -72,7 +72,9 @@ impl Worker {
         if self.state == WorkerState::Shutdown {
             return NextRound::Never;
         }
-        if report.booted && !self.booted_logged {
+        // Whoever is in service has booted, whatever this round's boot probe said (spec 10 §4).
+        let booted = report.booted || matches!(self.state, WorkerState::Idle | WorkerState::Running);
+        if booted && !self.booted_logged {
             self.booted_logged = true;
             cx.note(self.note(Level::Info, "instance booted; will try run probe"));
         }
@@ -83,13 +85,12 @@ impl Worker {
         if self.state == WorkerState::Shutdown {
             return NextRound::Never;
         }
-        let Some(listing) = report.listing.as_ref().filter(|listing| report.booted || self.has_something(listing))
-        else {
-            return self.round_failed(plan, report, cx);
+        let Some(listing) = report.listing.as_ref().filter(|listing| booted || self.has_something(listing)) else {
+            return self.round_failed(plan, booted, report, cx);
         };
         self.probed = cx.now;
         self.boot_retries = 0;
-        self.round_succeeded(plan, report.booted, listing, cx)
+        self.round_succeeded(plan, booted, listing, cx)
     }
 
     /// Something runs here, by the probe or by what we know.
@@ -105,17 +106,20 @@ impl Worker {
             return listing.broken;
         };
         let note = self.note(Level::Info, "probe reported stale run lock").with("ContainerUUID", uuid);
-        if self.stale_since.is_none() {
+        if self.stale_since.is_none() && !self.reaping.contains_key(uuid) {
             cx.note(note);
             // With a runner that can reap, the time counts from a failed attempt to do so.
             if !cx.settings.runner_keeps_results {
                 self.stale_since = Some(cx.now);
             }
         }
-        let resisted = self.stale_since.is_some_and(|since| cx.now.since(since) > cx.settings.timeout_stale_run_lock);
-        if resisted && self.idle_behavior == IdleBehavior::Run {
-            let note = self.note(Level::Warn, "stale run lock resists; treating the instance as broken");
-            cx.note(note.with("ContainerUUID", uuid));
+        let resisted = self.stale_lock_resists(cx);
+        if resisted {
+            if self.idle_behavior == IdleBehavior::Run {
+                let note = self.note(Level::Warn, "stale run lock resists; treating the instance as broken");
+                cx.note(note.with("ContainerUUID", uuid));
+            }
+            // Whatever the behavior: what cannot be ended must not keep a draining worker for ever.
             for uuid in
                 listing.runners.iter().filter(|(_, listed)| listed.state == RunnerState::Stale).map(|(uuid, _)| uuid)
             {
@@ -123,6 +127,20 @@ impl Worker {
             }
         }
         listing.broken || resisted
+    }
+
+    fn stale_lock_resists(&self, cx: &Context<'_>) -> bool {
+        self.stale_since.is_some_and(|since| cx.now.since(since) > cx.settings.timeout_stale_run_lock)
+    }
+
+    /// The list is evidence that nothing of ours runs here. A waiting result protects by itself and not for ever (spec 10 §9),
+    /// nor may a stale lock that resists: it is the reason to shut down.
+    fn shows_nothing(&self, listing: &Listing, cx: &Context<'_>) -> bool {
+        listing.runners.values().all(|listed| match listed.state {
+            RunnerState::Alive => false,
+            RunnerState::Stale => self.stale_lock_resists(cx),
+            RunnerState::Finished => true,
+        })
     }
 
     fn reported_broken(&mut self, cx: &mut Context<'_>) {
@@ -135,11 +153,17 @@ impl Worker {
         self.shut_down_if_eligible(cx);
     }
 
-    fn round_failed(&mut self, plan: &RoundPlan, report: &RoundReport, cx: &mut Context<'_>) -> NextRound {
+    fn round_failed(
+        &mut self,
+        plan: &RoundPlan,
+        booted: bool,
+        report: &RoundReport,
+        cx: &mut Context<'_>,
+    ) -> NextRound {
         // From the round's start, not from now: so one whole round is always tried after the limit has passed.
         let unresponsive_for = plan.began.since(self.probed);
         if self.shut_down_if_unresponsive(unresponsive_for, cx) {
-            if !report.booted {
+            if !booted {
                 self.report_boot_outcome(BootOutcome::Failure, cx);
                 cx.note(
                     self.note(Level::Info, "boot failed")
@@ -183,7 +207,7 @@ impl Worker {
         self.evidence = Some(Evidence {
             began: plan.began,
             changes: plan.changes,
-            empty: listing.runners.is_empty() && late.is_empty(),
+            empty: late.is_empty() && self.shows_nothing(listing, cx),
         });
         if booted && matches!(self.state, WorkerState::Unknown | WorkerState::Booting) {
             self.enter_service(cx);
@@ -191,6 +215,11 @@ impl Worker {
         }
         if changed {
             self.after_change(plan, booted, cx);
+        }
+        // A tick may have waited for just this list.
+        self.shut_down_if_proven_eligible(cx);
+        if self.state == WorkerState::Shutdown {
+            return NextRound::Never;
         }
         if late.is_empty() {
             return if self.state == WorkerState::Unknown {
@@ -209,7 +238,11 @@ impl Worker {
         if let (WorkerState::Booting, Some(connected)) = (self.state, self.first_connection) {
             cx.order(Effect::Observe(Figure::TimeToReady(cx.now.since(connected))));
         }
-        self.set_state(WorkerState::Idle, cx);
+        // Booting is not idling: one that took longer than TimeoutIdle would be shut down before it could get anything to do.
+        self.busy = cx.now;
+        // With containers it goes on to `running` in the same step.
+        let state = if self.occupied() { WorkerState::Running } else { WorkerState::Idle };
+        self.set_state_logged_elsewhere(state, cx);
     }
 
     fn after_change(&mut self, plan: &RoundPlan, booted: bool, cx: &mut Context<'_>) {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::kill::KillState;
-use super::listing::{Listing, RunnerState};
+use super::listing::{Listed, Listing, RunnerState};
 use super::{Context, Runner, Worker};
 use crate::core::effect::{Effect, Figure, Level};
 use crate::core::ids::{Attempt, ContainerUuid, OperationId};
 use crate::core::pool::view::Exit;
-use crate::core::settings::COMMAND_DEADLINE;
+use crate::core::settings::{COMMAND_DEADLINE, Settings};
 use crate::core::timer::Timer;
 use crate::core::vocabulary::{IdleBehavior, WorkerState};
 
@@ -27,6 +27,7 @@ impl Worker {
         let operation = cx.operation();
         let runner = Runner { attempt, start: Some(operation), listed: false, kill: KillState::None };
         self.starting.insert(uuid.clone(), runner);
+        cx.index.add(uuid, &self.id);
         if self.state == WorkerState::Idle {
             self.set_state(WorkerState::Running, cx);
         }
@@ -39,14 +40,13 @@ impl Worker {
 
     /// The start command returned, well or not, or its deadline passed: the process may be there, the next probe finds out.
     pub fn start_returned(&mut self, uuid: &ContainerUuid, operation: OperationId, cx: &mut Context<'_>) {
-        if let Some(runner) = self.running.get_mut(uuid).filter(|runner| runner.start == Some(operation)) {
-            // A probe listed it before the command returned: what we believe does not change.
-            runner.start = None;
-        } else if self.starting.get(uuid).is_some_and(|runner| runner.start == Some(operation)) {
-            self.move_to_running(uuid);
-            self.changed(uuid);
-        } else {
+        if !self.end_start(uuid, operation, cx) {
             return;
+        }
+        // If a probe listed it before the command returned, what we believe does not change.
+        if let Some(runner) = self.starting.remove(uuid) {
+            self.running.insert(uuid.clone(), runner);
+            self.changed(uuid);
         }
         self.busy = cx.now;
         self.last_container = Some(uuid.clone());
@@ -57,13 +57,34 @@ impl Worker {
 
     /// The start was never sent (the queue did not allow it any more).
     pub fn start_refused(&mut self, uuid: &ContainerUuid, operation: OperationId, cx: &mut Context<'_>) {
-        if self.starting.get(uuid).is_none_or(|runner| runner.start != Some(operation)) {
+        if !self.end_start(uuid, operation, cx) {
             return;
         }
-        self.starting.remove(uuid);
-        self.changed(uuid);
-        self.settle(cx);
-        cx.effects.notify();
+        if self.starting.contains_key(uuid) {
+            self.remove_runner(uuid, cx);
+            self.changed(uuid);
+            self.settle(cx);
+            self.shut_down_if_eligible(cx);
+            cx.effects.notify();
+        } else {
+            // A list showed it all the same: somebody else's start, that a kill may be waiting for.
+            self.kill_step(uuid, cx);
+        }
+    }
+
+    /// Takes note that the start `operation` is over. False if it is not the one that is awaited.
+    fn end_start(&mut self, uuid: &ContainerUuid, operation: OperationId, cx: &mut Context<'_>) -> bool {
+        let now = cx.now;
+        let Some(runner) = self.runner_mut(uuid).filter(|runner| runner.start == Some(operation)) else {
+            return false;
+        };
+        runner.start = None;
+        if let KillState::Asked { in_flight, gone, .. } = runner.kill {
+            // TimeoutTERM counts from when a signal can be sent: one that was never sent proves nothing.
+            runner.kill = KillState::Asked { since: now, in_flight, next: now, gone };
+        }
+        cx.timers.cancel(&Timer::StartDeadline(self.id.clone(), uuid.clone(), operation));
+        true
     }
 
     /// The start's answer is still awaited: otherwise it must not be sent any more.
@@ -71,65 +92,85 @@ impl Worker {
         self.starting.get(uuid).is_some_and(|runner| runner.start == Some(operation))
     }
 
-    fn move_to_running(&mut self, uuid: &ContainerUuid) {
-        if let Some(mut runner) = self.starting.remove(uuid) {
-            runner.start = None;
-            self.running.insert(uuid.clone(), runner);
+    /// Takes a runner out of the record, with everything that was open for it.
+    pub(super) fn remove_runner(&mut self, uuid: &ContainerUuid, cx: &mut Context<'_>) -> Option<Runner> {
+        let runner = self.starting.remove(uuid).or_else(|| self.running.remove(uuid))?;
+        cx.index.remove(uuid, &self.id);
+        if let Some(operation) = runner.start {
+            cx.timers.cancel(&Timer::StartDeadline(self.id.clone(), uuid.clone(), operation));
         }
+        if runner.kill != KillState::None {
+            cx.timers.cancel(&Timer::Kill(self.id.clone(), uuid.clone()));
+        }
+        if let Some(operation) = self.reaping.remove(uuid) {
+            cx.timers.cancel(&Timer::ReapDeadline(self.id.clone(), uuid.clone(), operation));
+        }
+        Some(runner)
+    }
+
+    /// This uuid changed after the counter stood at `began`: a list from then says nothing about it.
+    pub(super) fn changed_after(&self, uuid: &ContainerUuid, began: u64) -> bool {
+        self.last_change.get(uuid).is_some_and(|change| *change > began)
     }
 
     /// Compares what a list shows with what we believe. True if anything changed.
     ///
     /// `began` is the change counter when the list began: the list says nothing about a uuid that changed
-    /// later (spec 10 §4.4); those are returned in the second value.
+    /// later (spec 10 §4.4). The second value has those that were passed over for that.
     pub(super) fn reconcile(
         &mut self,
         listing: &Listing,
         began: u64,
         cx: &mut Context<'_>,
     ) -> (bool, BTreeSet<ContainerUuid>) {
-        let late: BTreeSet<ContainerUuid> =
+        let mut late: BTreeSet<ContainerUuid> =
             self.last_change.iter().filter(|(_, change)| **change > began).map(|(uuid, _)| uuid.clone()).collect();
-        let mut changed = false;
-        for (uuid, listed) in &listing.runners {
-            if late.contains(uuid) {
-                continue;
-            }
+        let ended: Vec<ContainerUuid> = self
+            .running
+            .iter()
+            .filter(|(uuid, runner)| !late.contains(*uuid) && !stays(listing.runners.get(*uuid), runner, cx.settings))
+            .map(|(uuid, _)| uuid.clone())
+            .collect();
+        for uuid in &ended {
+            self.close(uuid, cx);
+        }
+        let mut changed = self.drop_vanished_results(listing, began, cx) || !ended.is_empty();
+        for (uuid, listed) in listing.runners.iter().filter(|(uuid, _)| !late.contains(*uuid)) {
             changed |= match listed.state {
                 RunnerState::Alive => self.listed_alive(uuid, listed.attempt, cx),
                 RunnerState::Finished => self.listed_finished(uuid, listed.attempt, cx),
                 RunnerState::Stale => self.listed_stale(uuid, listed.attempt, cx),
             };
         }
-        let stays = |uuid: &ContainerUuid| match listing.runners.get(uuid).map(|listed| listed.state) {
-            Some(RunnerState::Alive | RunnerState::Finished) => true,
-            // With a runner that can reap, a stale one may still have live processes: it stays until that succeeded.
-            Some(RunnerState::Stale) => cx.settings.runner_keeps_results,
-            None => false,
-        };
-        let ended: Vec<ContainerUuid> =
-            self.running.keys().filter(|uuid| !late.contains(*uuid) && !stays(uuid)).cloned().collect();
-        for uuid in &ended {
-            self.close(uuid, cx);
-            changed = true;
-        }
         self.drop_old_changes(began);
+        late.retain(|uuid| listing.runners.contains_key(uuid) || self.running.contains_key(uuid));
         (changed, late)
     }
 
     fn listed_alive(&mut self, uuid: &ContainerUuid, attempt: Attempt, cx: &mut Context<'_>) -> bool {
         if let Some(runner) = self.running.get_mut(uuid) {
-            let news = !runner.listed;
+            let mut news = !runner.listed;
             runner.listed = true;
-            if runner.attempt == 0 {
+            // The host knows which attempt runs there. (A kill keeps the attempt that it must rule out.)
+            let told = attempt != 0 && runner.start.is_none() && runner.kill == KillState::None;
+            if (told || runner.attempt == 0) && runner.attempt != attempt {
                 runner.attempt = attempt;
+                news = true;
+            }
+            if let KillState::Asked { since, in_flight, next, gone: true } = runner.kill {
+                // It was reported gone, and a list that began later shows it alive: the signals go on.
+                runner.kill = KillState::Asked { since, in_flight, next, gone: false };
+                self.kill_step(uuid, cx);
             }
             return news;
+        }
+        if self.starting.get(uuid).is_some_and(|runner| is_older(attempt, runner.attempt)) {
+            // The start on its way will find the older attempt's lock; what is here shows when it has returned.
+            return false;
         }
         if let Some(mut runner) = self.starting.remove(uuid) {
             runner.listed = true;
             self.running.insert(uuid.clone(), runner);
-            self.kill_step(uuid, cx);
             return true;
         }
         if self.collecting.contains_key(uuid) || self.forgetting.contains_key(uuid) {
@@ -144,12 +185,17 @@ impl Worker {
     /// A runner that was not started by this process (spec 10 §7).
     pub fn adopt(&mut self, uuid: &ContainerUuid, attempt: Attempt, listed: bool, cx: &mut Context<'_>) {
         self.running.insert(uuid.clone(), Runner { attempt, start: None, listed, kill: KillState::None });
+        cx.index.add(uuid, &self.id);
         cx.exited.remove(uuid);
         self.changed(uuid);
     }
 
     fn listed_stale(&mut self, uuid: &ContainerUuid, attempt: Attempt, cx: &mut Context<'_>) -> bool {
-        if !cx.settings.runner_keeps_results {
+        let here = self.starting.contains_key(uuid)
+            || self.collecting.contains_key(uuid)
+            || self.forgetting.contains_key(uuid);
+        if !cx.settings.runner_keeps_results || here {
+            // A start on its way decides first, as does a result that is being fetched.
             return false;
         }
         let news = self.runner(uuid).is_none();
@@ -157,7 +203,8 @@ impl Worker {
             self.adopt(uuid, attempt, false, cx);
         }
         if !self.reaping.contains_key(uuid) {
-            let attempt = self.runner(uuid).map_or(attempt, |runner| runner.attempt);
+            let known = self.runner(uuid).map_or(0, |runner| runner.attempt);
+            let attempt = if attempt == 0 { known } else { attempt };
             let operation = cx.operation();
             self.reaping.insert(uuid.clone(), operation);
             cx.timer(cx.now + COMMAND_DEADLINE, Timer::ReapDeadline(self.id.clone(), uuid.clone(), operation));
@@ -173,24 +220,26 @@ impl Worker {
             return;
         }
         self.reaping.remove(uuid);
+        cx.timers.cancel(&Timer::ReapDeadline(self.id.clone(), uuid.clone(), operation));
         if done {
             self.changed(uuid);
+            cx.order(Effect::ProbeSoon { instance: self.id.clone() });
         } else if self.stale_since.is_none() {
+            // No probe at once: each one orders another reap, and a lock that resists would keep both busy.
             self.stale_since = Some(cx.now);
         }
-        cx.order(Effect::ProbeSoon { instance: self.id.clone() });
     }
 
-    /// The runner of this container has ended (spec 10 §7, "closing a runner").
+    /// The runner of this container has ended (spec 10 §7, "closing a runner"). The caller settles the state afterwards, so
+    /// that a list which closes one and adopts another shows as no change of state.
     pub(super) fn close(&mut self, uuid: &ContainerUuid, cx: &mut Context<'_>) {
-        let Some(runner) = self.starting.remove(uuid).or_else(|| self.running.remove(uuid)) else {
+        let Some(runner) = self.remove_runner(uuid, cx) else {
             return;
         };
         cx.note(self.note(Level::Info, "runner process ended").with("ContainerUUID", uuid));
-        self.reaping.remove(uuid);
+        self.busy = cx.now;
         self.changed(uuid);
         cx.exited.insert(uuid.clone(), Exit { at: cx.now, attempt: runner.attempt });
-        self.settle(cx);
     }
 
     /// `idle` ⇔ nothing starting or running, for a worker in service.
@@ -218,13 +267,33 @@ impl Worker {
 
     /// The instance is gone: its runners are abandoned, and not entered in the exited map (spec 10 §14).
     pub fn abandon_runners(&mut self, cx: &mut Context<'_>) {
-        for uuid in self.starting.keys().chain(self.running.keys()) {
+        let uuids: Vec<ContainerUuid> = self.starting.keys().chain(self.running.keys()).cloned().collect();
+        for uuid in &uuids {
             cx.note(self.note(Level::Info, "runner process abandoned").with("ContainerUUID", uuid));
+            self.remove_runner(uuid, cx);
         }
-        self.starting.clear();
-        self.running.clear();
-        self.collecting.clear();
-        self.forgetting.clear();
-        self.reaping.clear();
+        for uuid in std::mem::take(&mut self.collecting).into_keys() {
+            cx.timers.cancel(&Timer::Collect(self.id.clone(), uuid));
+        }
+        for uuid in std::mem::take(&mut self.forgetting).into_keys() {
+            cx.timers.cancel(&Timer::ForgetDeadline(self.id.clone(), uuid));
+        }
+    }
+}
+
+/// `attempt` is known to be an earlier one than `than` (0 = not known, never earlier).
+pub(super) fn is_older(attempt: Attempt, than: Attempt) -> bool {
+    attempt != 0 && attempt < than
+}
+
+/// Whether a list leaves a running runner where it is.
+fn stays(listed: Option<&Listed>, runner: &Runner, settings: &Settings) -> bool {
+    match listed {
+        None => false,
+        Some(Listed { state: RunnerState::Alive, .. }) => true,
+        // The result of an older attempt says that this one has ended without any.
+        Some(Listed { state: RunnerState::Finished, attempt }) => !is_older(*attempt, runner.attempt),
+        // With a runner that can reap, a stale one may still have live processes: it stays until that succeeded.
+        Some(Listed { state: RunnerState::Stale, .. }) => settings.runner_keeps_results,
     }
 }

@@ -81,27 +81,28 @@ impl Worker {
 
     /// Checked on every tick, when a container ends, and when idle behavior changes. True if it was shut down.
     pub fn shut_down_if_eligible(&mut self, cx: &mut Context<'_>) -> bool {
-        match self.eligibility(cx.now, cx.settings) {
-            Eligibility::No => false,
-            _ if self.collecting_protects(cx) => false,
-            Eligibility::ProbeFirst => {
-                cx.order(Effect::ProbeSoon { instance: self.id.clone() });
-                false
-            }
-            Eligibility::Yes => {
-                let note = self.note(Level::Info, "shutdown worker").with("State", self.state);
-                let idle = seconds(cx.now.since(self.busy));
-                cx.note(note.with("Duration", idle).with("IdleBehavior", self.idle_behavior));
-                self.report_boot_outcome(BootOutcome::Aborted, cx);
-                self.shut_down(cx);
-                true
-            }
+        if self.eligibility(cx.now, cx.settings) == Eligibility::ProbeFirst && !self.collecting_protects(cx) {
+            cx.order(Effect::ProbeSoon { instance: self.id.clone() });
         }
+        self.shut_down_if_proven_eligible(cx)
+    }
+
+    /// The same without asking for a probe: at the end of one, where asking again could go on for ever.
+    pub(super) fn shut_down_if_proven_eligible(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.eligibility(cx.now, cx.settings) != Eligibility::Yes || self.collecting_protects(cx) {
+            return false;
+        }
+        let note = self.note(Level::Info, "shutdown worker").with("State", self.state);
+        let idle = seconds(cx.now.since(self.busy));
+        cx.note(note.with("Duration", idle).with("IdleBehavior", self.idle_behavior));
+        self.report_boot_outcome(BootOutcome::Aborted, cx);
+        self.shut_down(cx);
+        true
     }
 
     /// State `shutdown`, and the order to destroy the instance (spec 10 §10). Final.
     pub fn shut_down(&mut self, cx: &mut Context<'_>) {
-        self.set_state(WorkerState::Shutdown, cx);
+        self.set_state_logged_elsewhere(WorkerState::Shutdown, cx);
         self.destroyed.get_or_insert(cx.now);
         self.changes += 1;
         cx.order(Effect::CutConnections { instance: self.id.clone() });
