@@ -1,0 +1,227 @@
+//! Which attempts ran here, wait to be collected, or must never start: an attempt number is executed at most once per machine.
+//!
+//! An attempt's directory says that it ran, also after a crash. When it is removed, and when a start must be prevented, a
+//! tombstone stays: the highest attempt that may not start any more. Tombstones are kept by the day so that old ones go without
+//! looking at young ones. Starting, killing and forgetting hold the `all` lock (spec 52 §1) while they use this.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, Result};
+use crate::lock::All;
+use crate::place::{Place, is_uuid, make_dir};
+
+/// A start cannot be on its way for longer than this.
+const TOMBSTONE_DAYS: u64 = 30;
+/// Old tombstones removed for each new one; above 1, so that they cannot pile up.
+const REMOVED_PER_NEW: usize = 20;
+
+/// Creates the directory of an attempt that has never been here.
+///
+/// # Errors
+/// [`Error::Refused`] if this attempt or a later one ran here, or a tombstone forbids it.
+pub(crate) fn create(_all: &All, place: &Place, uuid: &str, attempt: u32) -> Result<()> {
+    if let Some(last) = tombstone(place, uuid).filter(|last| *last >= attempt) {
+        let text =
+            format!("attempt {attempt} of {uuid} may not start here: attempts up to {last} were given up or forgotten");
+        return Err(Error::Refused(text));
+    }
+    if let Some(last) = numbers(&place.container_dir(uuid)).last().filter(|last| **last >= attempt) {
+        return Err(Error::Refused(format!(
+            "attempt {attempt} of {uuid} may not start here: attempt {last} has run here"
+        )));
+    }
+    let dir = place.attempt_dir(uuid, attempt);
+    match make_dir(&dir, 0o711) {
+        // `remove` may take the container's empty directory away at the same moment.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => make_dir(&dir, 0o711),
+        other => other,
+    }
+}
+
+/// The attempts that have a directory, in rising order.
+pub(crate) fn numbers(container_dir: &Path) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir(container_dir) else {
+        return Vec::new();
+    };
+    let mut numbers: Vec<u32> = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// The containers of the set that have a directory; those forgotten cost nothing.
+pub(crate) fn containers(place: &Place) -> Result<Vec<String>> {
+    let dir = place.set_dir();
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("cannot read", &dir, e)),
+    };
+    let mut uuids = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|e| Error::io("cannot read", &dir, e))?.file_name();
+        uuids.extend(name.to_str().filter(|name| is_uuid(name)).map(str::to_owned));
+    }
+    Ok(uuids)
+}
+
+/// The newest attempt of the container that has a result.
+pub(crate) fn finished(place: &Place, uuid: &str) -> Option<u32> {
+    let has_result = |attempt: &u32| place.attempt_dir(uuid, *attempt).join("result.json").exists();
+    numbers(&place.container_dir(uuid)).into_iter().rev().find(has_result)
+}
+
+fn today() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400)
+}
+
+/// The days that have tombstones, in rising order.
+fn days(place: &Place) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(place.tombstone_dir()) else {
+        return Vec::new();
+    };
+    let mut days: Vec<u64> = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    days.sort_unstable();
+    days
+}
+
+/// The highest attempt that may not start any more.
+fn tombstone(place: &Place, uuid: &str) -> Option<u32> {
+    let read = |day: u64| {
+        let path = place.tombstone_dir().join(day.to_string()).join(uuid);
+        fs::read_to_string(path).ok()?.trim().parse::<u32>().ok()
+    };
+    days(place).into_iter().filter_map(read).max()
+}
+
+/// Attempts up to `attempt` may not start from now on. Removes a few tombstones that are too old.
+pub(crate) fn bury(_all: &All, place: &Place, uuid: &str, attempt: u32) -> Result<()> {
+    if tombstone(place, uuid).is_none_or(|last| last < attempt) {
+        let dir = place.tombstone_dir().join(today().to_string());
+        make_dir(&dir, 0o700)?;
+        let temporary = dir.join(format!("{uuid}~"));
+        let path = dir.join(uuid);
+        fs::write(&temporary, format!("{attempt}\n"))
+            .and_then(|()| fs::rename(&temporary, &path))
+            .map_err(|e| Error::io("cannot write", &path, e))?;
+    }
+    sweep(place);
+    Ok(())
+}
+
+/// Failures are left to the next one.
+fn sweep(place: &Place) {
+    let Some(oldest) = days(place).first().copied().filter(|day| day + TOMBSTONE_DAYS < today()) else {
+        return;
+    };
+    let dir = place.tombstone_dir().join(oldest.to_string());
+    let Ok(entries) = fs::read_dir(&dir) else {
+        return;
+    };
+    for entry in entries.flatten().take(REMOVED_PER_NEW) {
+        let _ = fs::remove_file(entry.path());
+    }
+    // Succeeds once it is empty.
+    let _ = fs::remove_dir(&dir);
+}
+
+/// Removes the files of an attempt; `keep_work` spares its working directory. For one that has a tombstone and no runner.
+pub(crate) fn remove(place: &Place, uuid: &str, attempt: u32, keep_work: bool) -> Result<()> {
+    let dir = place.attempt_dir(uuid, attempt);
+    // First, so that a removal cut short is no result with half its files.
+    remove_file(&dir.join("result.json"))?;
+    if keep_work {
+        for name in ["stdout", "stderr", "result.json~"] {
+            remove_file(&dir.join(name))?;
+        }
+        return remove_tree(&dir.join("tmp"));
+    }
+    remove_tree(&dir)?;
+    // Fails while another attempt has files there.
+    let _ = fs::remove_dir(place.container_dir(uuid));
+    Ok(())
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("cannot remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+fn remove_tree(dir: &Path) -> Result<()> {
+    let gone = |outcome: io::Result<()>| match outcome {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    gone(fs::remove_dir_all(dir))
+        .or_else(|_| {
+            // Without root, a directory that the job has locked against its own user stops us.
+            unlock(dir);
+            gone(fs::remove_dir_all(dir))
+        })
+        .map_err(|e| Error::io("cannot remove", dir, e))
+}
+
+fn unlock(dir: &Path) {
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+        waiting.extend(entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args;
+
+    const U: &str = "local-dz642-00000000000000a";
+
+    fn place(dir: &Path) -> Place {
+        let words = ["--list", "--lock-dir", dir.to_str().unwrap(), "--state-dir", dir.to_str().unwrap()];
+        Place::open(&args::parse(&words.map(str::to_owned)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_attempt_starts_once_and_never_after_its_tombstone() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        let all = All::take(dir.path()).unwrap();
+        create(&all, &place, U, 2).unwrap();
+        for attempt in [1, 2] {
+            assert!(create(&all, &place, U, attempt).is_err(), "{attempt} after 2");
+        }
+        bury(&all, &place, U, 4).unwrap();
+        bury(&all, &place, U, 3).unwrap();
+        assert!(create(&all, &place, U, 4).is_err());
+        remove(&place, U, 2, false).unwrap();
+        assert_eq!(containers(&place).unwrap(), Vec::<String>::new());
+        assert!(create(&all, &place, U, 2).is_err());
+        create(&all, &place, U, 5).unwrap();
+    }
+
+    #[test]
+    fn old_tombstones_go_and_young_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        let all = All::take(dir.path()).unwrap();
+        let old = place.tombstone_dir().join((today() - TOMBSTONE_DAYS - 1).to_string());
+        let young = place.tombstone_dir().join((today() - TOMBSTONE_DAYS).to_string());
+        fs::create_dir_all(&young).unwrap();
+        fs::create_dir_all(&old).unwrap();
+        for n in 0..=REMOVED_PER_NEW {
+            fs::write(old.join(n.to_string()), "1").unwrap();
+        }
+        fs::write(young.join(U), "9").unwrap();
+        bury(&all, &place, U, 1).unwrap();
+        assert!(old.exists());
+        bury(&all, &place, U, 1).unwrap();
+        assert!(!old.exists());
+        assert_eq!(tombstone(&place, U), Some(9));
+    }
+}

@@ -1,0 +1,136 @@
+//! `--kill` and `--reap`: ending a runner, and what a dead one left behind (spec 50 §6, 52 §1).
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::attempts;
+use crate::error::{Error, Result};
+use crate::lock::{self, All, Found, Holder};
+use crate::place::Place;
+use crate::poll;
+use crate::procs::{self, Process};
+
+/// How long one call waits for the runner to be gone; the dispatcher repeats it.
+const GONE_TIMEOUT: Duration = Duration::from_secs(1);
+const REAP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Signals the runner of `uuid` and waits a little. With `attempt` it first makes sure that no attempt up to this one can start
+/// any more, and spares a later one that runs.
+///
+/// # Errors
+/// [`Error::Refused`] while it is (or may be) still there.
+pub(crate) fn kill(place: &Place, uuid: &str, attempt: Option<u32>, signal: i32) -> Result<()> {
+    // KILL would leave the container without its runner, for nobody to see.
+    let signal = match signal {
+        0 => None,
+        15 => Some(Signal::TERM),
+        2 => Some(Signal::INT),
+        3 => Some(Signal::QUIT),
+        _ => return Err(Error::Refused(format!("signal {signal} does not end a container properly: use 15"))),
+    };
+    let all = All::take(&place.lock_dir)?;
+    if let Some(attempt) = attempt {
+        attempts::bury(&all, place, uuid, attempt)?;
+    }
+    let holder = match all.examine(uuid)? {
+        Found::Absent => return Ok(()),
+        Found::Starting => return Err(Error::Refused(format!("{uuid}: is just being started, try again"))),
+        Found::Strange(text) => return Err(Error::Refused(format!("{uuid}: {text}"))),
+        Found::Alive(holder) | Found::Stale(holder) => holder,
+    };
+    if !concerns(&holder, place, attempt) {
+        return Ok(());
+    }
+    let pid = holder.pid;
+    let Some(runner) = handle(&holder) else {
+        return gone(uuid, pid, "is gone");
+    };
+    // The lock was taken a moment ago and is tested under the `all` lock: this is the runner.
+    if let Some(signal) = signal {
+        match pidfd_send_signal(&runner, signal) {
+            Ok(()) => {}
+            Err(Errno::SRCH) => return gone(uuid, pid, "is gone"),
+            Err(e) => return Err(Error::Refused(format!("{uuid}: pid {pid}: {}", std::io::Error::from(e)))),
+        }
+    }
+    drop(all);
+    let deadline = Instant::now() + GONE_TIMEOUT;
+    let ready = poll::wait(&[(runner.as_fd(), PollFlags::IN)], Some(deadline))
+        .map_err(|source| Error::Io { what: format!("cannot wait for pid {pid}"), source })?;
+    if ready[0].is_empty() {
+        let sent = signal.map_or(0, Signal::as_raw);
+        return Err(Error::Refused(format!("{uuid}: pid {pid}: sent signal {sent} but process is still alive")));
+    }
+    gone(uuid, pid, "has ended")
+}
+
+fn gone(uuid: &str, pid: i32, how: &str) -> Result<()> {
+    let _ = writeln!(std::io::stderr(), "{uuid}: pid {pid}: {how}");
+    Ok(())
+}
+
+fn concerns(holder: &Holder, place: &Place, attempt: Option<u32>) -> bool {
+    holder.set == place.set && attempt.is_none_or(|attempt| holder.attempt <= attempt)
+}
+
+/// The runner's process, and no later one with its number.
+fn handle(holder: &Holder) -> Option<OwnedFd> {
+    let handle = pidfd_open(Pid::from_raw(holder.pid)?, PidfdFlags::empty()).ok()?;
+    procs::lives(holder.pid, holder.start).then_some(handle)
+}
+
+/// Kills everything that a dead runner of `uuid` left.
+///
+/// # Errors
+/// [`Error::Refused`] if the runner lives, or something is still there.
+pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()> {
+    let deadline = Instant::now() + REAP_TIMEOUT;
+    loop {
+        // Taken anew each time: nobody may wait for our patience.
+        let found = All::take(&place.lock_dir)?.examine(uuid)?;
+        let holder = match found {
+            Found::Absent => return Ok(()),
+            Found::Starting => return Err(Error::Refused(format!("{uuid}: is just being started, try again"))),
+            Found::Strange(text) => return Err(Error::Refused(format!("{uuid}: {text}"))),
+            Found::Alive(holder) | Found::Stale(holder) if !concerns(&holder, place, attempt) => return Ok(()),
+            Found::Alive(holder) => {
+                return Err(Error::Refused(format!("{uuid}: its runner {} lives: use --kill 15", holder.pid)));
+            }
+            Found::Stale(holder) => holder,
+        };
+        let left = leftovers(place, &holder)?;
+        let killed: Vec<OwnedFd> = left.iter().filter_map(kill_process).collect();
+        let fds: Vec<_> = killed.iter().map(|fd| (fd.as_fd(), PollFlags::IN)).collect();
+        // Until the first of them has ended, or a moment has passed; then look what is left.
+        poll::wait(&fds, Some(deadline.min(Instant::now() + Duration::from_millis(100))))
+            .map_err(|source| Error::Io { what: format!("cannot wait for the processes of {uuid}"), source })?;
+        if Instant::now() >= deadline {
+            let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
+            let text = format!("{uuid}: processes {} do not end: the machine needs a look", pids.join(", "));
+            return Err(Error::Refused(text));
+        }
+    }
+}
+
+/// Who holds the lock, and who is left of the runner's session.
+fn leftovers(place: &Place, holder: &Holder) -> Result<Vec<Process>> {
+    let path = lock::path(&place.lock_dir, &holder.uuid);
+    let io = |source| Error::Io { what: "cannot read /proc".into(), source };
+    let mut left = match fs::metadata(&path) {
+        Ok(_) => procs::holders(&path).map_err(io)?,
+        Err(_) => Vec::new(),
+    };
+    left.extend(procs::survivors(holder.pid, holder.start).map_err(io)?);
+    Ok(left)
+}
+
+fn kill_process(process: &Process) -> Option<OwnedFd> {
+    let handle = pidfd_open(Pid::from_raw(process.pid)?, PidfdFlags::empty()).ok()?;
+    procs::signal(process, Signal::KILL).then_some(handle)
+}

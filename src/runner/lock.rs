@@ -1,0 +1,194 @@
+//! Lock files: which containers have a runner (spec 50 §4, a compatibility interface).
+//!
+//! A `flock` belongs to the open file: the runner and all processes of its job inherit it (read-only, so that the job cannot
+//! rewrite the content), and it is released when the last of them is gone. Everyone who tests or takes a container's lock holds
+//! the `all` lock meanwhile; that is what [`All`] stands for. Only the runner itself removes its file without it, as its last act.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::place::is_uuid;
+use crate::procs;
+
+/// Content of a lock file. A crunch-run writes the first two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Holder {
+    #[serde(rename = "UUID")]
+    pub(crate) uuid: String,
+    /// The runner; also the number of its session.
+    #[serde(rename = "PID")]
+    pub(crate) pid: i32,
+    pub(crate) set: String,
+    /// 0 = not said.
+    pub(crate) attempt: u32,
+    /// When the process started, in clock ticks since boot: tells it from a later one with its number. 0 = not said.
+    pub(crate) start: u64,
+}
+
+/// What a container's lock file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// No runner.
+    Absent,
+    /// Taken, but the runner has not written its content yet.
+    Starting,
+    /// Taken by someone we cannot make out.
+    Strange(String),
+    Alive(Holder),
+    /// The runner is gone, something that inherited its lock is not.
+    Stale(Holder),
+}
+
+/// The `all` lock, held until dropped.
+#[derive(Debug)]
+pub(crate) struct All {
+    dir: PathBuf,
+    _file: OwnedFd,
+}
+
+pub(crate) fn path(dir: &Path, uuid: &str) -> PathBuf {
+    dir.join(format!("crunch-run-{uuid}.lock"))
+}
+
+/// The uuid in a lock file's name.
+pub(crate) fn uuid_of(name: &str) -> Option<&str> {
+    name.strip_prefix("crunch-run-")?.strip_suffix(".lock").filter(|uuid| is_uuid(uuid))
+}
+
+impl All {
+    /// Blocks until it is ours; its holders keep it for milliseconds.
+    pub(crate) fn take(dir: &Path) -> Result<Self> {
+        let path = dir.join("crunch-run-all.lock");
+        let file = open(&path, OFlags::CREATE).map_err(|e| Error::io("cannot open", &path, e))?;
+        refuse_strangers(&file, &path)?;
+        let file = OwnedFd::from(file);
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Self { dir: dir.to_owned(), _file: file }),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(Error::io("cannot lock", &path, e)),
+            }
+        }
+    }
+
+    /// Takes the lock of `uuid` and empties its file. The descriptor is read-only and close-on-exec. `None`: it is taken.
+    pub(crate) fn acquire(&self, uuid: &str) -> Result<Option<OwnedFd>> {
+        let path = path(&self.dir, uuid);
+        loop {
+            let file = open(&path, OFlags::CREATE).map_err(|e| Error::io("cannot open", &path, e))?;
+            refuse_strangers(&file, &path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(e) => return Err(Error::io("cannot lock", &path, e)),
+            }
+            let metadata = file.metadata().map_err(|e| Error::io("cannot examine", &path, e))?;
+            if metadata.nlink() == 0 {
+                continue; // A runner that was ending removed the file between our two calls: this lock would be invisible.
+            }
+            if metadata.size() > 0 {
+                fs::OpenOptions::new()
+                    .write(true)
+                    .truncate(true)
+                    .open(&path)
+                    .map_err(|e| Error::io("cannot empty", &path, e))?;
+            }
+            return Ok(Some(file.into()));
+        }
+    }
+
+    /// Looks at the lock of `uuid`; removes its file if it is abandoned.
+    pub(crate) fn examine(&self, uuid: &str) -> Result<Found> {
+        let path = path(&self.dir, uuid);
+        let mut file = match open(&path, OFlags::empty()) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found::Absent),
+            Err(e) => return Ok(Found::Strange(format!("cannot open {}: {e}", path.display()))),
+        };
+        if let Err(e) = refuse_strangers(&file, &path) {
+            return Ok(Found::Strange(e.to_string()));
+        }
+        let free = match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => true,
+            Err(Errno::WOULDBLOCK) => false,
+            Err(e) => return Err(Error::io("cannot test the lock", &path, e)),
+        };
+        let mut content = Vec::new();
+        (&mut file).take(4096).read_to_end(&mut content).map_err(|e| Error::io("cannot read", &path, e))?;
+        // One line; what a job of the runner's own user may have added does not hide its runner.
+        let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let holder = serde_json::from_slice::<Holder>(line);
+        if free {
+            return Ok(abandoned(&path, holder.ok()));
+        }
+        if content.is_empty() {
+            return Ok(Found::Starting);
+        }
+        Ok(match holder {
+            Ok(holder) if holder.uuid != uuid || holder.pid <= 0 => {
+                Found::Strange(format!("{} names another container or no process", path.display()))
+            }
+            Ok(holder) if procs::lives(holder.pid, holder.start) => Found::Alive(holder),
+            Ok(holder) => Found::Stale(holder),
+            Err(e) => Found::Strange(format!("cannot understand {}: {e}", path.display())),
+        })
+    }
+}
+
+/// A lock file that nobody holds. A runner that ended properly has removed its own; so this one's crashed, and a job that has
+/// closed the files it inherited may still run without holding the lock.
+fn abandoned(path: &Path, holder: Option<Holder>) -> Found {
+    match holder.filter(|holder| procs::survivors(holder.pid, holder.start).is_ok_and(|left| !left.is_empty())) {
+        Some(holder) => Found::Stale(holder),
+        None => {
+            // Not ours to report: perhaps the runner has removed it just now.
+            let _ = fs::remove_file(path);
+            Found::Absent
+        }
+    }
+}
+
+impl Holder {
+    /// Writes the content, with one call, so that a reader sees nothing or all of it. For the runner that has the lock.
+    pub(crate) fn publish(&self, dir: &Path) -> Result<()> {
+        let path = path(dir, &self.uuid);
+        let mut text = serde_json::to_vec(self).expect("plain data serialises");
+        text.push(b'\n');
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(&text))
+            .map_err(|e| Error::io("cannot write", &path, e))
+    }
+}
+
+fn open(path: &Path, more: OFlags) -> std::io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
+    // 0700 is what crunch-run uses; the owner is what matters.
+    Ok(rustix::fs::open(path, OFlags::RDONLY | flags, Mode::from_raw_mode(0o700))?.into())
+}
+
+/// Lock directories may be writable for everyone: a file that another user put there must not lead us.
+fn refuse_strangers(file: &File, path: &Path) -> Result<()> {
+    let metadata = file.metadata().map_err(|e| Error::io("cannot examine", path, e))?;
+    if metadata.uid() == geteuid().as_raw() && metadata.is_file() {
+        return Ok(());
+    }
+    let (path, owner) = (path.display(), metadata.uid());
+    Err(Error::Refused(format!("{path} belongs to user {owner} or is no plain file: remove it")))
+}
+
+/// Creates the mark that this machine cannot run containers; nothing removes it.
+pub(crate) fn mark_broken(mark: &Path) -> std::io::Result<()> {
+    fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o700).open(mark).map(drop)
+}

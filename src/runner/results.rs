@@ -1,0 +1,132 @@
+//! `--collect`, `--forget` and `--tail`: the files of an attempt (spec 52 §1, 70 §4).
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use tar::{Builder, EntryType, Header};
+
+use crate::attempts;
+use crate::error::{Error, Result};
+use crate::lock::{All, Found};
+use crate::outputs::{Skipped, Walk};
+use crate::place::Place;
+use crate::poll;
+use muster_runner::protocol::ResultRecord;
+
+/// Bytes of one answer of `--tail`.
+const TAIL_BYTES_MAX: u64 = 1 << 20;
+const RESULT_BYTES_MAX: u64 = 4 << 20;
+
+fn read_result(dir: &Path) -> Result<ResultRecord> {
+    let path = dir.join("result.json");
+    let mut text = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(RESULT_BYTES_MAX).read_to_end(&mut text))
+        .map_err(|e| Error::io("cannot read", &path, e))?;
+    serde_json::from_slice(&text).map_err(|e| Error::io("cannot understand", &path, e))
+}
+
+/// Writes the attempt's results to standard output as a tar stream.
+pub(crate) fn collect(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
+    let dir = place.attempt_dir(uuid, attempt);
+    let result = read_result(&dir)?;
+    archive(&dir, &result).map_err(|e| Error::io("cannot send", &dir, e))
+}
+
+fn archive(dir: &Path, result: &ResultRecord) -> io::Result<()> {
+    let mut archive = Builder::new(BufWriter::with_capacity(64 << 10, io::stdout().lock()));
+    for name in ["result.json", "stdout", "stderr"] {
+        match File::open(dir.join(name)) {
+            Ok(file) => append(&mut archive, Path::new(name), Some(&file), &file.metadata()?)?,
+            // A job that never began has no streams.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && name != "result.json" => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let mut walk = Walk::new(&dir.join("work"), |entry| {
+        append(&mut archive, &Path::new("outputs").join(entry.path), entry.file, entry.metadata)
+    });
+    // They are in the result already.
+    let mut skipped = Skipped::default();
+    for path in &result.outputs {
+        walk.output(path, &mut skipped)?;
+    }
+    drop(walk);
+    archive.into_inner()?.flush()
+}
+
+fn append(
+    archive: &mut Builder<impl Write>,
+    path: &Path,
+    file: Option<&File>,
+    metadata: &fs::Metadata,
+) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_mode(if file.is_none() || metadata.mode() & 0o100 != 0 { 0o755 } else { 0o644 });
+    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+    let Some(file) = file else {
+        header.set_entry_type(EntryType::Directory);
+        header.set_size(0);
+        return archive.append_data(&mut header, path, io::empty());
+    };
+    header.set_entry_type(EntryType::Regular);
+    header.set_size(metadata.size());
+    // Exactly as long as announced, also if something still writes to it.
+    archive.append_data(&mut header, path, file.chain(io::repeat(0)).take(metadata.size()))
+}
+
+/// Removes a collected attempt's files for good: it can never start here again.
+///
+/// # Errors
+/// [`Error::Refused`] while it runs or its remains do.
+pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
+    let dir = place.attempt_dir(uuid, attempt);
+    let all = All::take(&place.lock_dir)?;
+    if !dir.exists() {
+        return Ok(());
+    }
+    let busy = match all.examine(uuid)? {
+        Found::Absent => false,
+        Found::Starting | Found::Strange(_) => !dir.join("result.json").exists(),
+        Found::Alive(holder) | Found::Stale(holder) => holder.set == place.set && holder.attempt == attempt,
+    };
+    if busy {
+        return Err(Error::Refused(format!("attempt {attempt} of {uuid} has not ended: nothing was removed")));
+    }
+    attempts::bury(&all, place, uuid, attempt)?;
+    drop(all);
+    let keep_work = read_result(&dir).is_ok_and(|result| result.outputs_too_large);
+    attempts::remove(place, uuid, attempt, keep_work)
+}
+
+/// Writes what a stream of the attempt has from `offset` on, at most 1 MiB. If there is nothing yet and the attempt has not
+/// ended, waits up to `wait_s` for something. Of a stream that is being cut only the first half is there until the end.
+pub(crate) fn tail(place: &Place, uuid: &str, attempt: u32, stream: &str, offset: u64, wait_s: f64) -> Result<()> {
+    let path = place.attempt_dir(uuid, attempt).join(stream);
+    let deadline = Instant::now() + Duration::try_from_secs_f64(wait_s).unwrap_or_default();
+    let error = |e: io::Error| Error::io("cannot read", &path, e);
+    let mut file = File::open(&path).map_err(error)?;
+    let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|e| error(e.into()))?;
+    inotify::add_watch(&changes, &path, WatchFlags::MODIFY).map_err(|e| error(e.into()))?;
+    // The result comes by a rename in the directory.
+    let dir = place.attempt_dir(uuid, attempt);
+    inotify::add_watch(&changes, &dir, WatchFlags::MOVED_TO).map_err(|e| error(e.into()))?;
+    let fds: [(BorrowedFd<'_>, PollFlags); 1] = [(changes.as_fd(), PollFlags::IN)];
+    while file.metadata().map_err(error)?.len() <= offset && !dir.join("result.json").exists() {
+        let ready = poll::wait(&fds, Some(deadline)).map_err(error)?;
+        if ready[0].is_empty() {
+            break;
+        }
+        let mut events = [0; 4096];
+        // Which ones does not matter.
+        let _ = rustix::io::read(&changes, &mut events);
+    }
+    file.seek(SeekFrom::Start(offset)).map_err(error)?;
+    io::copy(&mut file.take(TAIL_BYTES_MAX), &mut io::stdout().lock()).map(drop).map_err(error)
+}

@@ -1,0 +1,100 @@
+//! Streams and outputs.
+
+use std::fs;
+
+use muster_runner::protocol::{ContainerSpec, Limits, Reason};
+
+use crate::common::{Host, script, uuid};
+
+#[test]
+fn a_runaway_print_is_cut_in_the_middle() {
+    let host = Host::new();
+    let limits = Limits { log_bytes: 1000, ..Limits::default() };
+    let spec = ContainerSpec { limits, ..script(1, "yes 123456789 | head -n 500000; echo the end") };
+    let result = host.finished(&spec);
+    assert_eq!((result.reason, result.stdout_bytes), (Reason::Exited, 5_000_008));
+    // A job has the default for SIGPIPE, or yes would complain.
+    assert_eq!(host.stream(&spec, "stderr"), "");
+    let text = host.stream(&spec, "stdout");
+    assert!(text.len() < 1100, "{}", text.len());
+    assert!(text.starts_with("123456789\n") && text.ends_with("123456789\nthe end\n"), "{text}");
+    assert!(text.contains("\n[muster: 4999008 bytes left out]\n"), "{text}");
+}
+
+#[test]
+fn tail_follows_a_stream() {
+    let host = Host::new();
+    let spec = script(1, "mkfifo fifo; echo one; echo > ready; read word < fifo; echo $word; echo > next; sleep 1000");
+    host.started(&spec);
+    host.wait_for_file(&spec, "ready");
+    let tail = |offset: u64| {
+        let line = format!("--tail {} --attempt 1 --stream stdout --offset {offset} --wait 1", uuid(1));
+        String::from_utf8(host.ok(&line)).unwrap()
+    };
+    let until = |offset: u64, text: &str| {
+        let deadline = std::time::Instant::now() + crate::common::PATIENCE;
+        while tail(offset) != text {
+            assert!(std::time::Instant::now() < deadline, "{text:?} does not come");
+        }
+    };
+    until(0, "one\n");
+    assert_eq!(tail(4), "");
+    fs::write(host.attempt_dir(&uuid(1), 1).join("work/fifo"), "two\n").unwrap();
+    until(4, "two\n");
+    assert_eq!(tail(2), "e\ntwo\n");
+    assert_eq!(tail(1000), "");
+    host.refused(&format!("--tail {} --attempt 2 --stream stdout", uuid(1)));
+}
+
+#[test]
+fn outputs_are_found_beneath_the_working_directory_only() {
+    let host = Host::new();
+    let requested = ["good", "dir/", "missing", "../stdout", "/etc/passwd", "link", "dir/../../stdout", "fifo"];
+    let spec = ContainerSpec {
+        outputs: requested.map(str::to_owned).to_vec(),
+        ..script(
+            1,
+            "echo good > good; mkdir -p dir/sub; echo deep > dir/sub/file; ln -s /etc dir/etc; ln -s /etc/passwd link; \
+             mkfifo fifo; chmod +x dir/sub/file",
+        )
+    };
+    let result = host.finished(&spec);
+    assert_eq!(result.outputs, ["good", "dir/"]);
+    assert_eq!(result.skipped.len(), 7, "{:?}", result.skipped);
+    let archive = host.ok(&format!("--collect {} --attempt 1", uuid(1)));
+    let mut entries = Vec::new();
+    for entry in tar::Archive::new(&*archive).entries().unwrap() {
+        let entry = entry.unwrap();
+        let path = entry.path().unwrap().to_str().unwrap().trim_end_matches('/').to_owned();
+        if path.starts_with("outputs") {
+            entries.push((path, entry.header().mode().unwrap()));
+        }
+    }
+    entries.sort();
+    let expected =
+        [("outputs/dir", 0o755), ("outputs/dir/sub", 0o755), ("outputs/dir/sub/file", 0o755), ("outputs/good", 0o644)];
+    assert_eq!(entries, expected.map(|(path, mode)| (path.to_owned(), mode)));
+}
+
+#[test]
+fn outputs_above_the_limit_stay_on_the_worker() {
+    let host = Host::new();
+    let limits = Limits { output_bytes: 10, ..Limits::default() };
+    let spec = ContainerSpec { limits, outputs: vec!["big".into()], ..script(1, "echo 12345678901234567890 > big") };
+    let result = host.finished(&spec);
+    assert!(result.outputs_too_large && result.outputs.is_empty());
+    assert!(result.detail.contains("21 bytes"), "{}", result.detail);
+    let archive = host.ok(&format!("--collect {} --attempt 1", uuid(1)));
+    assert_eq!(tar::Archive::new(&*archive).entries().unwrap().count(), 3);
+    host.ok(&format!("--forget {} --attempt 1", uuid(1)));
+    assert!(host.attempt_dir(&uuid(1), 1).join("work/big").exists());
+    assert_eq!(host.list().0, Vec::<String>::new());
+}
+
+#[test]
+fn a_directory_that_the_job_has_locked_is_removed_all_the_same() {
+    let host = Host::new();
+    host.finished(&script(1, "mkdir -p a/b; echo x > a/b/c; chmod 0 a/b a"));
+    host.ok(&format!("--forget {} --attempt 1", uuid(1)));
+    assert!(!host.attempt_dir(&uuid(1), 1).exists());
+}

@@ -1,0 +1,10 @@
+//! The built program from outside: real runners with real jobs in directories of their own. A module for each theme.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+mod concurrency;
+mod files;
+mod jobs;
+mod life;
+mod listing;
