@@ -1,5 +1,7 @@
 //! The queue of containers as the scheduler and the result path see it (spec 70 §1), and the stores that serve it.
 
+pub mod local;
+
 use std::path::Path;
 
 use crossbeam_channel::Receiver;
