@@ -2,3 +2,5 @@
 
 pub mod core;
 pub mod queue;
+pub mod cloud;
+pub mod remote;

@@ -1,0 +1,115 @@
+//! Cloud drivers (spec 40): their contract, and the ones there are.
+//!
+//! A driver knows instances and nothing of workers. It does not retry: the pool must see rate limits, quota and capacity at once and
+//! decides itself.
+
+pub mod instrumented;
+pub mod loopback;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::effect::Tags;
+use crate::core::ids::{InstanceId, InstanceSecret};
+use crate::core::instance_type::InstanceType;
+use crate::core::pool::limits::CapacityScope;
+use crate::remote::Executor;
+use crate::remote::runner::RunnerPlaces;
+
+/// What a new instance shall be.
+#[derive(Clone, Debug)]
+pub struct NewInstance {
+    pub instance_type: Arc<InstanceType>,
+    /// Visible at once to any other process that lists (40 §2.1).
+    pub tags: Tags,
+    pub secret: InstanceSecret,
+}
+
+/// A snapshot of one instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CloudInstance {
+    /// Unique and constant for the instance's life.
+    pub id: InstanceId,
+    pub provider_type: String,
+    /// `host` or `host:port`; empty while unknown.
+    pub address: String,
+    pub remote_user: String,
+    /// May lag behind [`InstanceSet::set_tags`].
+    pub tags: Tags,
+}
+
+/// Error classes by what the caller must do (40 §3).
+#[derive(Debug, thiserror::Error)]
+pub enum CloudError {
+    /// No call of this kind before this much time has passed.
+    #[error("the cloud asks for fewer calls: {message}")]
+    RateLimit { message: String, retry_after: Duration },
+    /// The account cannot have more instances.
+    #[error("{message}")]
+    Quota { message: String },
+    #[error("{message}")]
+    Capacity { message: String, scope: CapacityScope },
+    /// Unclassified: try again when there is a reason to.
+    #[error("{message}")]
+    Other {
+        message: String,
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+impl CloudError {
+    pub fn other(message: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Other { message: message.into(), source: Some(Box::new(source)) }
+    }
+}
+
+/// What a driver's instances are like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// A list costs little: list again after each create and destroy.
+    pub cheap_list: bool,
+    /// A list shows every create and destroy that returned before it: no delay has to be allowed for.
+    pub exact_list: bool,
+    /// There can never be more instances than this.
+    pub instances_max: Option<usize>,
+}
+
+/// All instances of one account that belong to this dispatcher. Every operation may be called from any thread, several at once, and
+/// may block for as long as the cloud takes; none is called while the pool's lock is held.
+pub trait InstanceSet: Send + Sync + std::fmt::Debug {
+    /// Creates exactly one instance, with its tags set from the start.
+    ///
+    /// # Errors
+    /// By class. An instance may exist all the same: the caller recognises it by its secret when it is listed.
+    fn create(&self, new: &NewInstance) -> Result<CloudInstance, CloudError>;
+
+    /// Every instance that has these tags, whatever its phase: all of them or an error, never a shortened list. May return more.
+    ///
+    /// # Errors
+    /// By class; then nothing is known.
+    fn list(&self, tags: &Tags) -> Result<Vec<CloudInstance>, CloudError>;
+
+    /// Asks the cloud to remove an instance; may return before it is gone, and succeeds for one that is gone.
+    ///
+    /// # Errors
+    /// By class; the caller repeats it while the instance is listed.
+    fn destroy(&self, id: &InstanceId) -> Result<(), CloudError>;
+
+    /// Makes these the instance's tags (the whole set).
+    ///
+    /// # Errors
+    /// By class; the caller repeats it while the list shows others.
+    fn set_tags(&self, id: &InstanceId, tags: &Tags) -> Result<(), CloudError>;
+
+    /// Types with equal strings share one provider quota.
+    fn quota_group(&self, instance_type: &InstanceType) -> String;
+
+    fn traits(&self) -> Traits;
+
+    /// How to run commands on an instance, and where the runner (by the name it is deployed under) lives there.
+    ///
+    /// # Errors
+    /// No descriptor is left, or the like.
+    fn open(&self, id: &InstanceId, runner_name: &str) -> std::io::Result<(Arc<dyn Executor>, RunnerPlaces)>;
+}

@@ -1,0 +1,150 @@
+//! Real processes: each way a command can end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::LocalExecutor;
+use crate::remote::wake::Wake;
+use crate::remote::{Command, ExecuteError, Executor, Lane, OUTPUT_BYTES_MAX, Output, Program};
+
+fn executor() -> LocalExecutor {
+    LocalExecutor::new("/".to_owned()).expect("a descriptor")
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn shell<'a>(line: &str, stdin: &'a [u8]) -> Command<'a> {
+    Command { program: Program::Shell(line.to_owned()), stdin, open_until: None, deadline: soon() }
+}
+
+fn run(line: &str, stdin: &[u8]) -> Result<Output, ExecuteError> {
+    executor().execute(Lane::Action, &shell(line, stdin))
+}
+
+#[test]
+fn endings() {
+    for (line, stdout, stderr, exit_code, signal) in [
+        ("echo ok", "ok\n", "", Some(0), None),
+        ("echo fail; printf fail2 >&2; exit 3", "fail\n", "fail2", Some(3), None),
+        ("kill -9 $$", "", "", None, Some(9)),
+        ("cat", "input", "", Some(0), None),
+        ("exec <&-; echo unread", "unread\n", "", Some(0), None),
+    ] {
+        let output = run(line, b"input").expect(line);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), stdout, "{line}");
+        assert_eq!(output.stderr_text(), stderr, "{line}");
+        assert_eq!((output.exit_code, output.signal), (exit_code, signal), "{line}");
+    }
+}
+
+#[test]
+fn a_missing_program_is_named() {
+    let command = Command {
+        program: Program::Arguments(vec!["/nonexistent/muster-runner".to_owned()]),
+        stdin: b"",
+        open_until: None,
+        deadline: soon(),
+    };
+    let error = executor().execute(Lane::Action, &command).expect_err("there is none");
+    assert!(error.to_string().contains("/nonexistent/muster-runner"), "{error}");
+}
+
+#[test]
+fn arguments_are_not_interpreted() {
+    let word = "$(echo oops) ; 'quoted' \"twice\" `x`\n*";
+    let program = Program::Arguments(vec!["printf".to_owned(), "%s".to_owned(), word.to_owned()]);
+    let command = Command { program, stdin: b"", open_until: None, deadline: soon() };
+    let output = executor().execute(Lane::Action, &command).expect("runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), word);
+}
+
+#[test]
+fn much_output_on_both_streams_is_drained_and_bounded() {
+    let megabyte = run("head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2", b"").expect("within the bound");
+    assert_eq!((megabyte.stdout.len(), megabyte.stderr.len()), (1_000_000, 1_000_000));
+    let over = run(&format!("head -c {} /dev/zero", OUTPUT_BYTES_MAX + 1), b"");
+    assert!(matches!(over, Err(ExecuteError::TooMuchOutput)), "{over:?}");
+}
+
+#[test]
+fn large_input_to_a_slow_reader() {
+    let input = vec![b'x'; 3_000_000];
+    let output = run("wc -c", &input).expect("runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "3000000");
+}
+
+#[test]
+fn the_deadline_ends_command_and_children() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pids = folder.path().join("pids");
+    let line = format!("echo $$ >> {0}; sleep 1000 & echo $! >> {0}; wait", pids.display());
+    let mut command = shell(&line, b"");
+    command.deadline = Instant::now() + Duration::from_millis(500);
+    let result = executor().execute(Lane::Action, &command);
+    assert!(matches!(result, Err(ExecuteError::Deadline)), "{result:?}");
+    for pid in std::fs::read_to_string(&pids).unwrap_or_default().lines() {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "{pid} lives: {state}");
+    }
+}
+
+#[test]
+fn close_cancels_what_is_in_flight_and_all_after_it() {
+    let executor = Arc::new(executor());
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| executor.execute(Lane::Probe, &shell("sleep 1000", b"")));
+        executor.close();
+        let result = running.join().expect("no panic");
+        assert!(matches!(result, Err(ExecuteError::Cancelled)), "{result:?}");
+    });
+    assert!(matches!(executor.execute(Lane::Action, &shell("sleep 1000", b"")), Err(ExecuteError::Cancelled)));
+}
+
+#[test]
+fn a_wake_ends_the_input_of_a_waiting_command() {
+    let wake = Wake::new().expect("a descriptor");
+    let command = Command { open_until: Some(&wake), ..shell("cat; echo answered", b"") };
+    wake.wake();
+    let output = executor().execute(Lane::Probe, &command).expect("runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "answered\n");
+    wake.clear();
+}
+
+#[test]
+fn a_process_left_behind_with_the_streams_is_not_waited_for() {
+    let output = run("sleep 1000 & echo $!", b"").expect("runs");
+    let pid: i32 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a pid");
+    let pid = rustix::process::Pid::from_raw(pid).expect("not 0");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
+}
+
+#[test]
+fn a_consumer_reads_while_it_comes() {
+    let mut kept = String::new();
+    let output = executor()
+        .stream(Lane::Bulk, &shell("echo one; echo two >&2; exit 4", b""), &mut |from| {
+            from.read_to_string(&mut kept).map(drop)
+        })
+        .expect("runs");
+    assert_eq!((kept.as_str(), output.exit_code, output.stderr_text().as_str()), ("one\n", Some(4), "two"));
+    assert!(output.stdout.is_empty());
+
+    let mut first = [0; 10];
+    let ten_megabytes = shell("head -c 10000000 /dev/zero", b"");
+    executor()
+        .stream(Lane::Bulk, &ten_megabytes, &mut |from| from.read_exact(&mut first))
+        .expect("the rest is dropped");
+}
+
+#[test]
+fn a_consumer_that_fails_ends_the_command() {
+    let full = &mut |_: &mut dyn std::io::Read| Err(std::io::ErrorKind::StorageFull.into());
+    let result = executor().stream(Lane::Bulk, &shell("yes", b""), full);
+    assert!(matches!(result, Err(ExecuteError::Consumer(_))), "{result:?}");
+    let mut late = shell("sleep 1000", b"");
+    late.deadline = Instant::now() + Duration::from_millis(200);
+    let result = executor().stream(Lane::Bulk, &late, &mut |from| from.read_to_end(&mut Vec::new()).map(drop));
+    assert!(matches!(result, Err(ExecuteError::Deadline)), "{result:?}");
+}

@@ -1,0 +1,140 @@
+//! Running commands on a worker (spec 45): the executor's contract, and what the runner's commands look like.
+//!
+//! Reading order: the contract here, [`wake`] (ending a wait from another thread), [`local`] (this host, without SSH), [`runner`] (the
+//! runner's commands and their answers), [`deploy`] (putting the runner there), [`unpack`] (results, which are not trusted).
+//!
+//! Nothing here knows workers, the pool or the queue.
+
+pub mod deploy;
+pub mod local;
+pub mod runner;
+pub mod unpack;
+pub mod wake;
+
+use std::io::{self, Read};
+use std::time::Instant;
+
+use wake::Wake;
+
+/// Output of a command beyond this is a failure, never a shortened result (spec 45 §3).
+pub const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// What to run. Arguments reach the program as they are: no shell sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Program and arguments; with `sudo` in front where the remote user is not root.
+    Arguments(Vec<String>),
+    /// A line for `sh -c` that the operator wrote (BootProbeCommand); never with `sudo`.
+    Shell(String),
+}
+
+/// One command.
+#[derive(Debug)]
+pub struct Command<'a> {
+    pub program: Program,
+    pub stdin: &'a [u8],
+    /// Keep standard input open after `stdin` was written, until this is woken: so a long poll ends early (spec 52 §1).
+    pub open_until: Option<&'a Wake>,
+    /// When it passes, the command has failed and its connection is dropped.
+    pub deadline: Instant,
+}
+
+/// What a command that ended came back with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    /// `None`: it died by a signal, or no status ever came.
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+}
+
+impl Output {
+    pub fn succeeded(&self) -> bool {
+        self.exit_code == Some(0)
+    }
+
+    pub fn stderr_text(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).trim_end().to_owned()
+    }
+
+    /// How it ended, for a log line.
+    pub fn ending(&self) -> String {
+        match (self.exit_code, self.signal) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("killed by signal {signal}"),
+            (None, None) => "no exit status".to_owned(),
+        }
+    }
+}
+
+/// Why there is no output (the closed set of spec 45 §1). A command that ran and failed is an [`Output`].
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    #[error("instance has no address")]
+    NoAddress,
+    /// The program could not be started, or the connection not be made.
+    #[error("cannot start {program}")]
+    Start {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("reading or writing of the command's streams failed")]
+    Channel(#[source] io::Error),
+    #[error("output exceeds {OUTPUT_BYTES_MAX} bytes")]
+    TooMuchOutput,
+    /// Whoever read the output does not take it: our own storage failed, or it is not what was expected.
+    #[error("the command's output could not be used")]
+    Consumer(#[source] io::Error),
+    #[error("deadline passed")]
+    Deadline,
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl ExecuteError {
+    /// Normal while a machine boots (spec 10 §5); anything else is most likely a configuration mistake.
+    pub const fn is_normal_while_booting(&self) -> bool {
+        matches!(self, Self::NoAddress | Self::Cancelled)
+    }
+}
+
+/// The connections that a worker has (spec 45 §2): so that neither a large file nor a long poll delays a kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// The probe's, usually inside a long poll.
+    Probe,
+    /// Start, kill, reap, forget.
+    Action,
+    /// Deployment, collection, log reading.
+    Bulk,
+}
+
+/// Takes a command's standard output apart while it comes.
+pub type Consume<'a> = dyn FnMut(&mut dyn Read) -> io::Result<()> + 'a;
+
+/// Runs commands on one worker. Safe to use from any thread.
+pub trait Executor: Send + Sync + std::fmt::Debug {
+    /// Runs a command to its end, its deadline, or [`Executor::close`].
+    ///
+    /// # Errors
+    /// See [`ExecuteError`]; a command that ran and failed is not one.
+    fn execute(&self, lane: Lane, command: &Command<'_>) -> Result<Output, ExecuteError>;
+
+    /// Like `execute`, with the standard output given to `consume` as it comes instead of kept (its bound is the consumer's).
+    /// `consume` reads on the caller's thread; what it leaves unread is dropped.
+    ///
+    /// # Errors
+    /// [`ExecuteError::Consumer`] when `consume` fails although the stream did not.
+    fn stream(&self, lane: Lane, command: &Command<'_>, consume: &mut Consume<'_>) -> Result<Output, ExecuteError>;
+
+    /// How many commands of a lane may run at once.
+    fn width(&self, lane: Lane) -> usize;
+
+    /// Address and user of the next connection.
+    fn set_target(&self, address: &str, remote_user: &str);
+
+    /// Cancels what is in flight, at once; everything after it is cancelled too.
+    fn close(&self);
+}
