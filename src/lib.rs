@@ -4,3 +4,4 @@ pub mod core;
 pub mod queue;
 pub mod cloud;
 pub mod remote;
+pub mod config;

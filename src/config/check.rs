@@ -1,0 +1,68 @@
+//! `muster check`: every problem, then what the configuration amounts to (spec 80 §1).
+
+use std::fmt::Write;
+
+use super::load::{LoadOptions, load};
+use super::{CloudDriver, Config, QueueDriver, dump, not_built_yet};
+
+/// What `muster check` says.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// One line each: errors, then warnings (these begin with `warning: `).
+    pub problems: Vec<String>,
+    /// For standard output: the summary or, if asked for, the effective configuration. Empty if there is none.
+    pub text: String,
+    /// A daemon would start with it.
+    pub good: bool,
+}
+
+/// Loads and judges.
+pub fn check(options: &LoadOptions<'_>, dump_wanted: bool) -> Checked {
+    let loaded = match load(options) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            let problems = faults.iter().map(ToString::to_string).collect();
+            return Checked { problems, text: String::new(), good: false };
+        }
+    };
+    let config = &loaded.config;
+    let missing = not_built_yet(config);
+    let mut problems: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    problems.extend(loaded.warnings.iter().map(|warning| format!("warning: {warning}")));
+    let text = if dump_wanted { dump(config) } else { summary(config) };
+    Checked { problems, text, good: missing.is_empty() }
+}
+
+fn summary(config: &Config) -> String {
+    let queue = match config.queue.driver {
+        QueueDriver::Local => "local (embedded)",
+        QueueDriver::Arvados => "arvados",
+    };
+    let driver = match config.cloud.driver {
+        CloudDriver::Loopback => "loopback (this host is the worker)",
+        CloudDriver::Static => "static",
+        CloudDriver::Exec => "exec",
+        CloudDriver::Ec2 => "ec2",
+        CloudDriver::Azure => "azure",
+    };
+    let types: Vec<&str> = config.instance_types.values().map(|one| one.name.as_str()).collect();
+    let rows = [
+        ("configuration", config.source.to_string()),
+        ("cluster", config.cluster_id.clone()),
+        ("queue", queue.to_owned()),
+        ("driver", driver.to_owned()),
+        ("instance types", types.join(", ")),
+        ("state directory", config.state_dir.display().to_string()),
+        ("management API", config.listen.join(", ")),
+        (
+            "log",
+            config.log.file.as_ref().map_or_else(|| "standard error".to_owned(), |path| path.display().to_string()),
+        ),
+    ];
+    let mut text = String::new();
+    for (name, value) in rows {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{name:<16} {value}");
+    }
+    text
+}

@@ -1,0 +1,144 @@
+//! From a file to a checked [`Config`] (spec 60 §1, 62 §1): where it is looked for, and its three forms.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::Config;
+use super::build::build;
+use super::fault::{Fault, Faults};
+use super::host::Host;
+use super::yaml::{self, Content, FILE_BYTES_MAX, Node};
+
+/// Looked for in this order when neither flag nor environment names a file.
+const PLACES: [&str; 2] = ["/etc/muster/config.yml", "/etc/arvados/config.yml"];
+
+/// What the command line and the environment say.
+pub struct LoadOptions<'a> {
+    /// `--config`; `-` = standard input.
+    pub path: Option<PathBuf>,
+    /// `--cluster`: needed only when the file has several.
+    pub cluster: Option<String>,
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    pub host: Host,
+}
+
+impl std::fmt::Debug for LoadOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadOptions").field("path", &self.path).field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// What is doubtful, or ignored. Sorted by place.
+    pub warnings: Vec<Fault>,
+}
+
+/// Reads the configuration: `options.path`, else `$MUSTER_CONFIG`, `/etc/muster/config.yml`, `/etc/arvados/config.yml`, else the
+/// built-in one.
+///
+/// # Errors
+/// Every error found, sorted by place; the warnings are behind them.
+pub fn load(options: &LoadOptions<'_>) -> Result<Loaded, Vec<Fault>> {
+    let Some(path) = find_file(options) else {
+        return load_text(None, "", options);
+    };
+    let text = read_file(&path)
+        .map_err(|message| vec![Fault { file: Some(path.clone()), mark: None, key: String::new(), message }])?;
+    load_text(Some(&path), &text, options)
+}
+
+fn find_file(options: &LoadOptions<'_>) -> Option<PathBuf> {
+    let named =
+        options.path.clone().or_else(|| (options.env)("MUSTER_CONFIG").filter(|v| !v.is_empty()).map(Into::into));
+    named.or_else(|| PLACES.into_iter().map(PathBuf::from).find(|path| path.exists()))
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let result = if path == Path::new("-") {
+        std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+    };
+    result.map_err(|error| format!("cannot read it: {error}"))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| format!("it is not UTF-8 text (byte {})", error.utf8_error().valid_up_to()))
+}
+
+/// The same for a text that was read already; `file` is where relative paths begin, and the place of the faults.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(file: Option<&Path>, text: &str, options: &LoadOptions<'_>) -> Result<Loaded, Vec<Fault>> {
+    let mut faults = Faults::of_file(file);
+    let root = yaml::read(text, &mut faults);
+    let readable = faults.errors.is_empty() || root.is_some();
+    let config = if readable { build(file, root.as_ref(), options, &mut faults) } else { None };
+    faults.errors.sort();
+    faults.warnings.sort();
+    match config {
+        Some(config) if faults.errors.is_empty() => Ok(Loaded { config, warnings: faults.warnings }),
+        _ => Err(faults.errors.into_iter().chain(faults.warnings).collect()),
+    }
+}
+
+/// The part of the file that is about one cluster.
+pub(super) struct Cluster<'a> {
+    pub(super) id: Option<String>,
+    pub(super) node: Option<&'a Node>,
+    pub(super) prefix: String,
+    /// `Clusters:` at top level: Arvados' own file, with Arvados' defaults.
+    pub(super) arvados_form: bool,
+}
+
+pub(super) fn choose_cluster<'a>(
+    root: Option<&'a Node>,
+    wanted: Option<&str>,
+    faults: &mut Faults,
+) -> Option<Cluster<'a>> {
+    let plain = |node| Cluster { id: None, node, prefix: String::new(), arvados_form: false };
+    let Some(root) = root else {
+        return Some(plain(None));
+    };
+    if !matches!(root.content, Content::Map(_)) {
+        faults.error(Some(root.mark), "", format!("must be a map, not {}", root.kind()));
+        return None;
+    }
+    let Some(clusters) = root.get("Clusters") else {
+        return Some(plain(Some(root)));
+    };
+    let names: Vec<&str> = clusters.entries().iter().map(|(key, _)| key.name.as_str()).collect();
+    let name = match (names.as_slice(), wanted) {
+        ([], _) => {
+            faults.error(Some(clusters.mark), "Clusters", "config does not define any clusters");
+            return None;
+        }
+        (_, Some(wanted)) if names.contains(&wanted) => wanted.to_owned(),
+        (_, Some(wanted)) => {
+            faults.error(
+                Some(clusters.mark),
+                "Clusters",
+                format!("there is no cluster {wanted:?}, but {}", names.join(", ")),
+            );
+            return None;
+        }
+        ([only], None) => (*only).to_owned(),
+        _ => {
+            let message =
+                format!("multiple clusters configured, cannot choose: use --cluster with one of {}", names.join(", "));
+            faults.error(Some(clusters.mark), "Clusters", message);
+            return None;
+        }
+    };
+    let prefix = format!("Clusters.{name}.");
+    if let Some(node) = clusters.get(&name).filter(|node| !matches!(node.content, Content::Map(_) | Content::Null)) {
+        faults.error(Some(node.mark), &format!("Clusters.{name}"), format!("must be a map, not {}", node.kind()));
+    }
+    Some(Cluster { node: clusters.get(&name), id: Some(name), prefix, arvados_form: true })
+}

@@ -1,0 +1,268 @@
+//! The loader as a whole: forms, defaults, faults with their places, dump and reload.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+fn host() -> Host {
+    Host { is_root: false, cpus: 4, ram: 8 << 30, disk: 100 << 30 }
+}
+
+fn load_with(text: &str, cluster: Option<&str>) -> Result<Loaded, Vec<Fault>> {
+    let env = |name: &str| (name == "HOME").then(|| "/home/u".to_owned());
+    let options = LoadOptions { path: None, cluster: cluster.map(str::to_owned), env: &env, host: host() };
+    load_text(Some(Path::new("/conf/config.yml")), text, &options)
+}
+
+fn loaded(text: &str) -> Loaded {
+    load_with(text, None).unwrap_or_else(|faults| panic!("{text}: {faults:#?}"))
+}
+
+fn faults(text: &str) -> Vec<String> {
+    match load_with(text, None) {
+        Ok(loaded) => panic!("{text} loads: {:?}", loaded.warnings),
+        Err(faults) => faults.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    loaded(text).warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_at_all_is_one_host() {
+    let config = loaded("").config;
+    assert_eq!((config.cluster_id.as_str(), config.cloud.driver), ("local", CloudDriver::Loopback));
+    assert_eq!(config.queue.driver, QueueDriver::Local);
+    assert_eq!(config.state_dir, Path::new("/home/u/.local/state/muster"));
+    assert_eq!(config.listen, ["127.0.0.1:9006"]);
+    assert_eq!(config.cloud.boot_probe_command, "true");
+    assert_eq!((config.containers.reserve_extra_ram, config.containers.local_keep_blob_buffers_per_vcpu), (0, 0));
+    let this = &config.instance_types["localhost"];
+    assert_eq!((this.vcpus, this.ram, this.scratch(), this.price), (4, 8 << 30, 100 << 30, 1.0));
+    assert_eq!(config.cloud.max_concurrent_instance_create_ops, 10);
+    let settings = config.settings("set");
+    assert_eq!((settings.probe_interval, settings.runner_keeps_results), (Duration::from_secs(10), true));
+}
+
+/// Spec 60 §7, with the Arvados form's defaults.
+#[test]
+fn arvados_file() {
+    let text = r#"
+Clusters:
+  zzzzz:
+    SystemRootToken: 0123456789abcdef0123456789abcdef
+    ManagementToken: fedcba9876543210fedcba9876543210
+    Collections: {BlobSigningKey: 00112233445566778899aabbccddeeff}
+    Services:
+      Controller: {ExternalURL: "https://zzzzz.example/"}
+      DispatchCloud: {InternalURLs: {"http://localhost:9006": {}}}
+    PostgreSQL: {Connection: {host: localhost, user: arvados, password: secret, dbname: arvados}}
+    Users: {Colour: blue}
+    Containers:
+      MaxDispatchAttempts: 10
+      CloudVMs:
+        Enable: yes
+        Driver: ec2
+        ImageID: ami-01234567890abcdef
+        SSHPort: 2222
+        DriverParameters: {Region: us-east-1, SubnetID: subnet-1, SecurityGroupIDs: [sg-1], AdminUsername: admin}
+    InstanceTypes:
+      small: {ProviderType: r6i.large, RAM: 16GiB, VCPUs: 2, AddedScratch: 120GB, Price: 0.126}
+      gpu24:
+        {ProviderType: g6.2xlarge, RAM: 32GiB, VCPUs: 8, IncludedScratch: 450GB, Price: 0.98,
+         GPU: {Stack: cuda, DeviceCount: 1, VRAM: 24GiB, HardwareTarget: "8.9", DriverVersion: "12.4"}}
+"#;
+    let Loaded { config, warnings } = loaded(text);
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!((config.queue.driver, config.cloud.driver), (QueueDriver::Arvados, CloudDriver::Ec2));
+    assert_eq!(config.cloud.ssh_port, "2222");
+    assert_eq!(config.containers.reserve_extra_ram, 550 << 20);
+    assert_eq!(config.cloud.boot_probe_command, "systemctl is-system-running");
+    assert_eq!(config.cloud.driver_parameters.0["Region"], "us-east-1");
+    assert_eq!(config.instance_types["gpu24"].gpu.vram, 24 << 30);
+    let missing: Vec<_> = not_built_yet(&config).iter().map(ToString::to_string).collect();
+    assert!(missing.len() == 2 && missing[0].contains("ec2") && missing[1].contains("arvados"), "{missing:?}");
+}
+
+#[test]
+fn instance_type_vectors() {
+    let types = loaded(
+        "Containers: {CloudVMs: {Driver: static}, PreemptiblePriceFactor: 0.5}\n\
+         InstanceTypes: {foo4: {IncludedScratch: 4GB}, foo8: {ProviderType: foo_8, AddedScratch: 8GB, RAM: \"12345M\", Price: 1.23}}",
+    );
+    let types = types.config.instance_types;
+    assert_eq!((types["foo4"].provider_type.as_str(), types["foo4"].scratch()), ("foo4", 4_000_000_000));
+    assert_eq!((types["foo8"].provider_type.as_str(), types["foo8"].scratch()), ("foo_8", 8_000_000_000));
+    assert_eq!((types["foo8"].ram, types["foo4"].price), (12_345_000_000, 0.0));
+    let spot = &types["foo8.preemptible"];
+    assert!(spot.preemptible && (spot.price - 0.615).abs() < 1e-9 && spot.provider_type == "foo_8");
+}
+
+/// All faults in one run, each with its place and key.
+#[test]
+fn ten_faults_at_once() {
+    let found = faults(
+        "ClusterID: Local\n\
+         Containers:\n\
+        \x20 CloudVMs:\n\
+        \x20   TimeoutIdle: soon\n\
+        \x20   MaxInstances: -3\n\
+        \x20   Driver: ecc2\n\
+        \x20   ResourceTags: [a]\n\
+        \x20   TimeoutIdle: 3s\n\
+        Muster:\n\
+        \x20 MaxWorkers: many\n\
+        \x20 Log: {Level: loud}\n\
+        \x20 Queue: {MaxLogBytes: 4BB}\n\
+        InstanceTypes: {a: {RAM: -1GiB, VCPUs: 1.5}}\n\
+        ManagementToken: a/b\n",
+    );
+    for part in [
+        "/conf/config.yml:1:12: ClusterID: \"Local\"",
+        "config.yml:4:18: Containers.CloudVMs.TimeoutIdle: invalid duration \"soon\"",
+        "config.yml:5:19: Containers.CloudVMs.MaxInstances: -3 is negative",
+        "config.yml:6:13: Containers.CloudVMs.Driver: unacceptable value \"ecc2\": must be one of loopback, static, exec, ec2, azure (perhaps you meant ec2?)",
+        "config.yml:7:19: Containers.CloudVMs.ResourceTags: must be a map, not a list",
+        "config.yml:8:5: TimeoutIdle: given twice, first in line 4",
+        "config.yml:10:15: Muster.MaxWorkers: \"many\" is not a whole number",
+        "config.yml:11:16: Muster.Log.Level: unacceptable value \"loud\"",
+        "config.yml:12:24: Muster.Queue.MaxLogBytes: \"4BB\" is not a size",
+        "config.yml:13:26: InstanceTypes.a.RAM: ",
+        "config.yml:13:40: InstanceTypes.a.VCPUs: \"1.5\" is not a whole number",
+        "config.yml:14:18: ManagementToken: unacceptable characters",
+    ] {
+        assert!(found.iter().any(|fault| fault.contains(part)), "{part}\n{found:#?}");
+    }
+}
+
+#[test]
+fn single_faults_and_warnings() {
+    for (text, part) in [
+        ("InstanceTypes: [a]", "must be specified as a map, not an array"),
+        ("InstanceTypes: {a: {}, b: {}}", "cannot use multiple InstanceTypes with loopback driver"),
+        ("Clusters: {}", "does not define any clusters"),
+        ("Clusters: {aaaaa: {}, bbbbb: {}}", "multiple clusters configured, cannot choose"),
+        ("Clusters: {toolong: {}}", "should be 5 lowercase alphanumeric characters"),
+        ("Containers: 3", "must be a map"),
+        ("- a", "must be a map, not a list"),
+        ("Containers: {DispatchPrivateKey: file:///nonexistent/key}", "cannot read /nonexistent/key"),
+        ("Services: {DispatchCloud: {InternalURLs: {\"https://h:1\": {}}}}", "https is not built yet"),
+        ("Muster: {Queue: {MaxAttempts: 0}}", "must be at least 1"),
+        ("Muster: {Metrics: {Prefix: a-b}}", "no metric name"),
+        ("Containers: {CloudVMs: {Driver: static}}\nInstanceTypes: {a: {RAM: 1.5}}", "fraction of a byte"),
+        (
+            "Containers: {CloudVMs: {Driver: static}}\nInstanceTypes: {a: {GPU: {DeviceCount: 1, DriverVersion: x}}}",
+            "expected format X.Y",
+        ),
+    ] {
+        let found = faults(text);
+        assert!(found.iter().any(|fault| fault.contains(part)), "{text}: {found:?}");
+    }
+    for (text, part) in [
+        (
+            "Containers: {CloudVMs: {TimeoutIdel: 1m}}",
+            "1:25: Containers.CloudVMs.TimeoutIdel: deprecated or unknown config entry (perhaps you meant TimeoutIdle?)",
+        ),
+        ("Muster: {statedir: /x}", "perhaps you meant StateDir?"),
+        ("InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB, Scratch: 1GB}}", "unknown config entry"),
+        ("SystemRootToken: short", "too short"),
+        ("Containers: {CloudVMs: {Driver: static}}", "no instance types"),
+    ] {
+        let found = warnings(text);
+        assert!(found.iter().any(|fault| fault.contains(part)), "{text}: {found:?}");
+    }
+    assert!(warnings("SomethingElse: {a: 1}\nAPI:\nMuster:\n").is_empty(), "others' keys and empty sections");
+}
+
+#[test]
+fn clusters_are_chosen_by_name() {
+    let text = "Clusters: {aaaaa: {}, bbbbb: {Containers: {CloudVMs: {Driver: loopback}}}}";
+    let config = load_with(text, Some("bbbbb")).expect("there").config;
+    assert_eq!((config.cluster_id.as_str(), config.cloud.driver), ("bbbbb", CloudDriver::Loopback));
+    assert!(load_with(text, Some("ccccc")).is_err());
+}
+
+#[test]
+fn zero_means_the_default_and_paths_begin_at_the_file() {
+    let config = loaded(
+        "Containers: {CloudVMs: {ProbeInterval: 0, PollInterval: 0s, BootProbeCommand: \"\", DeployRunnerBinary: bin/r}}\n\
+         Muster: {StateDir: state, Log: {File: ../log/m.log}, Queue: {RetainFinished: 0}}",
+    )
+    .config;
+    assert_eq!(
+        (config.cloud.probe_interval, config.cloud.poll_interval),
+        (Duration::from_secs(10), Duration::from_secs(10))
+    );
+    assert_eq!(config.cloud.boot_probe_command, "true");
+    assert_eq!(config.state_dir, Path::new("/conf/state"));
+    assert_eq!(config.cloud.deploy_runner_binary, DeployRunner::File("/conf/bin/r".into()));
+    assert_eq!(config.queue.retain_finished, None);
+}
+
+#[test]
+fn dump_loads_again_and_hides_secrets() {
+    let text = "ManagementToken: abcdefghijklmnopqrstuvwxyz0123456789\nMuster: {StateDir: /s, Runner: {Binaries: {x86_64: /r}}}\n\
+        Containers: {CloudVMs: {ResourceTags: {a: b}, TimeoutIdle: 90s}}\nInstanceTypes: {big: {VCPUs: 3, RAM: 1GiB, Price: 0.5, TimeoutIdle: never}}";
+    let first = loaded(text).config;
+    let dumped = dump(&first);
+    assert!(!dumped.contains("abcdefghij"), "{dumped}");
+    let again = loaded(&dumped);
+    let changed: Vec<_> = changes(&first, &again.config).into_iter().map(|change| change.key).collect();
+    assert_eq!(changed, ["ManagementToken"], "{dumped}");
+}
+
+/// The installed file is the reference, and changes nothing.
+#[test]
+fn reference_file_is_up_to_date_and_empty() {
+    let installed = include_str!("../../etc/config.yml");
+    assert!(
+        installed == reference(),
+        "etc/config.yml differs from the code: write it anew with `muster generate config`"
+    );
+    let config = loaded(installed).config;
+    assert_eq!(changes(&loaded("").config, &config), []);
+    let uncommented: String =
+        installed.lines().filter_map(|line| line.strip_prefix("# ")).map(|line| format!("{line}\n")).skip(3).collect();
+    let env = |name: &str| (name == "HOME").then(|| "/home/u".to_owned());
+    let options = LoadOptions { path: None, cluster: None, env: &env, host: host() };
+    let all = load_text(None, &uncommented, &options);
+    assert!(all.is_ok(), "{all:?}\n{uncommented}");
+}
+
+/// Every live key is taken over by a reload, and no other.
+#[test]
+fn reload_takes_over_exactly_the_live_keys() {
+    let old = loaded("").config;
+    for info in keys::KEYS {
+        let value = match info.kind {
+            keys::Kind::Count => "7",
+            keys::Kind::Number => "0.25",
+            keys::Kind::Size => "7KiB",
+            keys::Kind::Duration | keys::Kind::PositiveDuration => "77s",
+            _ => continue,
+        };
+        let nested = info.path.split('.').rev().fold(value.to_owned(), |inner, name| format!("{{{name}: {inner}}}"));
+        let new = loaded(&nested).config;
+        let changed = changes(&old, &new);
+        if info.path == "Containers.PreemptiblePriceFactor" {
+            assert!(
+                changed.iter().all(|change| change.key.starts_with("InstanceTypes.") && change.live),
+                "{changed:?}"
+            );
+            continue;
+        }
+        let expected = [(info.path, info.live)];
+        assert_eq!(changed.iter().map(|change| (change.key.as_str(), change.live)).collect::<Vec<_>>(), expected);
+        let running = Config::with_live_part(&old, &new);
+        assert_eq!(changes(&running, &new).is_empty(), info.live, "{}", info.path);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_loader_panic(text in "(Containers|Muster|InstanceTypes|Clusters|[a-z{}\\[\\]:,&*<! \n\"'-]|\\PC){0,60}") {
+        let _ = load_with(&text, None);
+    }
+}
