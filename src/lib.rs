@@ -4,4 +4,6 @@ pub mod core;
 pub mod queue;
 pub mod cloud;
 pub mod remote;
+pub mod management;
 pub mod config;
+pub mod log;
