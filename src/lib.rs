@@ -4,6 +4,7 @@ pub mod core;
 pub mod queue;
 pub mod cloud;
 pub mod remote;
+pub mod shell;
 pub mod management;
 pub mod config;
 pub mod log;

@@ -1,0 +1,179 @@
+//! Submitting containers, and what users do to them afterwards.
+
+use super::records::{attempt_record, container_record, history_record, runtime_status, statuses};
+use super::{DaemonBackend, api_error};
+use crate::core::container::ContainerRequest;
+use crate::core::effect::{Level, Note};
+use crate::core::ids::ContainerUuid;
+use crate::core::vocabulary::ContainerState;
+use crate::log::write_note;
+use crate::management::backend::{ApiError, ListQuery};
+use crate::management::records::{ContainerDetail, ContainerList, Outcome, Outcomes, Selection, Submission, Submitted};
+use crate::queue::local::{CancelOutcome, CommandError, ListFilter, expand_array, parse_value, to_value};
+
+impl DaemonBackend {
+    pub(super) fn submit_records(&self, submission: Submission) -> Result<Submitted, ApiError> {
+        if submission.records.is_empty() {
+            return Err(ApiError::bad_request("records: at least one is needed"));
+        }
+        let default_max_attempts = self.config.read().queue.max_attempts;
+        let several = submission.records.len() > 1;
+        let mut requests: Vec<ContainerRequest> = Vec::with_capacity(submission.records.len());
+        for (index, record) in submission.records.iter().enumerate() {
+            let place = if several { format!("record {index}: ") } else { String::new() };
+            let request = parse_value(record, default_max_attempts)
+                .map_err(|error| ApiError::unprocessable(format!("{place}{error}")))?;
+            requests.push(request);
+        }
+        if let Some((first, last)) = submission.array {
+            let [only] = requests.as_slice() else {
+                return Err(ApiError::bad_request("array: needs exactly one record"));
+            };
+            requests = expand_array(only, first, last).map_err(|error| ApiError::unprocessable(error.to_string()))?;
+        }
+        let uuids = self.queue.submit(requests, submission.token.as_deref()).map_err(|error| api_error(&error))?;
+        Ok(self.submitted(&uuids))
+    }
+
+    pub(super) fn submitted(&self, uuids: &[ContainerUuid]) -> Submitted {
+        for uuid in uuids {
+            let note = Note::new(Level::Info, "queue", "container submitted").with("ContainerUUID", uuid);
+            write_note(&note.with("State", ContainerState::Queued));
+        }
+        Submitted { uuids: uuids.iter().map(ToString::to_string).collect() }
+    }
+
+    pub(super) fn append_records(&self, batch: &str, records: &[serde_json::Value]) -> Result<u64, ApiError> {
+        let mut lines = Vec::new();
+        for record in records {
+            serde_json::to_writer(&mut lines, record).map_err(|error| ApiError::internal(error.to_string()))?;
+            lines.push(b'\n');
+        }
+        let so_far = self.queue.append_batch(batch, &lines).map_err(|error| api_error(&error))?;
+        Ok(u64::try_from(so_far).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn list_containers(&self, query: &ListQuery) -> Result<ContainerList, ApiError> {
+        let after = query.before.as_deref().map(str::parse).transpose();
+        let after = after.map_err(|_| ApiError::bad_request("before: not the `next` of another page"))?;
+        let filter =
+            ListFilter { state: query.state, name_glob: query.name.clone(), uuids: None, limit: query.limit, after };
+        let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
+        let report = self.scheduler.report.read().clone();
+        let waits = statuses(report.as_deref());
+        let record = |container| container_record(container, waits.get(&container.uuid).copied());
+        Ok(ContainerList {
+            items: page.containers.iter().map(record).collect(),
+            next: page.next.map(|next| next.to_string()),
+        })
+    }
+
+    pub(super) fn show_container(&self, uuid: &ContainerUuid) -> Result<ContainerDetail, ApiError> {
+        let detail = self.queue.show(uuid).map_err(|error| api_error(&error))?;
+        let detail = detail.ok_or_else(|| no_container(uuid.as_str()))?;
+        let report = self.scheduler.report.read().clone();
+        let waits = statuses(report.as_deref());
+        let container = &detail.container;
+        Ok(ContainerDetail {
+            container: container_record(container, waits.get(uuid).copied()),
+            request: to_value(&container.request),
+            runtime_status: runtime_status(container),
+            attempts: detail.attempts.iter().map(|one| attempt_record(uuid, one, &self.results)).collect(),
+            history: detail.history.iter().map(history_record).collect(),
+        })
+    }
+
+    pub(super) fn cancel_selected(&self, selection: &Selection) -> Result<Outcomes, ApiError> {
+        self.each(selection, true, |uuid| {
+            let outcome = self.queue.request_cancel(uuid)?;
+            let note = Note::new(Level::Info, "queue", "cancel requested").with("ContainerUUID", uuid);
+            let (state, message) = match outcome {
+                CancelOutcome::Cancelled => (ContainerState::Cancelled.as_str(), "cancelled"),
+                CancelOutcome::Requested => ("", "will be killed"),
+            };
+            write_note(&note.with("State", state));
+            Ok((message.to_owned(), None))
+        })
+    }
+
+    pub(super) fn prioritise_selected(&self, selection: &Selection) -> Result<Outcomes, ApiError> {
+        let priority = selection.priority.unwrap_or_default();
+        if !(0..=1000).contains(&priority) {
+            return Err(ApiError::bad_request(format!("priority: {priority} is not between 0 and 1000")));
+        }
+        self.each(selection, true, |uuid| {
+            self.queue.set_priority(uuid, priority)?;
+            let note = Note::new(Level::Info, "queue", "priority changed").with("ContainerUUID", uuid);
+            write_note(&note.with("Priority", priority));
+            let message = if priority == 0 { "on hold".to_owned() } else { format!("priority {priority}") };
+            Ok((message, None))
+        })
+    }
+
+    pub(super) fn rerun_selected(&self, selection: &Selection) -> Outcomes {
+        let items = selection.uuids.iter().map(|text| {
+            outcome(text, |uuid| {
+                let new = self.queue.rerun(uuid)?;
+                self.submitted(std::slice::from_ref(&new));
+                Ok((format!("submitted again as {new}"), Some(new.to_string())))
+            })
+        });
+        Outcomes { items: items.collect() }
+    }
+
+    /// Does something to each selected container; `waiting_only` leaves out what a filter finds in a final state.
+    fn each(
+        &self,
+        selection: &Selection,
+        waiting_only: bool,
+        act: impl Fn(&ContainerUuid) -> Result<(String, Option<String>), CommandError>,
+    ) -> Result<Outcomes, ApiError> {
+        let uuids =
+            self.selected(&selection.uuids, selection.name.as_deref(), selection.state.as_deref(), waiting_only)?;
+        Ok(Outcomes { items: uuids.iter().map(|uuid| outcome(uuid, &act)).collect() })
+    }
+
+    /// The uuids asked for, then those that both filters match, oldest first, each once.
+    pub(super) fn selected(
+        &self,
+        uuids: &[String],
+        name: Option<&str>,
+        state: Option<&str>,
+        waiting_only: bool,
+    ) -> Result<Vec<String>, ApiError> {
+        let mut selected: Vec<String> = uuids.to_vec();
+        if name.is_some() || state.is_some() {
+            let known = |text| ContainerState::parse(text).ok_or_else(|| ApiError::bad_request(unknown_state(text)));
+            let state = state.map(known).transpose()?;
+            let filter = ListFilter { state, name_glob: name.map(str::to_owned), ..ListFilter::default() };
+            let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
+            let wanted = page.containers.iter().rev().filter(|one| !waiting_only || !one.state.is_final());
+            selected.extend(wanted.map(|container| container.uuid.to_string()));
+        } else if uuids.is_empty() {
+            return Err(ApiError::bad_request("nothing is selected: give uuids, a name or a state"));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        selected.retain(|uuid| seen.insert(uuid.clone()));
+        Ok(selected)
+    }
+}
+
+fn unknown_state(text: &str) -> String {
+    let known: Vec<_> = ContainerState::ALL.iter().map(|state| state.as_str()).collect();
+    format!("state: {text:?} is none of {}", known.join(", "))
+}
+
+pub(super) fn no_container(uuid: &str) -> ApiError {
+    ApiError::not_found(format!("there is no container {uuid}"))
+}
+
+fn outcome(text: &str, act: impl Fn(&ContainerUuid) -> Result<(String, Option<String>), CommandError>) -> Outcome {
+    let result = match ContainerUuid::parse(text) {
+        None => Err(no_container(text)),
+        Some(uuid) => act(&uuid).map_err(|error| api_error(&error)),
+    };
+    match result {
+        Ok((message, new_uuid)) => Outcome { uuid: text.to_owned(), code: 200, message, new_uuid },
+        Err(error) => Outcome { uuid: text.to_owned(), code: error.status, message: error.message, new_uuid: None },
+    }
+}

@@ -1,0 +1,219 @@
+//! What the management API asks for, answered from the daemon's parts (spec 80 §1, 82 §3). Runs on connection threads.
+//!
+//! Reading order: the parts here, [`containers`] (submitting and changing), [`records`] (core data as API documents), [`waiting`]
+//! (waiting and logs), [`overview`] (status, types, gauges).
+
+mod containers;
+mod overview;
+mod records;
+mod waiting;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use super::clock::Clock;
+use super::pool::PoolDoor;
+use super::scheduler::SchedulerShared;
+use super::stop::{Stop, StopSource};
+use super::workers::Workers;
+use crate::config::Config;
+use crate::core::errors::chain;
+use crate::core::ids::{ContainerUuid, InstanceId};
+use crate::core::time::WallMillis;
+use crate::core::vocabulary::IdleBehavior;
+use crate::management::arvados::{InstanceRecord, QueueEntryRecord};
+use crate::management::backend::{ApiError, Backend, Gauges, ListQuery, LogChunk, LogQuery};
+use crate::management::records::{
+    API_VERSION, Backup, Batch, Commit, ContainerDetail, ContainerList, InstanceTypeList, Outcomes, Selection, Status,
+    Submission, Submitted, Version, Wait, WaitAnswer,
+};
+use crate::queue::local::{CommandError, LocalQueue};
+use crate::queue::{ContainerQueue, QueueError};
+
+/// The daemon as the listener sees it.
+#[derive(Debug)]
+pub struct DaemonBackend {
+    pub door: Arc<PoolDoor>,
+    pub clock: Clock,
+    pub queue: Arc<LocalQueue>,
+    pub workers: Arc<Workers>,
+    pub scheduler: Arc<SchedulerShared>,
+    pub config: Arc<RwLock<Arc<Config>>>,
+    /// `StateDir/containers`.
+    pub results: PathBuf,
+    pub started_at: WallMillis,
+    /// Ends calls that wait.
+    pub waiting: RwLock<Option<StopSource>>,
+}
+
+impl DaemonBackend {
+    /// A token that is stopped when calls must not wait any more.
+    fn waiting_token(&self) -> Stop {
+        self.waiting.read().as_ref().map_or_else(|| StopSource::new().token(), StopSource::token)
+    }
+
+    fn wall_of(&self, moment: crate::core::time::Moment) -> WallMillis {
+        self.clock.wall_of(moment)
+    }
+}
+
+/// A failed command on the queue, as the API says it.
+fn api_error(error: &CommandError) -> ApiError {
+    let text = chain(error);
+    match error {
+        CommandError::Queue(error) => queue_error(error),
+        CommandError::Refused { .. } => ApiError::conflict(text),
+        CommandError::Invalid { .. } => ApiError::unprocessable(text),
+        CommandError::TooMany { .. } => ApiError::unavailable(text),
+        CommandError::NoSuchBatch(_) => ApiError::not_found(text),
+        CommandError::TooLarge(_) => ApiError::too_large(text),
+        CommandError::Backup { .. } => ApiError::conflict(text),
+    }
+}
+
+fn queue_error(error: &QueueError) -> ApiError {
+    let text = chain(error);
+    match error {
+        QueueError::NotFound(_) => ApiError::not_found(text),
+        QueueError::WrongState { .. } => ApiError::conflict(text),
+        QueueError::Storage { .. } | QueueError::Busy => ApiError::unavailable(text),
+    }
+}
+
+impl Backend for DaemonBackend {
+    fn version(&self) -> Version {
+        let config = self.config.read();
+        Version {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            api: API_VERSION,
+            cluster_id: config.cluster_id.clone(),
+            pid: std::process::id(),
+            state_dir: config.state_dir.to_string_lossy().into_owned(),
+        }
+    }
+
+    fn status(&self) -> Result<Status, ApiError> {
+        self.overview()
+    }
+
+    fn list(&self, query: &ListQuery) -> Result<ContainerList, ApiError> {
+        self.list_containers(query)
+    }
+
+    fn submit(&self, submission: Submission) -> Result<Submitted, ApiError> {
+        self.submit_records(submission)
+    }
+
+    fn show(&self, uuid: &ContainerUuid) -> Result<ContainerDetail, ApiError> {
+        self.show_container(uuid)
+    }
+
+    fn logs(&self, query: &LogQuery) -> Result<LogChunk, ApiError> {
+        self.read_log(query)
+    }
+
+    fn cancel(&self, selection: &Selection) -> Result<Outcomes, ApiError> {
+        self.cancel_selected(selection)
+    }
+
+    fn set_priority(&self, selection: &Selection) -> Result<Outcomes, ApiError> {
+        self.prioritise_selected(selection)
+    }
+
+    fn rerun(&self, selection: &Selection) -> Result<Outcomes, ApiError> {
+        Ok(self.rerun_selected(selection))
+    }
+
+    fn wait(&self, wait: &Wait) -> Result<WaitAnswer, ApiError> {
+        self.wait_for(wait)
+    }
+
+    fn create_batch(&self) -> Result<Batch, ApiError> {
+        self.queue.create_batch().map(|batch| Batch { batch }).map_err(|error| api_error(&error))
+    }
+
+    fn append_batch(&self, batch: &str, records: Vec<serde_json::Value>) -> Result<u64, ApiError> {
+        self.append_records(batch, &records)
+    }
+
+    fn commit_batch(&self, batch: &str, commit: Commit) -> Result<Submitted, ApiError> {
+        let uuids = self.queue.commit_batch(batch, commit.token.as_deref()).map_err(|error| api_error(&error))?;
+        Ok(self.submitted(&uuids))
+    }
+
+    fn instance_types(&self) -> Result<InstanceTypeList, ApiError> {
+        Ok(self.list_instance_types())
+    }
+
+    /// The circuit breaker does not exist yet: there is no pause to end, which is what was asked for.
+    fn reset_instance_type(&self, name: &str) -> Result<(), ApiError> {
+        let known = self.config.read().instance_types.contains_key(name);
+        if known { Ok(()) } else { Err(ApiError::not_found(format!("there is no instance type {name:?}"))) }
+    }
+
+    fn backup(&self, backup: &Backup) -> Result<(), ApiError> {
+        let path = std::path::Path::new(&backup.file);
+        if !path.is_absolute() {
+            return Err(ApiError::bad_request("file: the daemon needs an absolute path"));
+        }
+        self.queue.backup(path).map_err(|error| api_error(&error))
+    }
+
+    fn queue_entries(&self) -> Option<Vec<QueueEntryRecord>> {
+        let report = self.scheduler.report.read().clone()?;
+        let queue = self.queue.snapshot();
+        let entry = |status: &crate::core::scheduler::EntryStatus| {
+            let entry = queue.entries.get(&status.uuid)?;
+            Some(QueueEntryRecord::new(entry, entry.container.created_at, &status.text))
+        };
+        Some(report.statuses.iter().filter_map(entry).collect())
+    }
+
+    fn queue_entry(&self, uuid: &ContainerUuid) -> Option<QueueEntryRecord> {
+        let report = self.scheduler.report.read().clone()?;
+        let queue = self.queue.snapshot();
+        let entry = queue.entries.get(uuid)?;
+        let text = report.statuses.iter().find(|status| status.uuid == *uuid).map_or("", |status| &status.text);
+        Some(QueueEntryRecord::new(entry, entry.container.created_at, text))
+    }
+
+    fn kill_container(&self, uuid: &ContainerUuid, reason: &str) -> bool {
+        // Noted first: a result `killed` then means what the operator wanted, and is no lost attempt. An unknown one runs nowhere.
+        let _ = self.queue.note_kill(uuid);
+        self.door.kill_container(uuid, None, reason)
+    }
+
+    fn instances(&self) -> Vec<InstanceRecord> {
+        let view = self.door.view();
+        view.instances.iter().map(|view| InstanceRecord::new(view, |moment| self.wall_of(moment))).collect()
+    }
+
+    fn set_idle_behavior(&self, instance: &InstanceId, behavior: IdleBehavior) -> bool {
+        self.door.set_idle_behavior(instance, behavior).is_some()
+    }
+
+    fn kill_instance(&self, instance: &InstanceId, reason: &str) -> bool {
+        self.door.kill_instance(instance, reason)
+    }
+
+    fn health(&self) -> Result<(), String> {
+        // The runner was loaded before anything else began, and is kept.
+        self.queue.trouble().map_or(Ok(()), Err)
+    }
+
+    fn gauges(&self) -> Gauges {
+        self.read_gauges()
+    }
+
+    fn stop_waiting(&self) {
+        self.waiting.write().take();
+    }
+}
+
+/// A whole number of seconds that may have a fraction, as a duration; the listener has checked its range.
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or_default()
+}

@@ -1,0 +1,82 @@
+//! Core and queue data as documents of the API. Translation only.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::core::container::Container;
+use crate::core::ids::ContainerUuid;
+use crate::core::vocabulary::ContainerState;
+use crate::management::records::{AttemptRecord, ContainerRecord, HistoryRecord};
+use crate::queue::local;
+use crate::shell::containers::result_dir;
+use crate::shell::scheduler::Report;
+
+/// Why containers wait, by uuid, as of a pass.
+pub(super) type Statuses<'a> = BTreeMap<&'a ContainerUuid, &'a str>;
+
+pub(super) fn statuses(report: Option<&Report>) -> Statuses<'_> {
+    let all = report.map(|report| report.statuses.iter());
+    all.into_iter().flatten().map(|status| (&status.uuid, status.text.as_str())).collect()
+}
+
+/// `waits`: the scheduler's text, if it has one.
+pub(super) fn container_record(container: &Container, waits: Option<&str>) -> ContainerRecord {
+    let request = &container.request;
+    let status = match container.state {
+        ContainerState::Queued | ContainerState::Locked => waits.unwrap_or_default().to_owned(),
+        _ => container.runtime_status.error.clone(),
+    };
+    ContainerRecord {
+        uuid: container.uuid.to_string(),
+        name: request.name.clone(),
+        state: container.state.as_str().to_owned(),
+        priority: container.priority,
+        created_at: container.created_at,
+        started_at: container.started_at,
+        finished_at: container.finished_at,
+        exit_code: container.exit_code,
+        attempt: container.attempt,
+        max_attempts: request.max_attempts,
+        array_index: request.array_index,
+        instance: container.instance.as_ref().map(ToString::to_string),
+        instance_type: container.instance_type.as_ref().map(ToString::to_string),
+        cancel_requested: container.cancel_requested,
+        cost: container.cost,
+        status,
+    }
+}
+
+/// `results`: `StateDir/containers`.
+pub(super) fn attempt_record(uuid: &ContainerUuid, attempt: &local::AttemptRecord, results: &Path) -> AttemptRecord {
+    let directory = result_dir(results, uuid, attempt.attempt);
+    AttemptRecord {
+        attempt: attempt.attempt,
+        instance: attempt.instance.to_string(),
+        instance_type: attempt.instance_type.to_string(),
+        assigned_at: attempt.started_at,
+        started_at: Some(attempt.started_at),
+        finished_at: attempt.ended_at,
+        exit_code: attempt.exit_code,
+        signal: attempt.signal,
+        ended_because: attempt.reason.clone(),
+        peak_memory: attempt.peak_memory,
+        cpu_seconds: attempt.cpu_seconds,
+        cost: attempt.cost,
+        late: attempt.late_result.is_some(),
+        result_dir: directory.is_dir().then(|| directory.to_string_lossy().into_owned()),
+    }
+}
+
+pub(super) fn history_record(record: &local::HistoryRecord) -> HistoryRecord {
+    HistoryRecord { at: record.time, event: record.event.clone(), detail: record.detail.clone() }
+}
+
+/// The well-known keys that are set.
+pub(super) fn runtime_status(container: &Container) -> BTreeMap<String, String> {
+    let status = &container.runtime_status;
+    [("error", &status.error), ("warning", &status.warning), ("activity", &status.activity)]
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(key, text)| (key.to_owned(), text.clone()))
+        .collect()
+}

@@ -1,0 +1,286 @@
+//! What the action threads do on a worker: start, kill, reap, collect, forget (spec 10 §12–§13, 70 §3–4). Blocking.
+//!
+//! A transition is committed before its effect becomes possible: the assignment before the start is sent, the result before the
+//! worker's copy is dropped. So a crash between any two steps only repeats a step.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_runner::protocol::{ContainerSpec, Limits, StartConfig};
+
+use super::fault_point::{FaultPoint, reached};
+use super::lanes::Work;
+use super::pool::PoolDoor;
+use super::workers::Workers;
+use crate::core::container::Container;
+use crate::core::effect::{Level, Note, RunnerOrder};
+use crate::core::errors::chain;
+use crate::core::ids::{Attempt, ContainerUuid};
+use crate::core::settings::COLLECT_DEADLINE;
+use crate::core::worker::collect::CollectReturn;
+use crate::core::worker::kill::KillReturn;
+use crate::log::write_note;
+use crate::queue::{ContainerQueue, QueueError};
+use crate::remote::runner::{CommandError, Runner};
+use crate::remote::unpack::{UnpackError, UnpackLimits, unpack};
+
+/// Room for writing and committing inside the core's deadline for a collection.
+const COLLECT_RESERVE: Duration = Duration::from_secs(60);
+
+/// How jobs are run, from the configuration.
+#[derive(Clone, Debug)]
+pub struct JobSettings {
+    pub user: String,
+    pub engine: String,
+    pub limits: UnpackLimits,
+    /// `StateDir/containers`.
+    pub results: PathBuf,
+}
+
+/// What the threads use.
+#[derive(Debug)]
+pub struct Containers {
+    pub door: Arc<PoolDoor>,
+    pub workers: Arc<Workers>,
+    pub queue: Arc<dyn ContainerQueue>,
+    pub jobs: JobSettings,
+}
+
+fn note(level: Level, message: &'static str, order: &RunnerOrder) -> Note {
+    Note::new(level, "container", message).with("ContainerUUID", &order.uuid).with("Instance", &order.instance)
+}
+
+impl Containers {
+    /// Does one piece of work. Returns what follows it on the same worker, if anything.
+    pub fn carry_out(&self, work: &Work) -> Option<Work> {
+        let Some(worker) = self.workers.get(&work.order().instance) else {
+            // Being shut down, or gone: the deadline in the core, or the sync, settles it.
+            return None;
+        };
+        let runner = &worker.runner;
+        match work {
+            Work::Start(order) => self.start(runner, order),
+            Work::Kill(order) => self.kill(runner, order),
+            Work::Reap(order) => {
+                let result = runner.reap(&order.uuid, order.attempt);
+                if let Err(error) = &result {
+                    write_note(&note(Level::Warn, "reaping failed", order).with("error", error.text()));
+                }
+                self.door.reap_returned(order, result.is_ok());
+            }
+            Work::Collect(order) => return self.collect(runner, order),
+            Work::Forget(order) => self.forget(runner, order),
+            Work::Discard(order) => {
+                // Left behind it costs some disk there, nothing else.
+                if let Err(error) = runner.forget(&order.uuid, order.attempt) {
+                    let note = note(Level::Debug, "cannot remove a lost attempt's files there", order);
+                    write_note(&note.with("error", error.text()));
+                }
+            }
+        }
+        None
+    }
+
+    fn start(&self, runner: &Runner, order: &RunnerOrder) {
+        if !self.door.start_is_open(order) {
+            // Too late, or a list has shown it already (a start that is repeated): nothing is sent.
+            self.door.start_refused(order);
+            return;
+        }
+        let Some(instance_type) = self.door.type_of(&order.instance) else {
+            return;
+        };
+        let assignment = match self.queue.assign(&order.uuid, order.attempt, &order.instance, &instance_type) {
+            Ok(assignment) => assignment,
+            Err(error) => {
+                // A state that changed meanwhile is no fault; storage trouble is.
+                let level = if matches!(error, QueueError::WrongState { .. }) { Level::Debug } else { Level::Warn };
+                write_note(&note(level, "container is not started", order).with("error", chain(&error)));
+                self.door.start_refused(order);
+                return;
+            }
+        };
+        if !self.door.start_is_open(order) {
+            self.door.start_refused(order);
+            return;
+        }
+        let config = self.start_config(&assignment.container, order.attempt);
+        if let Err(error) = runner.start(&order.uuid, order.attempt, &config) {
+            // The process might have started all the same: the next probe finds out.
+            write_note(&note(Level::Error, "start command failed", order).with("error", error.text()));
+        }
+        reached(FaultPoint::StartSent);
+        self.door.start_returned(order);
+    }
+
+    fn start_config(&self, container: &Container, attempt: Attempt) -> StartConfig {
+        let request = &container.request;
+        let engine = if self.jobs.engine.is_empty() { "process" } else { &self.jobs.engine };
+        let spec = ContainerSpec {
+            uuid: container.uuid.to_string(),
+            attempt,
+            command: request.command.clone(),
+            cwd: request.cwd.clone(),
+            environment: request.environment.clone(),
+            stdin: request.stdin.clone(),
+            engine: engine.to_owned(),
+            image: request.container_image.clone(),
+            array_index: request.array_index,
+            limits: Limits {
+                vcpus: request.vcpus,
+                ram: request.ram,
+                scratch: request.scratch,
+                max_run_time_s: request.max_run_time.map(|limit| limit.as_secs_f64()),
+                log_bytes: self.jobs.limits.log_bytes,
+                output_bytes: self.jobs.limits.output_bytes,
+            },
+            outputs: request.outputs.clone(),
+            user: self.jobs.user.clone(),
+        };
+        StartConfig { env: BTreeMap::new(), container: Some(spec) }
+    }
+
+    fn kill(&self, runner: &Runner, order: &RunnerOrder) {
+        let answer = match runner.kill(&order.uuid, order.attempt) {
+            Ok(()) => KillReturn::Gone,
+            Err(error) => {
+                write_note(&note(Level::Debug, "kill command failed", order).with("error", error.text()));
+                KillReturn::Failed
+            }
+        };
+        self.door.kill_returned(order, answer);
+    }
+
+    fn collect(&self, runner: &Runner, order: &RunnerOrder) -> Option<Work> {
+        let answer = match self.fetch_and_finish(runner, order) {
+            Ok(()) => CollectReturn::Done,
+            Err(CollectError::Worker(error)) => {
+                write_note(&note(Level::Warn, "collecting the result failed", order).with("error", error));
+                CollectReturn::Failed
+            }
+            Err(CollectError::Storage(error)) => {
+                write_note(&note(Level::Error, "cannot store the result", order).with("error", error));
+                CollectReturn::StorageFailed
+            }
+        };
+        self.door.collect_returned(order, answer);
+        (answer == CollectReturn::Done).then(|| Work::Forget(order.clone()))
+    }
+
+    fn fetch_and_finish(&self, runner: &Runner, order: &RunnerOrder) -> Result<(), CollectError> {
+        let place = result_dir(&self.jobs.results, &order.uuid, order.attempt);
+        // There already after a crash between the rename and the commit, or when only the forget had failed.
+        if !place.join("result.json").exists() {
+            self.fetch(runner, order, &place)?;
+            reached(FaultPoint::ResultRenamed);
+        }
+        match self.queue.finish(&order.uuid, order.attempt, &place) {
+            Ok(()) => self.log_finished(order),
+            // Purged: nobody wants it any more.
+            Err(QueueError::NotFound(_)) => remove_tree(&place)?,
+            Err(error) => return Err(CollectError::Storage(chain(&error))),
+        }
+        reached(FaultPoint::ResultCommitted);
+        Ok(())
+    }
+
+    /// The one line about the end of a container (spec 80 §4).
+    fn log_finished(&self, order: &RunnerOrder) {
+        let Some(container) = self.queue.get(&order.uuid) else {
+            return;
+        };
+        let message = match container.state.is_final() {
+            true => "container finished",
+            false => "attempt ended; the container waits for another",
+        };
+        let note = note(Level::Info, message, order).with("State", container.state).with("Attempt", order.attempt);
+        let exit_code = container.exit_code.map(|code| code.to_string()).unwrap_or_default();
+        let note = note.with("ExitCode", exit_code);
+        let reason = &container.runtime_status.error;
+        write_note(&if reason.is_empty() { note } else { note.with("Reason", reason) });
+    }
+
+    /// To a temporary directory, synced, renamed.
+    fn fetch(&self, runner: &Runner, order: &RunnerOrder, place: &Path) -> Result<(), CollectError> {
+        let parent = self.jobs.results.join(order.uuid.as_str());
+        let temporary = parent.join(format!(".{}.new", order.attempt));
+        remove_tree(&temporary)?;
+        std::fs::create_dir_all(&temporary).map_err(|error| storage(&temporary, &error))?;
+        let mut outcome = Ok(Vec::new());
+        let limits = self.jobs.limits;
+        let limit = COLLECT_DEADLINE.saturating_sub(COLLECT_RESERVE);
+        let fetched = runner.collect(&order.uuid, order.attempt, limit, &mut |from| {
+            outcome = unpack(from, &temporary, limits);
+            outcome.as_ref().map(drop).map_err(|error| io::Error::other(error.to_string()))
+        });
+        let checked = check_fetched(fetched, outcome, &temporary);
+        match checked {
+            Ok(left_out) if !left_out.is_empty() => {
+                let note = note(Level::Warn, "the result contains what is neither file nor directory: left out", order);
+                write_note(&note.with("Names", left_out.join(" ")));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&temporary);
+                return Err(error);
+            }
+        }
+        std::fs::rename(&temporary, place).map_err(|error| storage(place, &error))?;
+        let synced = std::fs::File::open(&parent).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| storage(&parent, &error))
+    }
+
+    fn forget(&self, runner: &Runner, order: &RunnerOrder) {
+        reached(FaultPoint::BeforeForget);
+        if let Err(error) = runner.forget(&order.uuid, order.attempt) {
+            // The next list shows it again, and it is collected and forgotten again.
+            write_note(
+                &note(Level::Warn, "cannot remove the collected result there", order).with("error", error.text()),
+            );
+        }
+        self.door.forget_returned(order);
+    }
+}
+
+/// Whose fault a failed collection is.
+#[derive(Debug)]
+enum CollectError {
+    Worker(String),
+    Storage(String),
+}
+
+fn storage(path: &Path, error: &io::Error) -> CollectError {
+    CollectError::Storage(format!("{}: {error}", path.display()))
+}
+
+fn remove_tree(path: &Path) -> Result<(), CollectError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(storage(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// The names that were left out, if a whole result has arrived.
+fn check_fetched(
+    fetched: Result<(), CommandError>,
+    unpacked: Result<Vec<String>, UnpackError>,
+    temporary: &Path,
+) -> Result<Vec<String>, CollectError> {
+    match (unpacked, fetched) {
+        (Err(error @ UnpackError::Storage { .. }), _) => Err(CollectError::Storage(chain(&error))),
+        (_, Err(error)) => Err(CollectError::Worker(error.text())),
+        (Err(error), Ok(())) => Err(CollectError::Worker(chain(&error))),
+        (Ok(_), Ok(())) if !temporary.join("result.json").is_file() => {
+            Err(CollectError::Worker("the archive has no result.json".to_owned()))
+        }
+        (Ok(left_out), Ok(())) => Ok(left_out),
+    }
+}
+
+/// Directory of one attempt's result below `results`.
+pub fn result_dir(results: &Path, uuid: &ContainerUuid, attempt: Attempt) -> PathBuf {
+    results.join(uuid.as_str()).join(attempt.to_string())
+}

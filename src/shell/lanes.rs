@@ -1,0 +1,180 @@
+//! The action lanes of all workers (spec 45 §2): starts, kills and collections never wait behind a probe, and those of one worker
+//! never behind those of another. Driven by a shared pool of threads, so a worker costs one permanent thread.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::work_pool::{Refused, WorkPool};
+use crate::core::effect::RunnerOrder;
+use crate::core::ids::InstanceId;
+use crate::remote::Lane;
+
+/// Threads for all lanes together (spec 45 §2).
+const THREADS_MAX: usize = 256;
+/// Lanes with work that wait for a thread: each worker has two.
+const TURNS_MAX: usize = 100_000;
+/// Work that waits in one lane. The core has at most one start, kill, reap and collect open per container.
+const LANE_MAX: usize = 10_000;
+
+/// One thing to do on one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    Start(RunnerOrder),
+    Kill(RunnerOrder),
+    Reap(RunnerOrder),
+    Collect(RunnerOrder),
+    Forget(RunnerOrder),
+    /// Remove the files of an attempt that was lost; nobody waits for the answer.
+    Discard(RunnerOrder),
+}
+
+impl Work {
+    pub const fn order(&self) -> &RunnerOrder {
+        match self {
+            Self::Start(order)
+            | Self::Kill(order)
+            | Self::Reap(order)
+            | Self::Collect(order)
+            | Self::Forget(order)
+            | Self::Discard(order) => order,
+        }
+    }
+
+    const fn lane(&self) -> Lane {
+        match self {
+            Self::Collect(_) => Lane::Bulk,
+            _ => Lane::Action,
+        }
+    }
+}
+
+type Key = (InstanceId, Lane);
+
+#[derive(Debug, Default)]
+struct LaneState {
+    waiting: VecDeque<Work>,
+    running: usize,
+}
+
+/// A thread's turn in a lane: it does the lane's work until none waits.
+#[derive(Debug)]
+struct Turn {
+    key: Key,
+    first: Work,
+}
+
+type States = Mutex<BTreeMap<Key, LaneState>>;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Lanes {
+    states: Arc<States>,
+    threads: WorkPool<Turn>,
+}
+
+impl Lanes {
+    /// `carry_out` does one piece of work, blocking; what it returns is done next on the same thread.
+    pub fn new(carry_out: impl Fn(Work) -> Option<Work> + Send + Sync + 'static) -> Self {
+        let states = Arc::new(States::default());
+        let of_turn = states.clone();
+        let threads = WorkPool::new("lane", THREADS_MAX, TURNS_MAX, move |turn: Turn| {
+            let mut next = Some(turn.first);
+            while let Some(work) = next {
+                next = carry_out(work).or_else(|| after(&of_turn, &turn.key));
+            }
+        });
+        Self { states, threads }
+    }
+
+    /// Hands work to its lane, of which at most `width` pieces run at once. Never blocks.
+    ///
+    /// # Errors
+    /// The work is dropped; the operation's deadline in the core finds that out.
+    pub fn submit(&self, work: Work, width: usize) -> Result<(), Refused> {
+        let key = (work.order().instance.clone(), work.lane());
+        {
+            let mut states = self.states.lock();
+            let lane = states.entry(key.clone()).or_default();
+            if lane.running >= width.max(1) {
+                if lane.waiting.len() >= LANE_MAX {
+                    return Err(Refused::Full);
+                }
+                lane.waiting.push_back(work);
+                return Ok(());
+            }
+            lane.running += 1;
+        }
+        let result = self.threads.submit(Turn { key: key.clone(), first: work });
+        if result.is_err() {
+            after(&self.states, &key);
+        }
+        result
+    }
+
+    /// See [`WorkPool::stop`].
+    ///
+    /// # Errors
+    /// Names of the threads that are late.
+    pub fn stop(&self, deadline: Instant) -> Result<(), Vec<String>> {
+        self.states.lock().values_mut().for_each(|lane| lane.waiting.clear());
+        self.threads.stop(deadline)
+    }
+}
+
+/// A piece of the lane's work has ended: the next one, or the turn ends.
+fn after(states: &States, key: &Key) -> Option<Work> {
+    let mut states = states.lock();
+    let lane = states.get_mut(key)?;
+    if let Some(next) = lane.waiting.pop_front() {
+        return Some(next);
+    }
+    lane.running -= 1;
+    if lane.running == 0 {
+        states.remove(key);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+    use crate::core::ids::{ContainerUuid, OperationId};
+
+    fn order(instance: &str, number: u64) -> RunnerOrder {
+        let uuid = ContainerUuid::parse(&format!("local-dz642-{number:015}")).expect("well formed");
+        RunnerOrder { operation: OperationId(number), instance: InstanceId::new(instance), uuid, attempt: 1 }
+    }
+
+    #[test]
+    fn a_hanging_worker_delays_nobody_else_and_a_collection_no_kill() {
+        let (gate, closed) = bounded::<()>(0);
+        let (report, reports) = unbounded();
+        let lanes = Lanes::new(move |work| {
+            let hangs = work.order().instance.as_str() == "hangs" && matches!(work, Work::Collect(_));
+            if hangs {
+                let _ = closed.recv();
+            }
+            report.send(work).expect("the test reads");
+            None
+        });
+        lanes.submit(Work::Collect(order("hangs", 1)), 1).expect("taken");
+        lanes.submit(Work::Collect(order("hangs", 2)), 1).expect("taken");
+        lanes.submit(Work::Kill(order("hangs", 3)), 1).expect("taken");
+        lanes.submit(Work::Collect(order("other", 4)), 1).expect("taken");
+        let mut done: Vec<_> = (0..2).map(|_| reports.recv().expect("done").order().operation.0).collect();
+        done.sort_unstable();
+        assert_eq!(done, [3, 4]);
+        drop(gate);
+        let rest: Vec<_> = (0..2).map(|_| reports.recv().expect("done").order().operation.0).collect();
+        assert_eq!(rest, [1, 2], "in order");
+        lanes.stop(Instant::now() + Duration::from_secs(60)).expect("ends");
+        assert!(lanes.states.lock().is_empty());
+    }
+}

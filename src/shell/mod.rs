@@ -1,0 +1,28 @@
+//! The threads around the core: the one lock, the channels, the clock. Every decision is made in [`crate::core`].
+//!
+//! Reading order: [`clock`], [`threads`], [`stop`], [`pool`] (the one door to the pool's state), [`central`] (carries effects out),
+//! [`worker`] (a worker's thread: ticker, guard, rounds) with [`guard`] and [`round`], [`workers`] (all of them), [`work_pool`] and
+//! [`lanes`] (threads for what may take long), [`operations`] (cloud calls), [`containers`] (starts, kills, results), [`sync`] (the
+//! cloud's list), [`scheduler`] with [`transitions`] (what it wants of the queue), [`backend`] (what the API asks for), [`daemon`]
+//! (start, stop, signals), [`state_dir`].
+
+pub mod backend;
+pub mod central;
+pub mod clock;
+pub mod containers;
+pub mod daemon;
+pub mod fault_point;
+pub mod guard;
+pub mod lanes;
+pub mod operations;
+pub mod pool;
+pub mod round;
+pub mod scheduler;
+pub mod state_dir;
+pub mod stop;
+pub mod sync;
+pub mod threads;
+pub mod transitions;
+pub mod work_pool;
+pub mod worker;
+pub mod workers;

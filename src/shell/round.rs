@@ -1,0 +1,154 @@
+//! Carrying out the plan of one probe round over a worker's executor (spec 10 §4–§6). Blocking, with a deadline on each command.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pool::PoolDoor;
+use crate::core::effect::{Level, Note, seconds};
+use crate::core::errors::chain;
+use crate::core::ids::InstanceId;
+use crate::core::vocabulary::WorkerState;
+use crate::core::worker::round::{RoundPlan, RoundReport, When};
+use crate::log::write_note;
+use crate::management::metrics::Metrics;
+use crate::remote::deploy::{Deployed, deploy};
+use crate::remote::runner::{ListError, Runner, RunnerBinary};
+use crate::remote::wake::Wake;
+
+/// What the rounds of one worker need, and what they remember from one to the next.
+#[derive(Debug)]
+pub struct RoundContext {
+    pub instance: InstanceId,
+    pub runner: Runner,
+    pub boot_probe_command: Arc<str>,
+    pub binary: Arc<RunnerBinary>,
+    /// How long a long poll waits when nothing changes.
+    pub wait: Duration,
+    pub metrics: Arc<Metrics>,
+    pub connected: bool,
+    pub facts_logged: bool,
+}
+
+impl RoundContext {
+    fn note(&self, level: Level, message: &'static str) -> Note {
+        Note::new(level, "worker", message).with("Instance", &self.instance)
+    }
+}
+
+/// Does what the plan says. `known`: the list's token of the round before, to wait for a change.
+pub fn carry_out(
+    context: &mut RoundContext,
+    door: &PoolDoor,
+    plan: &RoundPlan,
+    known: Option<&str>,
+    wake: &Wake,
+) -> RoundReport {
+    let mut report = RoundReport { booted: true, ..RoundReport::default() };
+    if plan.boot_probe {
+        boot_probe(context, door, plan, &mut report);
+    }
+    let in_service = |instance| matches!(door.worker_state(instance), Some(WorkerState::Idle | WorkerState::Running));
+    // It came into service on another path meanwhile: counts as booted, and is not deployed to.
+    let overtaken = plan.boot_probe && !report.booted && in_service(&context.instance);
+    report.booted |= overtaken;
+    if !overtaken && wanted(plan.deploy, report.booted) {
+        install(context, &mut report);
+    }
+    if wanted(plan.run_probe, report.booted) {
+        run_probe(context, known, wake, &mut report);
+    }
+    report
+}
+
+const fn wanted(when: When, so_far_good: bool) -> bool {
+    match when {
+        When::Never => false,
+        When::Always => true,
+        When::IfSoFarGood => so_far_good,
+    }
+}
+
+fn boot_probe(context: &mut RoundContext, door: &PoolDoor, plan: &RoundPlan, report: &mut RoundReport) {
+    match context.runner.boot_probe(&context.boot_probe_command) {
+        Ok(()) => {
+            if !context.connected {
+                context.connected = true;
+                door.connected(&context.instance);
+            }
+            let level = if plan.state == WorkerState::Booting { Level::Info } else { Level::Debug };
+            write_note(&context.note(level, "boot probe succeeded").with("Command", &context.boot_probe_command));
+        }
+        Err((error, alarming)) => {
+            report.booted = false;
+            report.boot_stderr = error.text();
+            report.last_error = Some(error.text());
+            let level = if alarming { Level::Warn } else { Level::Debug };
+            let note = context.note(level, "boot probe failed").with("Command", &context.boot_probe_command);
+            write_note(&note.with("error", error.text()));
+        }
+    }
+}
+
+fn install(context: &mut RoundContext, report: &mut RoundReport) {
+    let began = Instant::now();
+    match deploy(&context.runner, &context.binary) {
+        Ok(deployed) => {
+            let message = match deployed {
+                Deployed::AlreadyThere => "runner is already on the instance",
+                Deployed::Installed => "runner installed on the instance",
+            };
+            let note = context.note(Level::Info, message).with("Command", &context.runner.places.program);
+            write_note(&note.with("Duration", seconds(began.elapsed())));
+            log_facts(context);
+        }
+        Err(error) => {
+            report.booted = false;
+            report.last_error = Some(format!("cannot install the runner: {}", error.text()));
+            write_note(&context.note(Level::Warn, "cannot install the runner").with("error", error.text()));
+        }
+    }
+}
+
+/// Once per worker.
+fn log_facts(context: &mut RoundContext) {
+    if context.facts_logged {
+        return;
+    }
+    match context.runner.facts() {
+        Ok(facts) => {
+            context.facts_logged = true;
+            let note = context.note(Level::Info, "facts of the instance").with("Kernel", &facts.kernel);
+            let note = note.with("Architecture", &facts.architecture).with("CPUs", facts.cpus).with("RAM", facts.ram);
+            let note = note.with("FreeDisk", facts.free_disk).with("Engines", facts.engines.join(","));
+            write_note(&note.with("Cgroup", &facts.cgroup).with("Runner", &facts.version));
+            if !facts.isolates_user {
+                let message = "the runner has no root: jobs run as its own user and are not isolated from it";
+                write_note(&context.note(Level::Warn, message));
+            }
+        }
+        Err(error) => {
+            write_note(
+                &context.note(Level::Debug, "cannot read the facts of the instance").with("error", error.text()),
+            );
+        }
+    }
+}
+
+fn run_probe(context: &RoundContext, known: Option<&str>, wake: &Wake, report: &mut RoundReport) {
+    let began = Instant::now();
+    let result = context.runner.list(known, context.wait, wake);
+    // A long poll's duration says nothing about the worker.
+    if known.is_none() {
+        context.metrics.run_probe(result.is_ok(), began.elapsed());
+    }
+    match result {
+        Ok(listing) => report.listing = Some(listing),
+        Err(error) => {
+            let text = chain(&error);
+            let cancelled = matches!(error, ListError::Execute(crate::remote::ExecuteError::Cancelled));
+            let level = if cancelled { Level::Debug } else { Level::Warn };
+            write_note(&context.note(level, "run probe failed").with("error", &text));
+            report.last_error = Some(text);
+        }
+    }
+}

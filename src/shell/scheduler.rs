@@ -1,0 +1,202 @@
+//! The scheduler's thread (spec 30): waits for something to change, looks at pool and queue, has the core plan, carries the plan out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, select_biased};
+use parking_lot::{Mutex, RwLock};
+
+use super::central::Subscribers;
+use super::clock::Clock;
+use super::pool::PoolDoor;
+use super::stop::Stop;
+use super::transitions::{Transition, Transitions};
+use crate::core::effect::{Level, Note};
+use crate::core::errors::chain;
+use crate::core::ids::InstanceSecret;
+use crate::core::scheduler::{Action, EntryStatus, PassFigures, PassInput, Scheduler, SchedulerSettings};
+use crate::log::write_note;
+use crate::management::metrics::Metrics;
+use crate::queue::ContainerQueue;
+
+/// A notification that is on its way is no missed wake-up: so long it may take from the change to the thread.
+const NOTIFICATION_DELAY: Duration = Duration::from_secs(1);
+
+/// What the last pass decided: for the API. It keeps no snapshot of the queue: while one is held, the next change copies it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// In scheduling order.
+    pub statuses: Arc<[EntryStatus]>,
+    pub figures: PassFigures,
+}
+
+/// What the thread shares with others.
+#[derive(Debug)]
+pub struct SchedulerShared {
+    pub door: Arc<PoolDoor>,
+    pub clock: Clock,
+    pub queue: Arc<dyn ContainerQueue>,
+    pub transitions: Transitions,
+    pub metrics: Arc<Metrics>,
+    /// `None` before the first pass.
+    pub report: RwLock<Option<Arc<Report>>>,
+    pub missed_wakeups: AtomicU64,
+    /// New settings, to be taken over by the next pass.
+    pub new_settings: Mutex<Option<SchedulerSettings>>,
+}
+
+/// Where wake-ups come from.
+#[derive(Debug)]
+pub struct Wakeups {
+    pub pool: Receiver<()>,
+    pub queue: Receiver<()>,
+    /// A transition ended.
+    pub done: Receiver<()>,
+}
+
+impl Wakeups {
+    pub fn subscribe(pool: &Subscribers, queue: &dyn ContainerQueue, done: &Subscribers) -> Self {
+        Self { pool: pool.subscribe(), queue: queue.subscribe(), done: done.subscribe() }
+    }
+
+    /// Takes what has been announced so far. True if anything was.
+    fn drain(&self) -> bool {
+        let channels = [&self.pool, &self.queue, &self.done];
+        channels.map(|channel| channel.try_recv().is_ok()).contains(&true)
+    }
+
+    /// Whether an announcement comes within the limit.
+    fn announced_within(&self, limit: Duration, stop: &Stop) -> bool {
+        select_biased! {
+            recv(stop.channel()) -> _ => true,
+            recv(self.pool) -> _ => true,
+            recv(self.queue) -> _ => true,
+            recv(self.done) -> _ => true,
+            default(limit) => false,
+        }
+    }
+}
+
+/// The thread's body: until `stop`. As a net a pass also runs every `poll_interval`; if it finds work, a wake-up was missed.
+pub fn run(
+    shared: &SchedulerShared,
+    settings: SchedulerSettings,
+    wakeups: &Wakeups,
+    poll_interval: Duration,
+    stop: &Stop,
+) {
+    let mut scheduler = Scheduler::new(settings);
+    let mut next_net = Instant::now() + poll_interval;
+    // The first pass runs at once.
+    let mut woken = true;
+    loop {
+        let deadline = scheduler.next_deadline().map(|moment| shared.clock.instant_of(moment));
+        let until = deadline.map_or(next_net, |deadline| deadline.min(next_net));
+        if !woken {
+            select_biased! {
+                recv(stop.channel()) -> _ => return,
+                recv(wakeups.pool) -> _ => woken = true,
+                recv(wakeups.queue) -> _ => woken = true,
+                recv(wakeups.done) -> _ => woken = true,
+                default(until.saturating_duration_since(Instant::now())) => {}
+            }
+        }
+        if stop.is_stopped() {
+            return;
+        }
+        // Before looking: what is announced from here on may not be seen by this pass.
+        woken |= wakeups.drain();
+        woken |= deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let found = pass(shared, &mut scheduler);
+        if found && !woken && !wakeups.announced_within(NOTIFICATION_DELAY, stop) {
+            shared.missed_wakeups.fetch_add(1, Ordering::Relaxed);
+            shared.metrics.missed_wakeup();
+            write_note(&Note::new(Level::Warn, "scheduler", "missed wake-up: the safety net found work"));
+        }
+        woken = false;
+        next_net = Instant::now() + poll_interval;
+    }
+}
+
+/// True if there was anything to do.
+fn pass(shared: &SchedulerShared, scheduler: &mut Scheduler) -> bool {
+    let began = Instant::now();
+    if let Some(settings) = shared.new_settings.lock().take() {
+        scheduler.reconfigure(settings);
+    }
+    // The pool first and the queue after it: then a container that left the pool because its end is in the queue shows that end.
+    let pool = shared.door.view();
+    if shared.queue.keeps_attempts()
+        && let Err(error) = shared.queue.update(shared.clock.now())
+    {
+        write_note(&Note::new(Level::Debug, "scheduler", "cannot refresh the queue").with("error", chain(&error)));
+    }
+    let queue = shared.queue.snapshot();
+    let busy = shared.transitions.busy();
+    let input = PassInput {
+        pool: &pool,
+        queue: &queue,
+        busy: &busy,
+        last_busy_answer: shared.queue.last_busy_answer(),
+        may_start: shared.queue.trouble().is_none(),
+        now: shared.clock.now(),
+    };
+    let pass = scheduler.pass(&input);
+    for note in &pass.notes {
+        write_note(note);
+    }
+    let found = !pass.actions.is_empty();
+    drop(queue);
+    let report = Report { statuses: pass.statuses.into(), figures: pass.figures };
+    *shared.report.write() = Some(Arc::new(report));
+    for action in pass.actions {
+        carry_out(shared, action);
+    }
+    shared.metrics.scheduler_pass(began.elapsed());
+    found
+}
+
+fn carry_out(shared: &SchedulerShared, action: Action) {
+    let door = &shared.door;
+    match action {
+        Action::Lock { uuid } => shared.transitions.begin(&uuid, Transition::Lock),
+        Action::Unlock { uuid } => shared.transitions.begin(&uuid, Transition::Unlock),
+        Action::Cancel { uuid, why } => shared.transitions.begin(&uuid, Transition::Cancel { why }),
+        Action::SeenRunning { uuid, attempt } => shared.transitions.begin(&uuid, Transition::SeenRunning { attempt }),
+        Action::AttemptLost { uuid, attempt, reason } => {
+            shared.transitions.begin(&uuid, Transition::AttemptLost { attempt, reason });
+        }
+        Action::ForgetInQueue { uuid } => shared.queue.forget(&uuid),
+        Action::Start { uuid, attempt, instance, .. } => {
+            door.start_container(&instance, &uuid, attempt);
+        }
+        Action::Kill { uuid, instance, reason } => {
+            door.kill_container(&uuid, instance.as_ref(), reason);
+        }
+        Action::RuleOut { uuid, attempt, instance } => {
+            door.rule_out(&uuid, attempt, &instance);
+        }
+        Action::Create { instance_type } => match new_secret() {
+            Ok(secret) => {
+                door.create(&instance_type, secret);
+            }
+            Err(error) => {
+                let note = Note::new(Level::Error, "scheduler", "no random numbers for an instance's secret");
+                write_note(&note.with("error", error));
+            }
+        },
+        Action::Shutdown { instance } => {
+            door.shutdown(&instance);
+        }
+        Action::ForgetInPool { uuid } => door.forget_container(&uuid),
+    }
+}
+
+/// 40 hexadecimal digits from the system's generator (spec 20 §1).
+fn new_secret() -> Result<InstanceSecret, getrandom::Error> {
+    let mut bytes = [0; 20];
+    getrandom::fill(&mut bytes)?;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(InstanceSecret::new(&digits))
+}

@@ -1,0 +1,200 @@
+//! The directory that survives restarts (spec 80 §2): one daemon at a time, readable for its owner only.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Longest content of the small files kept here.
+const SMALL_FILE_BYTES_MAX: u64 = 4096;
+
+/// Why the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    #[error("cannot {action} {path}")]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the state directory {path} is in use by another muster daemon (process {holder}); stop that one, or set Muster.StateDir"
+    )]
+    InUse { path: PathBuf, holder: String },
+    #[error(
+        "the state directory {path} belongs to user {owner}, this is user {user}: run the daemon as its owner, or set Muster.StateDir"
+    )]
+    Foreign { path: PathBuf, owner: u32, user: u32 },
+    #[error("{path} does not contain what belongs there; move it away to have a new one made")]
+    Damaged { path: PathBuf },
+    #[error("no random numbers from the system: {0}")]
+    Random(getrandom::Error),
+}
+
+/// The locked directory. Dropping it releases the lock.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateDirError {
+    move |source| StateDirError::Io { action, path: path.to_owned(), source }
+}
+
+impl StateDir {
+    /// Makes the directory (mode 0700) if there is none, and takes its lock.
+    ///
+    /// # Errors
+    /// By variant; nothing of it is changed then.
+    pub fn open(path: &Path) -> Result<Self, StateDirError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make", path))?;
+        let metadata = std::fs::metadata(path).map_err(failed("look at", path))?;
+        let user = rustix::process::geteuid().as_raw();
+        if metadata.uid() != user {
+            return Err(StateDirError::Foreign { path: path.to_owned(), owner: metadata.uid(), user });
+        }
+        if metadata.permissions().mode() & 0o077 != 0 {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(failed("protect", path))?;
+        }
+        let lock = take_lock(path)?;
+        let state_dir = Self { path: path.to_owned(), _lock: lock };
+        let results = state_dir.results();
+        match DirBuilder::new().mode(0o700).create(&results) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("make", &results)(error)),
+            _ => Ok(state_dir),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Results of containers.
+    pub fn results(&self) -> PathBuf {
+        self.path.join("containers")
+    }
+
+    pub fn queue_file(&self) -> PathBuf {
+        self.path.join("queue.db")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("muster.sock")
+    }
+
+    /// Marks our instances: drawn once and kept (spec 62 §3).
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or is damaged: then instances of a former life would be forgotten.
+    pub fn instance_set_id(&self) -> Result<String, StateDirError> {
+        self.kept("instance-set-id")
+    }
+
+    /// For clients on the management address, made at first start.
+    ///
+    /// # Errors
+    /// As [`StateDir::instance_set_id`].
+    pub fn management_token(&self) -> Result<String, StateDirError> {
+        self.kept("management-token")
+    }
+
+    /// 40 random hexadecimal digits in a file of mode 0600, written once.
+    fn kept(&self, name: &str) -> Result<String, StateDirError> {
+        let path = self.path.join(name);
+        match File::open(&path) {
+            Ok(file) => {
+                let mut text = String::new();
+                file.take(SMALL_FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed("read", &path))?;
+                let text = text.trim();
+                let acceptable =
+                    (16..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                if acceptable { Ok(text.to_owned()) } else { Err(StateDirError::Damaged { path }) }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut bytes = [0; 20];
+                getrandom::fill(&mut bytes).map_err(StateDirError::Random)?;
+                let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                self.write_once(&path, &text)?;
+                Ok(text)
+            }
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    /// Complete or not at all, also across a power failure.
+    fn write_once(&self, path: &Path, text: &str) -> Result<(), StateDirError> {
+        let temporary = path.with_extension("new");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(failed("write", &temporary))?;
+        writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(failed("write", &temporary))?;
+        std::fs::rename(&temporary, path).map_err(failed("write", path))?;
+        File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(failed("sync", &self.path))
+    }
+}
+
+/// The lock belongs to the open file: it is gone with the process, however that ends.
+fn take_lock(directory: &Path) -> Result<File, StateDirError> {
+    let path = directory.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            let _ = (&mut file).take(SMALL_FILE_BYTES_MAX).read_to_string(&mut holder);
+            let holder = if holder.trim().is_empty() { "unknown".to_owned() } else { holder.trim().to_owned() };
+            return Err(StateDirError::InUse { path: directory.to_owned(), holder });
+        }
+        Err(error) => return Err(failed("lock", &path)(error.into())),
+    }
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(failed("write", &path))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holder_who_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("deep/state");
+        let first = StateDir::open(&path).expect("free");
+        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o700);
+        let error = StateDir::open(&path).expect_err("taken").to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        drop(first);
+        StateDir::open(&path).expect("free again");
+    }
+
+    #[test]
+    fn ids_are_drawn_once_and_damage_is_not_papered_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state_dir = StateDir::open(folder.path()).expect("free");
+        let id = state_dir.instance_set_id().expect("drawn");
+        assert_eq!(id.len(), 40);
+        assert_eq!(state_dir.instance_set_id().expect("kept"), id);
+        assert_ne!(state_dir.management_token().expect("drawn"), id);
+        let token = folder.path().join("management-token");
+        assert_eq!(std::fs::metadata(&token).expect("there").permissions().mode() & 0o777, 0o600);
+        std::fs::write(folder.path().join("instance-set-id"), b"").expect("written");
+        let error = state_dir.instance_set_id().expect_err("damaged").to_string();
+        assert!(error.contains("instance-set-id"), "{error}");
+    }
+}

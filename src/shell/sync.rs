@@ -1,0 +1,87 @@
+//! The sync thread: lists the cloud's instances and hands complete lists to the pool (spec 20 §5).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, select_biased};
+
+use super::clock::Clock;
+use super::operations::report_of;
+use super::pool::PoolDoor;
+use super::stop::Stop;
+use super::workers::Workers;
+use crate::cloud::{CloudError, InstanceSet};
+use crate::core::effect::{Level, Note, Tags};
+use crate::core::errors::chain;
+use crate::core::ids::InstanceId;
+use crate::core::pool::create::InstanceReport;
+use crate::log::write_note;
+
+/// Lists that were asked for (after creates and destroys) are at least this far apart.
+const SPACING: Duration = Duration::from_millis(200);
+/// Until the first list has succeeded nothing can start: try again this soon.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+
+/// What the thread uses.
+#[derive(Debug)]
+pub struct Sync {
+    pub door: Arc<PoolDoor>,
+    pub clock: Clock,
+    pub cloud: Arc<dyn InstanceSet>,
+    pub workers: Arc<Workers>,
+}
+
+impl Sync {
+    /// The thread's body: a list at once, then every SyncInterval or when one is asked for; until `stop`.
+    pub fn run(&self, list_soon: &Receiver<()>, stop: &Stop) {
+        let mut loaded = false;
+        loop {
+            let began = Instant::now();
+            loaded |= self.list();
+            let interval = self.door.list_interval();
+            let wait = if loaded { interval } else { interval.min(FIRST_RETRY) };
+            select_biased! {
+                recv(stop.channel()) -> _ => return,
+                recv(list_soon) -> _ => {}
+                default(wait) => {}
+            }
+            let spacing = SPACING.saturating_sub(began.elapsed());
+            select_biased! {
+                recv(stop.channel()) -> _ => return,
+                default(spacing) => {}
+            }
+        }
+    }
+
+    /// True if a list was applied. A failed one changes nothing: no worker disappears because of it.
+    fn list(&self) -> bool {
+        if self.door.lists_suspended() {
+            return false;
+        }
+        let settings = self.door.settings();
+        let set_tag = format!("{}InstanceSetID", settings.tag_key_prefix);
+        let tags = Tags::from_iter([(set_tag.clone(), settings.instance_set_id.clone())]);
+        let began = self.clock.now();
+        match self.cloud.list(&tags) {
+            Ok(instances) => {
+                // An instance of another set is never touched (spec 20 §10.3), whatever the driver returned.
+                let ours = instances.iter().filter(|instance| instance.tags.get(&set_tag) == tags.get(&set_tag));
+                let listed: BTreeMap<InstanceId, InstanceReport> =
+                    ours.map(|instance| (instance.id.clone(), report_of(instance))).collect();
+                self.door.apply_list(began, &listed);
+                self.workers.open_missing(&self.door.targets());
+                true
+            }
+            Err(error) => {
+                if let CloudError::RateLimit { retry_after, .. } = &error {
+                    self.door.suspend_lists(*retry_after);
+                }
+                let note =
+                    Note::new(Level::Warn, "pool", "cannot list instances; nothing changes until a list succeeds");
+                write_note(&note.with("error", chain(&error)));
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A few threads for work that may take long, started when needed and ended when idle: cloud calls, commands on workers, commits.
+//!
+//! Work is data (the type `W`), carried out by one function. The number of threads and the length of the queue are bounded.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::threads::{self, Thread};
+
+/// A thread without work ends after this.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// See the module. Cloning gives another handle on the same threads.
+#[derive(Debug)]
+pub struct WorkPool<W>(Arc<Shared<W>>);
+
+impl<W> Clone for WorkPool<W> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+type CarryOut<W> = Box<dyn Fn(W) + Send + Sync>;
+
+struct Shared<W> {
+    name: &'static str,
+    threads_max: usize,
+    queue_max: usize,
+    carry_out: CarryOut<W>,
+    state: Mutex<State<W>>,
+    ready: Condvar,
+}
+
+impl<W> std::fmt::Debug for Shared<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkPool")
+            .field("name", &self.name)
+            .field("threads_max", &self.threads_max)
+            .finish_non_exhaustive()
+    }
+}
+
+struct State<W> {
+    queue: VecDeque<W>,
+    threads: Vec<Thread>,
+    /// Threads that run, and those of them that wait for work.
+    alive: usize,
+    idle: usize,
+    started: usize,
+    stopped: bool,
+}
+
+/// Why work was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The queue is full.
+    Full,
+    Stopped,
+    /// No thread could be started, and none is there.
+    NoThread,
+}
+
+impl<W: Send + 'static> WorkPool<W> {
+    /// At most `threads_max` threads, named `name` with a number, and at most `queue_max` pieces of work that wait.
+    pub fn new(
+        name: &'static str,
+        threads_max: usize,
+        queue_max: usize,
+        carry_out: impl Fn(W) + Send + Sync + 'static,
+    ) -> Self {
+        let state =
+            State { queue: VecDeque::new(), threads: Vec::new(), alive: 0, idle: 0, started: 0, stopped: false };
+        let carry_out = Box::new(carry_out);
+        Self(Arc::new(Shared {
+            name,
+            threads_max,
+            queue_max,
+            carry_out,
+            state: Mutex::new(state),
+            ready: Condvar::new(),
+        }))
+    }
+
+    /// Hands work to a thread, or queues it. Never blocks.
+    ///
+    /// # Errors
+    /// See [`Refused`]; the work will not be done.
+    pub fn submit(&self, work: W) -> Result<(), Refused> {
+        let mut state = self.0.state.lock();
+        if state.stopped {
+            return Err(Refused::Stopped);
+        }
+        if state.queue.len() >= self.0.queue_max {
+            return Err(Refused::Full);
+        }
+        state.queue.push_back(work);
+        if state.idle >= state.queue.len() || state.alive >= self.0.threads_max {
+            self.0.ready.notify_one();
+            return Ok(());
+        }
+        match self.start_thread(&mut state) {
+            Ok(()) => Ok(()),
+            Err(_) if state.alive > 0 => Ok(()),
+            Err(_) => {
+                state.queue.pop_back();
+                Err(Refused::NoThread)
+            }
+        }
+    }
+
+    fn start_thread(&self, state: &mut State<W>) -> std::io::Result<()> {
+        let shared = self.0.clone();
+        let number = state.started;
+        let thread = threads::start_part(&format!("{}-{number}", self.0.name), move || shared.run())?;
+        state.started += 1;
+        state.alive += 1;
+        // Handles of threads that ended while idle are dropped here, so their number stays bounded.
+        state.threads.retain(|thread| !thread.is_finished());
+        state.threads.push(thread);
+        Ok(())
+    }
+
+    /// Work that waits is dropped; what is being done goes on, waited for until the deadline.
+    ///
+    /// # Errors
+    /// Names of the threads that are late.
+    pub fn stop(&self, deadline: Instant) -> Result<(), Vec<String>> {
+        let threads = {
+            let mut state = self.0.state.lock();
+            state.stopped = true;
+            state.queue.clear();
+            self.0.ready.notify_all();
+            std::mem::take(&mut state.threads)
+        };
+        let late: Vec<String> = threads.into_iter().filter_map(|thread| thread.join_until(deadline).err()).collect();
+        if late.is_empty() { Ok(()) } else { Err(late) }
+    }
+}
+
+impl<W> Shared<W> {
+    fn run(&self) {
+        while let Some(work) = self.next() {
+            (self.carry_out)(work);
+        }
+    }
+
+    /// `None`: this thread is not needed any more.
+    fn next(&self) -> Option<W> {
+        let mut state = self.state.lock();
+        let until = Instant::now() + IDLE;
+        loop {
+            if state.stopped {
+                break;
+            }
+            if let Some(work) = state.queue.pop_front() {
+                return Some(work);
+            }
+            state.idle += 1;
+            let timed_out = self.ready.wait_until(&mut state, until).timed_out();
+            state.idle -= 1;
+            if timed_out && state.queue.is_empty() {
+                break;
+            }
+        }
+        state.alive -= 1;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+
+    #[test]
+    fn work_runs_at_once_on_as_many_threads_as_allowed() {
+        let (gate, closed) = bounded::<()>(0);
+        let (report, reports) = unbounded();
+        let running = Arc::new(AtomicUsize::new(0));
+        let counted = running.clone();
+        let pool = WorkPool::new("test", 3, 100, move |number: usize| {
+            report.send((number, counted.fetch_add(1, Ordering::SeqCst) + 1)).expect("the test reads");
+            let _ = closed.recv();
+            counted.fetch_sub(1, Ordering::SeqCst);
+        });
+        for number in 0..10 {
+            pool.submit(number).expect("room");
+        }
+        let first: Vec<_> = (0..3).map(|_| reports.recv().expect("three begin")).collect();
+        assert!(reports.is_empty(), "only three threads: {first:?}");
+        drop(gate);
+        let rest: Vec<_> = (0..7).map(|_| reports.recv().expect("all are done")).collect();
+        assert!(first.iter().chain(&rest).all(|(_, at_once)| *at_once <= 3));
+        pool.stop(Instant::now() + Duration::from_secs(60)).expect("ends");
+        assert_eq!(pool.submit(1), Err(Refused::Stopped));
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_a_late_thread_is_named() {
+        let (gate, closed) = bounded::<()>(0);
+        let (began, begins) = bounded(1);
+        let pool = WorkPool::new("late", 1, 1, move |()| {
+            let _ = began.send(());
+            let _ = closed.recv();
+        });
+        pool.submit(()).expect("room");
+        begins.recv().expect("it runs");
+        pool.submit(()).expect("room to wait");
+        assert_eq!(pool.submit(()), Err(Refused::Full));
+        assert_eq!(pool.stop(Instant::now()), Err(vec!["late-0".to_owned()]));
+        drop(gate);
+    }
+}

@@ -1,0 +1,126 @@
+//! The shell's threads with a scripted cloud and scripted hosts: real threads, channels and locks, no processes.
+//! Everything is awaited as a condition; nothing depends on how fast the machine is.
+
+mod fake;
+mod queue;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fake::{Fake, Host, wait_until};
+use muster::core::vocabulary::{IdleBehavior, WorkerState};
+
+#[test]
+fn an_instance_is_created_booted_used_and_let_go() {
+    let fake = Fake::start(|_| {});
+    assert!(fake.create());
+    let id = fake.wait_idle(0);
+    let uuid = Fake::uuid(1);
+    assert!(fake.door.start_container(&id, &uuid, 1));
+    fake.wait_runs(&uuid);
+    let host = fake.host(&id);
+    host.finish(&uuid);
+    wait_until("its result was collected and forgotten", || host.forgotten.lock().contains(&uuid));
+    wait_until("the instance is idle again", || fake.state(&id) == Some(WorkerState::Idle));
+    assert_eq!(fake.door.set_idle_behavior(&id, IdleBehavior::Drain), Some(true));
+    wait_until("the instance is gone", || fake.state(&id).is_none());
+    assert!(fake.cloud.instances.lock().is_empty());
+    fake.stop();
+}
+
+/// The worker hangs inside its list command; the others are not delayed, and it can be told to go.
+#[test]
+fn a_hanging_worker_delays_nobody() {
+    let fake = Fake::start(|_| {});
+    assert!(fake.create());
+    let hanging = fake.wait_idle(0);
+    fake.host(&hanging).hang.store(true, Ordering::SeqCst);
+    assert!(fake.create());
+    let other = fake.wait_idle(1);
+    let uuid = Fake::uuid(1);
+    assert!(fake.door.start_container(&other, &uuid, 1));
+    fake.wait_runs(&uuid);
+    assert!(fake.door.kill_instance(&hanging, "a test"));
+    wait_until("the hanging one is gone", || fake.state(&hanging).is_none());
+    fake.stop();
+}
+
+/// A long poll that waits for a change of the list is cut short by an event that needs a new list.
+#[test]
+fn an_event_ends_a_long_poll() {
+    let fake = Fake::start(|_| {});
+    assert!(fake.create());
+    let id = fake.wait_idle(0);
+    let host = fake.host(&id);
+    // The start command fails and changes nothing: only a list that begins later can tell that nothing runs.
+    host.refuse_starts.store(true, Ordering::SeqCst);
+    wait_until("a long poll waits", || host.polling.load(Ordering::SeqCst));
+    assert!(fake.door.start_container(&id, &Fake::uuid(1), 1));
+    wait_until("the start is known to have failed", || fake.door.view().containers[&Fake::uuid(1)].exited.is_some());
+    assert!(host.waits_cut.load(Ordering::SeqCst) > 0, "not by the end of the wait");
+    fake.stop();
+}
+
+#[test]
+fn a_failing_create_and_a_failing_list_change_nothing() {
+    let fake = Fake::start(|cloud| cloud.refuse_creates.store(true, Ordering::SeqCst));
+    assert!(fake.create());
+    wait_until("the create has failed", || fake.cloud.creates.load(Ordering::SeqCst) == 1 && fake.instances() == 0);
+    fake.cloud.refuse_creates.store(false, Ordering::SeqCst);
+    assert!(fake.create());
+    let id = fake.wait_idle(1);
+    fake.cloud.refuse_lists.store(true, Ordering::SeqCst);
+    let lists = fake.cloud.lists.load(Ordering::SeqCst);
+    wait_until("lists fail", || fake.cloud.lists.load(Ordering::SeqCst) > lists + 2);
+    assert_eq!(fake.state(&id), Some(WorkerState::Idle), "no worker disappears because a list failed");
+    fake.stop();
+}
+
+/// An order to watch an instance that could not be carried out is repaired by the next sync.
+#[test]
+fn a_worker_that_could_not_be_opened_is_opened_later() {
+    let fake = Fake::start(|cloud| cloud.refuse_opens.store(2, Ordering::SeqCst));
+    assert!(fake.create());
+    fake.wait_idle(0);
+    assert_eq!(fake.cloud.refuse_opens.load(Ordering::SeqCst), 0);
+    fake.stop();
+}
+
+/// An instance of another dispatcher in the driver's answer is never touched (spec 20 §10.3).
+#[test]
+fn instances_of_others_are_not_ours() {
+    let fake = Fake::start(|cloud| cloud.add_foreign("i-foreign"));
+    wait_until("lists were applied", || fake.cloud.lists.load(Ordering::SeqCst) > 3);
+    assert_eq!(fake.instances(), 0);
+    assert!(fake.cloud.instances.lock().contains_key("i-foreign"));
+    fake.stop();
+}
+
+/// Many workers and containers with hosts that fail at random: all settle, all threads end.
+#[test]
+fn many_containers_on_flaky_hosts() {
+    let fake = Fake::start(|_| {});
+    let mut ids = Vec::new();
+    for number in 0..8 {
+        assert!(fake.create());
+        ids.push(fake.wait_idle(number));
+    }
+    for id in &ids {
+        fake.host(id).flaky.store(true, Ordering::SeqCst);
+    }
+    let uuids: Vec<_> = (0..200).map(Fake::uuid).collect();
+    for (number, uuid) in uuids.iter().enumerate() {
+        assert!(fake.door.start_container(&ids[number % ids.len()], uuid, 1));
+    }
+    let hosts: Vec<Arc<Host>> = ids.iter().map(|id| fake.host(id)).collect();
+    for uuid in &uuids {
+        wait_until("it is there, or has ended", || {
+            hosts.iter().any(|host| host.finish(uuid) || host.forgotten.lock().contains(uuid)) || fake.exited(uuid)
+        });
+    }
+    wait_until("all have ended", || {
+        let view = fake.door.view();
+        view.instances.iter().all(|one| one.containers.is_empty() && one.collecting.is_empty())
+    });
+    fake.stop();
+}
