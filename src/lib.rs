@@ -8,3 +8,4 @@ pub mod shell;
 pub mod management;
 pub mod config;
 pub mod log;
+pub mod cli;

@@ -1,3 +1,5 @@
-//! The muster program.
+//! The muster program: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    muster::cli::run(std::env::args_os())
+}

@@ -1,0 +1,62 @@
+//! `muster instance-type`: the configured types, and what holds them back.
+
+use super::client::{Client, encode};
+use super::exit::{self, Failure};
+use super::output::{Output, width};
+use super::{Global, status, table};
+use crate::core::units::format_size;
+use crate::management::records::InstanceTypeList;
+
+/// List instance types, and end their pauses
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List the configured types, cheapest first, with what holds them back now
+    #[command(after_help = "Example:\n  muster instance-type list")]
+    List,
+    /// End the pause of a type whose instances failed to boot
+    #[command(after_help = "Example:\n  muster instance-type reset m5.large")]
+    Reset {
+        #[arg(value_name = "TYPE")]
+        name: String,
+    },
+}
+
+pub(super) fn run(global: &Global, command: &Command) -> Result<u8, Failure> {
+    let client = Client::new(global)?;
+    match command {
+        Command::List => list(global, &client),
+        Command::Reset { name } => {
+            client.call("POST", &format!("instance-types/reset?name={}", encode(name)), b"")?;
+            Ok(exit::DONE)
+        }
+    }
+}
+
+fn list(global: &Global, client: &Client) -> Result<u8, Failure> {
+    let list: InstanceTypeList = client.get("instance-types")?;
+    let mut output = Output::new();
+    if global.json {
+        output.json(&list)?;
+    } else {
+        let rows: Vec<Vec<String>> = list
+            .items
+            .iter()
+            .map(|one| {
+                vec![
+                    one.name.clone(),
+                    one.vcpus.to_string(),
+                    format_size(one.ram),
+                    format_size(one.scratch),
+                    format!("{:.4}", one.price),
+                    one.instances.to_string(),
+                    one.limits.iter().map(status::limit).collect::<Vec<_>>().join("; "),
+                ]
+            })
+            .collect();
+        for line in table::lines(&["TYPE", "VCPUS", "RAM", "SCRATCH", "PRICE", "INSTANCES", "LIMITS"], &rows, width()) {
+            output.line(&line)?;
+        }
+    }
+    output.done()?;
+    Ok(exit::DONE)
+}
