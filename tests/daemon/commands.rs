@@ -1,0 +1,57 @@
+//! The commands against a real daemon where the fake of `tests/cli` could lie.
+
+use crate::harness::Site;
+
+#[test]
+fn tokens_make_a_submission_repeatable() {
+    let mut site = Site::started();
+    let first = site.submit(&["--token", "abc", "--", "true"]);
+    assert_eq!(site.submit(&["--token", "abc", "--", "true"]), first);
+    site.kill_9();
+    site.start();
+    assert_eq!(site.submit(&["--token", "abc", "--", "true"]), first);
+    site.ok(&["wait", &first]);
+    site.stop();
+}
+
+#[test]
+fn selections_by_name_and_state() {
+    let mut site = Site::started();
+    site.ok(&["submit", "--name", "batch-a", "--array", "1-3", "--priority", "0", "--", "true"]);
+    site.ok(&["submit", "--name", "other", "--priority", "0", "--", "true"]);
+    assert_eq!(site.json(&["list", "--name", "batch-*"])["items"].as_array().map(Vec::len), Some(3));
+    let cancelled = site.ok(&["cancel", "--name", "batch-*"]);
+    assert_eq!(cancelled.lines().count(), 3, "{cancelled}");
+    assert_eq!(site.json(&["list", "--state", "Cancelled"])["items"].as_array().map(Vec::len), Some(3));
+    assert_eq!(site.json(&["list", "--state", "Queued"])["items"].as_array().map(Vec::len), Some(1));
+    site.stop();
+}
+
+#[test]
+fn backup_is_a_queue_that_opens() {
+    let mut site = Site::started();
+    let uuid = site.submit(&["--", "true"]);
+    site.ok(&["wait", &uuid]);
+    let file = site.folder().join("copy.db");
+    site.ok(&["backup", &file.to_string_lossy()]);
+    site.stop();
+    std::fs::rename(&file, site.state_dir().join("queue.db")).expect("restored");
+    for left in ["queue.db-wal", "queue.db-shm"] {
+        let _ = std::fs::remove_file(site.state_dir().join(left));
+    }
+    site.start();
+    assert_eq!(site.state(&uuid), "Complete");
+    site.stop();
+}
+
+#[test]
+fn instance_types_and_status() {
+    let mut site = Site::started();
+    let types = site.json(&["instance-type", "list"]);
+    assert_eq!(types["items"][0]["name"], "localhost");
+    let status = site.json(&["status"]);
+    assert_eq!(status["missed_wakeups"], 0);
+    assert_eq!(status["trouble"].as_array().map(Vec::len), Some(0), "{status:#}");
+    assert!(site.ok(&["status"]).contains("Queued"));
+    site.stop();
+}
