@@ -1,0 +1,82 @@
+//! `make bench`: figures of this version on this machine, with all default intervals. Nothing here can fail because a machine is busy.
+//!
+//! How it is measured: a daemon of its own on the loopback driver; a thousand containers `true` as one array, from the submission until
+//! the last is Complete; then a hundred one at a time. Latencies come from the records: a process's start and end by the
+//! runner's clock, submission and commit by the daemon's; both are this host's.
+#![expect(clippy::print_stdout, reason = "a program that prints figures")]
+
+#[path = "../demo/daemon.rs"]
+mod daemon;
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use daemon::{Demo, Failure};
+
+const MANY: usize = 1000;
+const SINGLES: usize = 100;
+
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => {
+            println!("bench failed: {failure}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("muster-bench-").tempdir()?;
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
+    let mut demo = Demo::start(folder.path())?;
+    let warm = demo.submit(&["--", "true"])?;
+    demo.wait_for(&warm, 0)?;
+
+    let mut singles = Vec::new();
+    for _ in 0..SINGLES {
+        let uuid = demo.submit(&["--", "true"])?;
+        demo.wait_for(&uuid, 0)?;
+        singles.push(uuid);
+    }
+    let (starts, ends) = latencies(&demo, &singles)?;
+    println!("one at a time, {SINGLES} containers");
+    show("  submit to process start", &starts);
+    show("  process end to Complete", &ends);
+
+    let began = Instant::now();
+    let text = demo.muster(&["submit", "--array", &format!("1-{MANY}"), "--", "true"])?;
+    let many: Vec<String> = text.lines().map(str::to_owned).collect();
+    demo.wait_until_finished(1 + SINGLES + MANY, began + Duration::from_secs(3600))?;
+    let took = began.elapsed().as_secs_f64();
+    let (_, ends) = latencies(&demo, &many)?;
+    println!("{MANY} one-line containers at once");
+    println!("  containers per second                {:.0}", f64::from(u32::try_from(MANY).unwrap_or(0)) / took);
+    show("  process end to Complete", &ends);
+    let status = demo.json(&["status"])?;
+    println!("  missed wake-ups                      {}", status["missed_wakeups"]);
+    demo.stop()
+}
+
+/// Submit to start, end to Complete; milliseconds.
+fn latencies(demo: &Demo, uuids: &[String]) -> Result<(Vec<i64>, Vec<i64>), Failure> {
+    let (mut starts, mut ends) = (Vec::new(), Vec::new());
+    for uuid in uuids {
+        let detail = demo.json(&["show", uuid])?;
+        let container = &detail["container"];
+        let time = |value: &serde_json::Value| value.as_i64().unwrap_or(0);
+        starts.push(time(&container["started_at"]) - time(&container["created_at"]));
+        let history = detail["history"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let committed = history.iter().find(|line| line["event"] == "finished").map_or(0, |line| time(&line["at"]));
+        ends.push(committed - time(&container["finished_at"]));
+    }
+    starts.sort_unstable();
+    ends.sort_unstable();
+    Ok((starts, ends))
+}
+
+fn show(name: &str, sorted: &[i64]) {
+    let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or(0);
+    let worst = sorted.last().copied().unwrap_or(0);
+    println!("{name:<38} median {} ms, 95 % {} ms, worst {worst} ms", at(50), at(95));
+}
