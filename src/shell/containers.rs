@@ -4,12 +4,13 @@
 //! worker's copy is dropped. So a crash between any two steps only repeats a step.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use muster_runner::protocol::{ContainerSpec, Limits, StartConfig};
+use muster_runner::protocol::{ContainerSpec, Limits, Reason, ResultRecord, StartConfig};
+use parking_lot::Mutex;
 
 use super::fault_point::{FaultPoint, reached};
 use super::lanes::Work;
@@ -24,11 +25,15 @@ use crate::core::worker::collect::CollectReturn;
 use crate::core::worker::kill::KillReturn;
 use crate::log::write_note;
 use crate::queue::{ContainerQueue, QueueError};
+use crate::remote::ExecuteError;
 use crate::remote::runner::{CommandError, Runner};
 use crate::remote::unpack::{UnpackError, UnpackLimits, unpack};
 
 /// Room for writing and committing inside the core's deadline for a collection.
 const COLLECT_RESERVE: Duration = Duration::from_secs(60);
+/// A worker that is short of something may cut an archive as well, so once is not enough: with the pauses between them this takes
+/// some minutes.
+pub const REFUSALS_MAX: u32 = 10;
 
 /// How jobs are run, from the configuration.
 #[derive(Clone, Debug)]
@@ -47,6 +52,8 @@ pub struct Containers {
     pub workers: Arc<Workers>,
     pub queue: Arc<dyn ContainerQueue>,
     pub jobs: JobSettings,
+    /// How often each result was refused; removed with its success, so there are at most as many as results that wait.
+    pub refusals: Mutex<BTreeMap<(ContainerUuid, Attempt), u32>>,
 }
 
 fn note(level: Level, message: &'static str, order: &RunnerOrder) -> Note {
@@ -157,7 +164,7 @@ impl Containers {
     fn collect(&self, runner: &Runner, order: &RunnerOrder) -> Option<Work> {
         let answer = match self.fetch_and_finish(runner, order) {
             Ok(()) => CollectReturn::Done,
-            Err(CollectError::Worker(error)) => {
+            Err(CollectError::Worker(error) | CollectError::Refused(error)) => {
                 write_note(&note(Level::Warn, "collecting the result failed", order).with("error", error));
                 CollectReturn::Failed
             }
@@ -225,12 +232,56 @@ impl Containers {
             Ok(_) => {}
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&temporary);
-                return Err(error);
+                return match error {
+                    CollectError::Refused(why) => self.refused(order, &why, place),
+                    other => Err(other),
+                };
             }
         }
-        std::fs::rename(&temporary, place).map_err(|error| storage(place, &error))?;
-        let synced = std::fs::File::open(&parent).and_then(|directory| directory.sync_all());
-        synced.map_err(|error| storage(&parent, &error))
+        self.refusals.lock().remove(&(order.uuid.clone(), order.attempt));
+        put_in_place(&temporary, place)
+    }
+
+    /// A result that is refused again and again would keep its container for ever: after [`REFUSALS_MAX`] times the refusal itself
+    /// becomes the result, which costs the container an attempt (70 §3, `engine error`).
+    fn refused(&self, order: &RunnerOrder, why: &str, place: &Path) -> Result<(), CollectError> {
+        let key = (order.uuid.clone(), order.attempt);
+        let times = {
+            let mut refusals = self.refusals.lock();
+            let times = refusals.entry(key.clone()).or_default();
+            *times += 1;
+            *times
+        };
+        if times < REFUSALS_MAX {
+            return Err(CollectError::Worker(why.to_owned()));
+        }
+        let now = super::clock::wall_now();
+        let result = ResultRecord {
+            uuid: order.uuid.to_string(),
+            attempt: order.attempt,
+            reason: Reason::EngineError,
+            exit_code: None,
+            signal: None,
+            started_at: now,
+            finished_at: now,
+            peak_memory: None,
+            cpu_seconds: None,
+            detail: format!("its result was refused {times} times: {why}"),
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            outputs: Vec::new(),
+            skipped: Vec::new(),
+            outputs_too_large: false,
+        };
+        let temporary = place.with_file_name(format!(".{}.new", order.attempt));
+        let text = serde_json::to_vec(&result).map_err(|error| CollectError::Storage(error.to_string()))?;
+        let written = std::fs::create_dir_all(&temporary)
+            .and_then(|()| std::fs::File::create(temporary.join("result.json")))
+            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
+        written.map_err(|error| storage(&temporary, &error))?;
+        put_in_place(&temporary, place)?;
+        self.refusals.lock().remove(&key);
+        Ok(())
     }
 
     fn forget(&self, runner: &Runner, order: &RunnerOrder) {
@@ -249,6 +300,8 @@ impl Containers {
 #[derive(Debug)]
 enum CollectError {
     Worker(String),
+    /// All of it arrived, and is not acceptable.
+    Refused(String),
     Storage(String),
 }
 
@@ -263,6 +316,15 @@ fn remove_tree(path: &Path) -> Result<(), CollectError> {
     }
 }
 
+/// In one step, durable when it returns. What is there already is no whole result: it goes.
+fn put_in_place(temporary: &Path, place: &Path) -> Result<(), CollectError> {
+    remove_tree(place)?;
+    std::fs::rename(temporary, place).map_err(|error| storage(place, &error))?;
+    let parent = place.parent().unwrap_or(place);
+    let synced = std::fs::File::open(parent).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| storage(parent, &error))
+}
+
 /// The names that were left out, if a whole result has arrived.
 fn check_fetched(
     fetched: Result<(), CommandError>,
@@ -271,10 +333,13 @@ fn check_fetched(
 ) -> Result<Vec<String>, CollectError> {
     match (unpacked, fetched) {
         (Err(error @ UnpackError::Storage { .. }), _) => Err(CollectError::Storage(chain(&error))),
+        // The consumer's own error comes back as the command's: what it refused is known better here.
+        (Err(error), Err(CommandError::Execute(ExecuteError::Consumer(_))) | Ok(())) => {
+            Err(CollectError::Refused(chain(&error)))
+        }
         (_, Err(error)) => Err(CollectError::Worker(error.text())),
-        (Err(error), Ok(())) => Err(CollectError::Worker(chain(&error))),
         (Ok(_), Ok(())) if !temporary.join("result.json").is_file() => {
-            Err(CollectError::Worker("the archive has no result.json".to_owned()))
+            Err(CollectError::Refused("the archive has no result.json".to_owned()))
         }
         (Ok(left_out), Ok(())) => Ok(left_out),
     }

@@ -109,7 +109,7 @@ impl Lanes {
         }
         let result = self.threads.submit(Turn { key: key.clone(), first: work });
         if result.is_err() {
-            after(&self.states, &key);
+            give_up(&self.states, &key);
         }
         result
     }
@@ -136,6 +136,18 @@ fn after(states: &States, key: &Key) -> Option<Work> {
         states.remove(key);
     }
     None
+}
+
+/// No thread took the turn. Without another one in the lane nobody would come for what waits: it is dropped as well.
+fn give_up(states: &States, key: &Key) {
+    let mut states = states.lock();
+    let Some(lane) = states.get_mut(key) else {
+        return;
+    };
+    lane.running -= 1;
+    if lane.running == 0 {
+        states.remove(key);
+    }
 }
 
 #[cfg(test)]

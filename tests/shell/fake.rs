@@ -57,6 +57,8 @@ pub(crate) struct Host {
     pub(crate) polling: AtomicBool,
     pub(crate) waits_cut: AtomicUsize,
     pub(crate) forgotten: Mutex<BTreeSet<ContainerUuid>>,
+    /// Results are archives that lead out of their directory.
+    pub(crate) hostile: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -168,7 +170,10 @@ impl Executor for Host {
         let mut header = tar::Header::new_gnu();
         header.set_size(2);
         header.set_cksum();
-        archive.append_data(&mut header, "result.json", &b"{}"[..]).expect("appended");
+        let name = if self.hostile.load(Ordering::SeqCst) { "../result.json" } else { "result.json" };
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        archive.append(&header, &b"{}"[..]).expect("appended");
         let bytes = archive.into_inner().expect("complete");
         let mut reader: &[u8] = &bytes;
         consume(&mut reader as &mut dyn Read).map_err(ExecuteError::Consumer)?;
@@ -279,7 +284,8 @@ pub(crate) struct Fake {
     operations: Arc<Operations>,
     threads: Vec<Thread>,
     stop: StopSource,
-    _results: tempfile::TempDir,
+    pub(crate) containers: Arc<Containers>,
+    pub(crate) results: tempfile::TempDir,
 }
 
 impl Fake {
@@ -318,8 +324,16 @@ impl Fake {
         let limits = muster::remote::unpack::UnpackLimits { log_bytes: 1000, output_bytes: 1000 };
         let jobs =
             JobSettings { user: String::new(), engine: String::new(), limits, results: results.path().to_owned() };
-        let containers = Containers { door: door.clone(), workers: workers.clone(), queue: queue.clone(), jobs };
-        let lanes = Lanes::new(move |work| containers.carry_out(&work));
+        let containers = Containers {
+            door: door.clone(),
+            workers: workers.clone(),
+            queue: queue.clone(),
+            jobs,
+            refusals: Mutex::default(),
+        };
+        let containers = Arc::new(containers);
+        let of_lanes = containers.clone();
+        let lanes = Lanes::new(move |work| of_lanes.carry_out(&work));
         let (list_soon, list_asked) = bounded(1);
         let operations = Arc::new(Operations::new(set.clone(), door.clone(), list_soon.clone()));
         let central = Central {
@@ -339,7 +353,7 @@ impl Fake {
         let sync = Sync { door: door.clone(), clock, cloud: set, workers: workers.clone() };
         let token = stop.token();
         threads.push(start_part("sync", move || sync.run(&list_asked, &token)).expect("room"));
-        let fake = Self { cloud, door, workers, lanes, operations, threads, stop, _results: results };
+        let fake = Self { cloud, door, workers, lanes, operations, threads, stop, containers, results };
         wait_until("the first list", || fake.door.view().loaded);
         fake
     }

@@ -208,6 +208,7 @@ fn lanes(base: &Base) -> Lanes {
             limits,
             results: base.results.clone(),
         },
+        refusals: Mutex::default(),
     };
     Lanes::new(move |work| containers.carry_out(&work))
 }
