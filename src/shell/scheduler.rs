@@ -23,6 +23,10 @@ use crate::queue::ContainerQueue;
 /// A notification that is on its way is no missed wake-up: so long it may take from the change to the thread.
 const NOTIFICATION_DELAY: Duration = Duration::from_secs(1);
 
+/// A pass that took at least this long is followed by a rest as long as it took, up to the second.
+const REST_ABOVE: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_millis(100);
+
 /// What the last pass decided: for the API. It keeps no snapshot of the queue: while one is held, the next change copies it.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -108,7 +112,9 @@ pub fn run(
         // Before looking: what is announced from here on may not be seen by this pass.
         woken |= wakeups.drain();
         woken |= deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let began = Instant::now();
         let found = pass(shared, &mut scheduler);
+        rest(began.elapsed(), stop);
         if found && !woken && !wakeups.announced_within(NOTIFICATION_DELAY, stop) {
             shared.missed_wakeups.fetch_add(1, Ordering::Relaxed);
             shared.metrics.missed_wakeup();
@@ -116,6 +122,13 @@ pub fn run(
         }
         woken = false;
         next_net = Instant::now() + poll_interval;
+    }
+}
+
+/// Passes over a long queue may take half of a processor, and no more: what is announced meanwhile is seen by one pass.
+fn rest(took: Duration, stop: &Stop) {
+    if took >= REST_ABOVE {
+        let _ = stop.channel().recv_timeout(took.min(REST_MAX));
     }
 }
 
