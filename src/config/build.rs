@@ -15,6 +15,8 @@ use super::{
 use crate::core::ids::TypeName;
 use crate::core::instance_type::InstanceType;
 
+/// Bytes of a private key.
+const KEY_BYTES_MAX: u64 = 64 * 1024;
 const BOOT_PROBE_OF_CLOUDS: &str = "systemctl is-system-running";
 
 /// Everything is looked at, whatever is wrong before it.
@@ -248,10 +250,10 @@ impl Builder<'_, '_> {
         let Some(file) = text.strip_prefix("file://") else {
             return Secret::new(&text);
         };
-        match std::fs::read_to_string(file) {
+        match read_key(Path::new(file)) {
             Ok(key) => Secret::new(&key),
-            Err(error) => {
-                self.error(path, format!("cannot read {file}: {error}"));
+            Err(why) => {
+                self.error(path, format!("cannot read {file}: {why}"));
                 Secret::default()
             }
         }
@@ -290,7 +292,7 @@ impl Builder<'_, '_> {
             max_instances: count("MaxInstances"),
             max_running_containers_per_instance: count("MaxRunningContainersPerInstance"),
             initial_quota_estimate: count("InitialQuotaEstimate"),
-            supervisor_fraction: values.number(&at("SupervisorFraction")),
+            supervisor_fraction: self.fraction("Containers.CloudVMs.SupervisorFraction"),
             sync_interval: duration("SyncInterval"),
             timeout_idle: duration("TimeoutIdle"),
             timeout_booting: duration("TimeoutBooting"),
@@ -305,6 +307,14 @@ impl Builder<'_, '_> {
         }
     }
 
+    fn fraction(&mut self, path: &str) -> f64 {
+        let fraction = self.values.number(path);
+        if fraction > 1.0 {
+            self.error(path, format!("{fraction} is more than all: a fraction is from 0 to 1"));
+        }
+        fraction.min(1.0)
+    }
+
     fn deploy_runner(&self) -> DeployRunner {
         match self.values.text("Containers.CloudVMs.DeployRunnerBinary").as_str() {
             "/proc/self/exe" => DeployRunner::Default,
@@ -317,9 +327,13 @@ impl Builder<'_, '_> {
         let prefix = self.cluster.prefix.clone();
         let mut types = types::read(self.cluster.node, &prefix, self.faults);
         let key = format!("{prefix}InstanceTypes");
-        if driver == CloudDriver::Loopback {
-            if types.len() > 1 {
-                self.faults.error(None, &key, "cannot use multiple InstanceTypes with loopback driver");
+        let enable = "Containers.CloudVMs.Enable";
+        let enabled = if self.values.is_set(enable) { self.values.flag(enable) } else { !self.cluster.arvados_form };
+        if driver == CloudDriver::Loopback && enabled {
+            // Generated variants, which a dump contains, do not count.
+            if types.values().filter(|one| !one.preemptible).count() > 1 {
+                let mark = self.cluster.node.and_then(|node| node.get("InstanceTypes")).map(|node| node.mark);
+                self.faults.error(mark, &key, "cannot use multiple InstanceTypes with loopback driver");
             }
             if types.is_empty() {
                 let this = self.options.host.instance_type();
@@ -336,6 +350,18 @@ impl Builder<'_, '_> {
         types::add_preemptible_variants(&mut types, factor, &prefix, self.faults);
         types
     }
+}
+
+/// A key's text. Only from a regular file with an absolute path, and not larger than a key is.
+fn read_key(file: &Path) -> Result<String, String> {
+    let metadata = std::fs::metadata(file).map_err(|error| error.to_string())?;
+    if !file.is_absolute() || !metadata.is_file() {
+        return Err("it must be the absolute path of a file".to_owned());
+    }
+    if metadata.len() > KEY_BYTES_MAX {
+        return Err(format!("it has more than {KEY_BYTES_MAX} bytes"));
+    }
+    std::fs::read_to_string(file).map_err(|error| error.to_string())
 }
 
 /// `http://host:port/` as `host:port`; the scheme's port if there is none.

@@ -136,6 +136,12 @@ pub(super) fn choose_cluster<'a>(
             return None;
         }
     };
+    for section in ["Muster", "Containers", "InstanceTypes", "Services"] {
+        if let Some((key, _)) = root.entries().iter().find(|(key, _)| key.name == section) {
+            let message = format!("ignored: in this form of the file it belongs below Clusters.{name}");
+            faults.warn(Some(key.mark), section, message);
+        }
+    }
     let prefix = format!("Clusters.{name}.");
     if let Some(node) = clusters.get(&name).filter(|node| !matches!(node.content, Content::Map(_) | Content::Null)) {
         faults.error(Some(node.mark), &format!("Clusters.{name}"), format!("must be a map, not {}", node.kind()));

@@ -146,6 +146,14 @@ fn single_faults_and_warnings() {
         ("Clusters: {aaaaa: {}, bbbbb: {}}", "multiple clusters configured, cannot choose"),
         ("Clusters: {toolong: {}}", "should be 5 lowercase alphanumeric characters"),
         ("Containers: 3", "must be a map"),
+        ("Services: [1]", "1:11: Services: must be a map, not a list"),
+        ("Services: {Controller: 5}", "Services.Controller: must be a map"),
+        ("Containers: {CloudVMs: {SupervisorFraction: 7}}", "from 0 to 1"),
+        ("Containers: {DispatchPrivateKey: file:///dev/zero}", "must be the absolute path of a file"),
+        (
+            "Containers: {CloudVMs: {Driver: static}}\nInstanceTypes: {a: {GPU: {DeviceCount: 1, DriverVersion: inf}}}",
+            "expected format X.Y",
+        ),
         ("- a", "must be a map, not a list"),
         ("Containers: {DispatchPrivateKey: file:///nonexistent/key}", "cannot read /nonexistent/key"),
         ("Services: {DispatchCloud: {InternalURLs: {\"https://h:1\": {}}}}", "https is not built yet"),
@@ -168,12 +176,37 @@ fn single_faults_and_warnings() {
         ("Muster: {statedir: /x}", "perhaps you meant StateDir?"),
         ("InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB, Scratch: 1GB}}", "unknown config entry"),
         ("SystemRootToken: short", "too short"),
+        ("Clusters: {aaaaa: {}}\nMuster: {StateDir: /x}", "2:1: Muster: ignored"),
         ("Containers: {CloudVMs: {Driver: static}}", "no instance types"),
     ] {
         let found = warnings(text);
         assert!(found.iter().any(|fault| fault.contains(part)), "{text}: {found:?}");
     }
     assert!(warnings("SomethingElse: {a: 1}\nAPI:\nMuster:\n").is_empty(), "others' keys and empty sections");
+}
+
+#[test]
+fn nulls_are_not_set_and_ids_stay_as_they_are() {
+    let config = loaded(
+        "Containers: {CloudVMs: {Driver: static, ResourceTags: {a: ~, b: c}, DriverParameters: {A: 0123, B: 5, C: inf, D: yes, E: 1.5, F: 123456789012345678901234567890}}}\n\
+         InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB, GPU: {VRAM: ~}}}",
+    )
+    .config;
+    assert_eq!(config.cloud.resource_tags.len(), 1);
+    let json = serde_json::to_string(&config.cloud.driver_parameters.0).expect("JSON");
+    assert_eq!(json, r#"{"A":"0123","B":5,"C":"inf","D":true,"E":1.5,"F":"123456789012345678901234567890"}"#);
+}
+
+/// Spec 60 §5.3: the one type of the loopback driver is invented, or insisted on, only where it is enabled.
+#[test]
+fn loopback_that_is_not_enabled_keeps_its_types() {
+    let config = loaded(
+        "Containers: {CloudVMs: {Enable: false}}\nInstanceTypes: {a: {VCPUs: 1, RAM: 1}, b: {VCPUs: 1, RAM: 1}}",
+    )
+    .config;
+    assert_eq!(config.instance_types.len(), 2);
+    let dumped = dump(&loaded("Containers: {PreemptiblePriceFactor: 0.5}").config);
+    assert_eq!(loaded(&dumped).config.instance_types.len(), 2, "a dump with variants loads again");
 }
 
 #[test]

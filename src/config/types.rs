@@ -76,7 +76,7 @@ fn read_gpu(node: &Node, path: &str, faults: &mut Faults) -> Gpu {
     if !matches!(node.content, Content::Map(_)) {
         faults.error(Some(node.mark), path, format!("must be a map, not {}", node.kind()));
     }
-    for (key, value) in node.entries() {
+    for (key, value) in node.entries().iter().filter(|(_, value)| value.content != Content::Null) {
         let result = match key.name.as_str() {
             "Stack" => text_of(value).map(|text| text.clone_into(&mut gpu.stack)),
             "DriverVersion" => text_of(value).map(|text| text.clone_into(&mut gpu.driver_version)),
@@ -92,7 +92,9 @@ fn read_gpu(node: &Node, path: &str, faults: &mut Faults) -> Gpu {
             faults.error(Some(value.mark), &format!("{path}.{}", key.name), message);
         }
     }
-    if gpu.device_count != 0 && gpu.driver_version.parse::<f64>().is_err() {
+    let decimal =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && text.parse::<f64>().is_ok();
+    if gpu.device_count != 0 && !decimal(&gpu.driver_version) {
         let message = format!("invalid GPU.DriverVersion {:?}, expected format X.Y", gpu.driver_version);
         faults.error(Some(node.mark), path, message);
     }

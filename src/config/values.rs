@@ -1,6 +1,6 @@
 //! Typed values: each key of the table read from the tree, or its default. Every wrong one is reported with its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::fault::{Faults, Mark, nearest};
@@ -33,7 +33,13 @@ impl Values {
     /// Reads every key below `root`; a wrong value is reported and counts as its default.
     pub(super) fn read(root: Option<&Node>, prefix: &str, faults: &mut Faults) -> Self {
         let mut values = Self { values: BTreeMap::new(), prefix: prefix.to_owned() };
+        let mut reported = BTreeSet::new();
         for info in KEYS {
+            if let Some((section, node)) = root.and_then(|root| wrong_section(root, info.path))
+                && reported.insert(section)
+            {
+                must_be_map(node, &format!("{prefix}{section}"), faults);
+            }
             let node = root.and_then(|root| find(root, info.path)).filter(|node| node.content != Content::Null);
             let read = node.and_then(|node| {
                 let result = value_of(node, info);
@@ -45,10 +51,8 @@ impl Values {
             values.values.insert(info.path, read.unwrap_or_else(|| (default_of(info), None)));
         }
         for section in CHECKED {
-            let Some(node) = root.and_then(|root| root.get(section)) else { continue };
-            match node.content {
-                Content::Map(_) | Content::Null => warn_of_unknown(node, section, prefix, faults),
-                _ => must_be_map(node, &format!("{prefix}{section}"), faults),
+            if let Some(node) = root.and_then(|root| root.get(section)) {
+                warn_of_unknown(node, section, prefix, faults);
             }
         }
         values
@@ -133,6 +137,15 @@ impl Values {
 /// Follows a dotted path.
 pub(super) fn find<'a>(root: &'a Node, path: &str) -> Option<&'a Node> {
     path.split('.').try_fold(root, |node, name| node.get(name))
+}
+
+/// The first part of the path that is neither a map nor empty, if what comes after it is to be found in it.
+fn wrong_section<'a>(root: &'a Node, path: &'static str) -> Option<(&'static str, &'a Node)> {
+    let ends = path.match_indices('.').map(|(at, _)| at);
+    ends.map(|end| &path[..end]).find_map(|section| {
+        let node = find(root, section)?;
+        (!matches!(node.content, Content::Map(_) | Content::Null)).then_some((section, node))
+    })
 }
 
 fn default_of(info: &KeyInfo) -> Value {
@@ -236,7 +249,7 @@ fn text_map(node: &Node) -> Result<BTreeMap<String, String>, String> {
         let text = text_of(node).map_err(|fault| format!("{}: {fault}", key.name))?;
         Ok((key.name.clone(), text.to_owned()))
     };
-    entries.iter().map(entry).collect()
+    entries.iter().filter(|(_, node)| node.content != Content::Null).map(entry).collect()
 }
 
 fn free(node: &Node) -> Result<serde_json::Map<String, serde_json::Value>, String> {
@@ -250,12 +263,7 @@ fn json(node: &Node) -> serde_json::Value {
     match &node.content {
         Content::Null => serde_json::Value::Null,
         Content::Scalar { text, quoted: true } => text.as_str().into(),
-        Content::Scalar { text, quoted: false } => match (text.parse::<i64>(), text.parse::<f64>(), boolean(text)) {
-            (Ok(whole), ..) => whole.into(),
-            (_, Ok(number), _) => number.into(),
-            (.., Some(flag)) => flag.into(),
-            _ => text.as_str().into(),
-        },
+        Content::Scalar { text, quoted: false } => plain(text),
         Content::List(nodes) => nodes.iter().map(json).collect(),
         Content::Map(entries) => {
             serde_json::Value::Object(entries.iter().map(|(key, node)| (key.name.clone(), json(node))).collect())
@@ -267,6 +275,17 @@ fn must_be_map(node: &Node, key: &str, faults: &mut Faults) {
     faults.error(Some(node.mark), key, format!("must be a map, not {}", node.kind()));
 }
 
+/// A number only where its text comes back the same: an id such as 0123 or one of thirty digits must not change.
+fn plain(text: &str) -> serde_json::Value {
+    let whole = text.parse::<i64>().ok().filter(|whole| whole.to_string() == text);
+    let fraction = || text.parse::<f64>().ok().filter(|number| text.contains('.') && number.to_string() == text);
+    match (whole, boolean(text)) {
+        (Some(whole), _) => whole.into(),
+        (None, Some(flag)) => flag.into(),
+        (None, None) => fraction().map_or_else(|| text.into(), Into::into),
+    }
+}
+
 /// Keys below `path` that nobody reads, with the nearest that somebody does.
 fn warn_of_unknown(node: &Node, path: &str, prefix: &str, faults: &mut Faults) {
     for (key, value) in node.entries() {
@@ -276,11 +295,7 @@ fn warn_of_unknown(node: &Node, path: &str, prefix: &str, faults: &mut Faults) {
             continue;
         }
         if KEYS.iter().any(|info| info.path.starts_with(&below)) {
-            match value.content {
-                Content::Map(_) => warn_of_unknown(value, &here, prefix, faults),
-                Content::Null => {}
-                _ => must_be_map(value, &format!("{prefix}{here}"), faults),
-            }
+            warn_of_unknown(value, &here, prefix, faults);
             continue;
         }
         let siblings =

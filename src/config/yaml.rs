@@ -9,8 +9,9 @@ use super::fault::{Faults, Mark};
 /// Bytes of a configuration file.
 pub(super) const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const DEPTH_MAX: usize = 64;
-/// Nodes, aliases unfolded: a few lines of aliases of aliases must not fill the memory.
+/// Nodes and bytes of text, aliases unfolded: a few lines of aliases of aliases must not fill the memory.
 const NODES_MAX: usize = 1_000_000;
+const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Node {
@@ -62,18 +63,24 @@ impl Node {
         }
     }
 
-    fn nodes(&self) -> usize {
-        1 + match &self.content {
-            Content::Null | Content::Scalar { .. } => 0,
-            Content::List(nodes) => nodes.iter().map(Self::nodes).sum(),
-            Content::Map(entries) => entries.iter().map(|(_, node)| node.nodes()).sum(),
+    /// Nodes, and bytes of text.
+    fn size(&self) -> (usize, usize) {
+        let add = |(nodes, bytes): (usize, usize), (more, text): (usize, usize)| (nodes + more, bytes + text);
+        match &self.content {
+            Content::Null => (1, 0),
+            Content::Scalar { text, .. } => (1, text.len()),
+            Content::List(nodes) => nodes.iter().map(Self::size).fold((1, 0), add),
+            Content::Map(entries) => {
+                entries.iter().map(|(key, node)| add(node.size(), (0, key.name.len()))).fold((1, 0), add)
+            }
         }
     }
 }
 
 /// Reads the first document; `None` for an empty one, or if it cannot be read at all (then there is an error).
 pub(super) fn read(text: &str, faults: &mut Faults) -> Option<Node> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0, faults };
+    let mut reader =
+        Reader { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0, bytes: 0, faults };
     let result = reader.document();
     match result {
         Ok(node) => node.filter(|node| node.content != Content::Null),
@@ -90,6 +97,7 @@ struct Reader<'a, 'f> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
+    bytes: usize,
     faults: &'f mut Faults,
 }
 
@@ -134,10 +142,12 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn count(&mut self, mark: Mark, nodes: usize) -> Result<(), Stop> {
+    fn count(&mut self, mark: Mark, (nodes, bytes): (usize, usize)) -> Result<(), Stop> {
         self.nodes += nodes;
-        if self.nodes > NODES_MAX {
-            return Err((mark, format!("more than {NODES_MAX} values, aliases unfolded")));
+        self.bytes += bytes;
+        if self.nodes > NODES_MAX || self.bytes > TEXT_BYTES_MAX {
+            let limit = format!("more than {NODES_MAX} values or {TEXT_BYTES_MAX} bytes of text, aliases unfolded");
+            return Err((mark, limit));
         }
         Ok(())
     }
@@ -146,7 +156,7 @@ impl<'a> Reader<'a, '_> {
         if depth > DEPTH_MAX {
             return Err((mark, format!("nested more than {DEPTH_MAX} deep")));
         }
-        self.count(mark, 1)?;
+        self.count(mark, (1, 0))?;
         let (content, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => (scalar(&text, style), anchor),
             Event::SequenceStart(anchor, _) => (Content::List(self.list(depth)?), anchor),
@@ -155,14 +165,14 @@ impl<'a> Reader<'a, '_> {
                 let Some(node) = self.anchors.get(&id).cloned() else {
                     return Err((mark, "an alias of something that is not complete yet".to_owned()));
                 };
-                self.count(mark, node.nodes())?;
+                self.count(mark, node.size())?;
                 return Ok(Node { mark, content: node.content });
             }
             _ => return Err((mark, "not valid YAML here".to_owned())),
         };
         let node = Node { mark, content };
         if anchor > 0 {
-            self.count(mark, node.nodes())?;
+            self.count(mark, node.size())?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
@@ -181,28 +191,30 @@ impl<'a> Reader<'a, '_> {
     fn map(&mut self, depth: usize) -> Result<Vec<(Key, Node)>, Stop> {
         let mut entries: Vec<(Key, Node)> = Vec::new();
         let mut merged: Vec<(Key, Node)> = Vec::new();
+        let mut lines: BTreeMap<String, usize> = BTreeMap::new();
         loop {
             let (event, mark) = self.next()?;
-            let name = match event {
+            let (name, plain) = match event {
                 Event::MappingEnd => break,
-                Event::Scalar(text, ..) => text.into_owned(),
+                Event::Scalar(text, style, ..) => (text.into_owned(), style == ScalarStyle::Plain),
                 _ => return Err((mark, "a key must be a single value".to_owned())),
             };
             let (event, value_mark) = self.next()?;
             let value = self.node(event, value_mark, depth + 1)?;
             let key = Key { name, mark };
-            if key.name == "<<" {
+            if plain && key.name == "<<" {
                 merged.extend(self.merged(value));
-            } else if let Some((first, _)) = entries.iter().find(|(known, _)| known.name == key.name) {
-                let line = first.mark.line;
+            } else if let Some(line) = lines.get(&key.name) {
                 self.faults.error(Some(mark), &key.name, format!("given twice, first in line {line}"));
             } else {
+                lines.insert(key.name.clone(), mark.line);
                 entries.push((key, value));
             }
         }
         // A merge key fills in what the map itself does not say; the first of several wins.
         for (key, value) in merged {
-            if !entries.iter().any(|(known, _)| known.name == key.name) {
+            if !lines.contains_key(&key.name) {
+                lines.insert(key.name.clone(), key.mark.line);
                 entries.push((key, value));
             }
         }
@@ -262,6 +274,8 @@ mod tests {
         assert_eq!(used.get("y").expect("there").mark, Mark { line: 4, column: 6 });
         assert_eq!(node.get("nothing").expect("there").content, Content::Null);
         assert_ne!(node.get("quoted").expect("there").content, Content::Null);
+        let (node, faults) = faults_of("\"<<\": 3\n");
+        assert!(faults.is_empty() && node.expect("a map").get("<<").is_some(), "{faults:?}");
     }
 
     #[test]
@@ -286,6 +300,8 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
         }
         assert!(faults_of(&bomb).1.iter().any(|fault| fault.contains("aliases unfolded")));
+        let fat = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), vec!["*a"; 300].join(", "));
+        assert!(faults_of(&fat).1.iter().any(|fault| fault.contains("bytes of text")));
         let deep = "[".repeat(5000);
         assert!(!faults_of(&deep).1.is_empty());
     }

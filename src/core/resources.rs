@@ -19,7 +19,7 @@ const MEBIBYTE: i128 = 1 << 20;
 const KEEPSTORE_RAM: i128 = 220 * MEBIBYTE;
 const KEEP_BLOCK: i128 = 64 * MEBIBYTE;
 
-/// What a container needs, overhead included (spec 72 §6). Hostile numbers saturate.
+/// What a container needs, overhead included (spec 72 §6). Hostile numbers end at 0 or at the most there is.
 ///
 /// `reserve_extra_ram` in bytes; `keep_buffers_per_vcpu` 0 = no local keepstore.
 pub fn resources_needed(request: &ContainerRequest, reserve_extra_ram: i64, keep_buffers_per_vcpu: i64) -> Resources {
@@ -33,17 +33,18 @@ pub fn resources_needed(request: &ContainerRequest, reserve_extra_ram: i64, keep
     ram = ram.saturating_mul(100) / 95;
     let image = i128::from(image_estimate(&request.container_image));
     let scratch = i128::from(request.scratch).max(image) + image + i128::from(request.keep_cache_disk);
+    // Nothing is below 0: it would make room on the instance instead of taking it.
     Resources {
-        vcpus: request.vcpus,
+        vcpus: request.vcpus.max(0),
         ram: saturated(ram),
         scratch: saturated(scratch),
-        gpus: request.gpu.device_count,
-        gpu_vram: request.gpu.vram,
+        gpus: request.gpu.device_count.max(0),
+        gpu_vram: request.gpu.vram.max(0),
     }
 }
 
 fn saturated(value: i128) -> i64 {
-    i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
+    i64::try_from(value.max(0)).unwrap_or(i64::MAX)
 }
 
 /// Bytes that loading and extracting an image takes, from the size in its portable data hash; 0 if that says nothing.

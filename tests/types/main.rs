@@ -68,6 +68,8 @@ fn hostile_numbers_saturate() {
     let wanted = request(&Need { vcpus: i64::MAX, ram: i64::MAX, scratch: i64::MAX, ..Need::default() });
     let need = resources_needed(&wanted, i64::MAX, i64::MAX);
     assert_eq!((need.ram, need.scratch), (i64::MAX, i64::MAX));
+    let negative = request(&Need { vcpus: -5, ram: -1 << 40, scratch: -1, devices: -1, vram: -1, ..Need::default() });
+    assert_eq!(resources_needed(&negative, 0, 0), Resources::default());
     let mut packing = Packing::new(Resources { vcpus: 1, ..Resources::default() });
     packing.place(&need);
     packing.place(&need);
