@@ -15,7 +15,21 @@ fn s20_1_create() {
         ("throttle create 30", "create t", "no", ""),
         ("throttle list 30", "create t", "info: creating instance | create t | notify", "create t"),
         ("ops 1; create t", "create t", "no", "create t"),
-        ("ops 1; create t; failed 1 other", "create t", "info: creating instance | create t | notify", "create t"),
+        (
+            "ops 1; create t; failed 1 other; wait 1",
+            "create t",
+            "info: creating instance | create t | notify",
+            "create t",
+        ),
+        // A failure for no known reason: 1 s, then 2 s … without a create; a success begins anew.
+        ("create t; failed 1 other", "create t", "no", ""),
+        ("create t; failed 1 other; wait 1; create t; failed 2 other; wait 1", "create t", "no", ""),
+        (
+            "create t; failed 1 other; wait 1; create t; failed 2 other; wait 2",
+            "create t",
+            "info: creating instance | create t | notify",
+            "create t",
+        ),
         (
             "ops 0; create t; create t",
             "create t",
@@ -33,12 +47,12 @@ fn s20_1_create() {
         // MaxInstances is logged once per crossing.
         (
             "max 1",
-            "create t; failed 1 other; create t",
+            "create t; failed 1 other; wait 1; create t",
             "info: creating instance | create t | info: reached configured MaxInstances; not creating more | warn: create failed | info: creating instance | create t | info: reached configured MaxInstances; not creating more | notify",
             "create t; at quota",
         ),
         (
-            "max 2; create t; created 1 i1; list i1; create t; failed 2 other",
+            "max 2; create t; created 1 i1; list i1; create t; failed 2 other; wait 1",
             "create t; list; create t",
             "info: creating instance | create t | info: reached configured MaxInstances; not creating more | info: instance disappeared in cloud | outcome disappeared | disappeared booting | close i1 | info: creating instance | create t | info: reached configured MaxInstances; not creating more | notify",
             "create t; create t; at quota",
@@ -158,7 +172,7 @@ fn s20_2_quota() {
             "i1 idle run; i2 booting run; create t; create t",
         ),
         (
-            "up i1; create t; failed 1 quota; wait 601; create t; failed 2 other",
+            "up i1; create t; failed 1 quota; wait 601; create t; failed 2 other; wait 1",
             "create t; create t",
             "info: creating instance | create t | no | notify",
             "i1 idle run; create t",

@@ -110,10 +110,10 @@ fn s10_12_starting() {
         (
             "up i1; start i1 a",
             "wait 61",
-            "error: start command has not returned in time | started a | probe i1",
-            "i1 running run a",
+            "error: start command has not returned in time | started a | probe i1 | info: killing container | kill a",
+            "i1 running run a!",
         ),
-        ("up i1; start i1 a; wait 61", "returned a", "", "i1 running run a"),
+        ("up i1; start i1 a; wait 61", "returned a", "", "i1 running run a!"),
         ("up i1; start i1 a; returned a", "wait 61", "", "i1 running run a"),
         // Never sent: not here. Unless a list has shown it already.
         ("up i1; start i1 a", "refused a", "info: worker state changed idle | notify", "i1 idle run"),

@@ -113,6 +113,7 @@ impl Pool {
         now: Moment,
         effects: &mut Effects,
     ) {
+        self.creates_work();
         // The worker comes first and the unfinished create goes second, so that it is never counted as neither.
         let mut report = report.clone();
         if let Some(create) = self.creates.get(&operation) {

@@ -14,6 +14,8 @@ use crate::core::timer::Timer;
 const QUOTA_PAUSE: Duration = Duration::from_secs(60);
 /// Others may have held the quota: after this one create is tried again.
 const QUOTA_RETRY: Duration = Duration::from_secs(600);
+/// Longest pause after creates that failed for no known reason.
+const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
 const CAPACITY_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the provider's lack of capacity concerns.
@@ -59,6 +61,8 @@ pub struct Limits {
     quota_pause_until: Option<Moment>,
     capacity_until: BTreeMap<CapacityKey, Moment>,
     creates_until: Option<Moment>,
+    /// Creates that failed for no known reason since the last that succeeded.
+    failures_in_a_row: u32,
     lists_until: Option<Moment>,
     /// The driver's quota group of each configured type; a type that is missing is in the group `""`.
     quota_groups: BTreeMap<TypeName, String>,
@@ -149,8 +153,22 @@ impl Pool {
                 self.arm_capacity(now);
             }
             CloudRefusal::RateLimit { until } => self.suspend_calls(CallKind::Create, *until, now, effects),
-            CloudRefusal::Other => {}
+            CloudRefusal::Other => self.pause_after_failure(now),
         }
+    }
+
+    /// A create that fails at once, again and again, must not become a busy loop: 1 s, doubling to a minute.
+    fn pause_after_failure(&mut self, now: Moment) {
+        let pause = Duration::from_secs(1 << self.limits.failures_in_a_row.min(6)).min(FAILURE_PAUSE_MAX);
+        self.limits.failures_in_a_row = self.limits.failures_in_a_row.saturating_add(1);
+        let until = self.limits.creates_until.map_or(now + pause, |known| known.max(now + pause));
+        self.limits.creates_until = Some(until);
+        self.timers.set(until, Timer::CreatesResume);
+    }
+
+    /// A create has succeeded.
+    pub(super) fn creates_work(&mut self) {
+        self.limits.failures_in_a_row = 0;
     }
 
     fn hold_at_quota(&mut self, others: usize, now: Moment, effects: &mut Effects) {

@@ -18,7 +18,7 @@ pub mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::effect::{Effect, Effects, Level, Note};
+use super::effect::{Effect, Effects, Level};
 use super::ids::{ContainerUuid, InstanceId, InstanceSecret, OperationId, TypeName};
 use super::instance_type::InstanceType;
 use super::settings::Settings;
@@ -112,15 +112,7 @@ impl Pool {
         match timer {
             Timer::CreateDeadline(operation) => self.create_deadline_passed(operation, now, effects),
             Timer::StartDeadline(instance, uuid, operation) => {
-                if self
-                    .worker(&instance)
-                    .filter(|worker| worker.state != WorkerState::Shutdown)
-                    .is_some_and(|worker| worker.runner(&uuid).is_some_and(|r| r.start == Some(operation)))
-                {
-                    let note = Note::new(Level::Error, "worker", "start command has not returned in time");
-                    effects.log(note.with("Instance", &instance).with("ContainerUUID", &uuid));
-                }
-                self.with_worker(&instance, now, effects, |worker, cx| worker.start_returned(&uuid, operation, cx));
+                self.start_deadline_passed(&instance, &uuid, operation, now, effects)
             }
             Timer::Kill(instance, uuid) => {
                 self.with_worker(&instance, now, effects, |worker, cx| worker.kill_step(&uuid, cx));
@@ -150,6 +142,30 @@ impl Pool {
                 effects.notify();
             }
         }
+    }
+
+    /// The start may still come true: with a runner that keeps tombstones a kill makes sure that it never does (70 §3).
+    fn start_deadline_passed(
+        &mut self,
+        instance: &InstanceId,
+        uuid: &ContainerUuid,
+        operation: OperationId,
+        now: Moment,
+        effects: &mut Effects,
+    ) {
+        self.with_worker(instance, now, effects, |worker, cx| {
+            let open = worker.state != WorkerState::Shutdown
+                && worker.runner(uuid).is_some_and(|runner| runner.start == Some(operation));
+            if open {
+                let note = worker.note(Level::Error, "start command has not returned in time");
+                cx.note(note.with("ContainerUUID", uuid));
+            }
+            worker.start_returned(uuid, operation, cx);
+            let unseen = worker.runner(uuid).is_some_and(|runner| !runner.listed);
+            if open && unseen && cx.settings.runner_keeps_results {
+                worker.kill(uuid, "its start has not returned in time", cx);
+            }
+        });
     }
 
     /// Runs an event of one worker. `None` if there is no such worker (any more).
