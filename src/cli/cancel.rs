@@ -3,7 +3,7 @@
 use super::Global;
 use super::client::Client;
 use super::exit::Failure;
-use super::selection::{Selected, report};
+use super::selection::{Selected, post, report};
 
 /// Cancel containers
 ///
@@ -17,5 +17,5 @@ pub(super) struct Options {
 
 pub(super) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     let client = Client::new(global)?;
-    report(global, &client.post("containers/cancel", &options.selected.selection()?)?)
+    report(global, &post(&client, "containers/cancel", &options.selected.selection()?)?)
 }

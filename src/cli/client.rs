@@ -22,6 +22,8 @@ const HEADERS_MAX: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait of a request is 30 s.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// A copy of a large queue takes as long as the disk does.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(3600);
 /// A daemon that is being restarted is waited for this long by commands that wait anyway.
 const RESTART_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -67,36 +69,52 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Where the daemon serves, as `host:port`; its socket if that is not known.
+    pub(super) fn address(&self) -> String {
+        self.location.addresses.first().cloned().unwrap_or_else(|| self.location.socket.display().to_string())
+    }
+
     pub(super) fn new(global: &Global) -> Result<Self, Failure> {
         Ok(Self { location: location(global)?, reached: Cell::new(false) })
     }
 
     /// An answer whatever its status, except for refused tokens and versions.
     pub(super) fn send(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, Failure> {
-        let (mut stream, peer, token) = self.connect()?;
-        let failed =
-            |error: io::Error| Failure::Unreachable(format!("the connection to the daemon at {peer} broke: {error}"));
+        let timeout = if path.ends_with("/backup") { BACKUP_TIMEOUT } else { READ_TIMEOUT };
+        let (mut stream, peer, token) = self.connect(timeout)?;
+        // What was sent may have been done: a submission is safe to repeat with a token.
+        let doubt = if method == "POST" { "; the request may have been carried out all the same" } else { "" };
+        let broke =
+            |why: &str| Failure::Unreachable(format!("the connection to the daemon at {peer} broke: {why}{doubt}"));
         let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: muster\r\n{authorization}{API_HEADER}: {API_VERSION}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).map_err(failed)?;
+        let written = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
         let mut bytes = Vec::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-        let answer = parse(&bytes, &peer)
-            .ok_or_else(|| Failure::Unreachable(format!("what answers at {peer} is no muster daemon")))?;
+        // A refusal may come before all was written: it says more than the broken pipe.
+        let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
+        if let (Err(error), true) = (written.and(read.map(drop)), bytes.is_empty()) {
+            return Err(broke(&error.to_string()));
+        }
+        if bytes.is_empty() {
+            return Err(broke("it ended without an answer"));
+        }
+        let answer = parse(&bytes, &peer).ok_or_else(|| {
+            Failure::Unreachable(format!("what answers at {peer} is no muster daemon, or was cut off{doubt}"))
+        })?;
         self.reached.set(true);
         self.refuse(answer)
     }
 
-    fn connect(&self) -> Result<Connection<'_>, Failure> {
+    fn connect(&self, read_timeout: Duration) -> Result<Connection<'_>, Failure> {
         let socket = &self.location.socket;
         let mut tried = vec![socket.display().to_string()];
         match UnixStream::connect(socket) {
             Ok(stream) => {
-                stream.set_read_timeout(Some(READ_TIMEOUT))?;
+                stream.set_read_timeout(Some(read_timeout))?;
                 stream.set_write_timeout(Some(READ_TIMEOUT))?;
                 return Ok((Box::new(stream), socket.display().to_string(), None));
             }
@@ -111,7 +129,7 @@ impl Client {
         }
         for address in &self.location.addresses {
             tried.push(format!("http://{address}"));
-            if let Some(stream) = connect_tcp(address) {
+            if let Some(stream) = connect_tcp(address, read_timeout) {
                 return Ok((Box::new(stream), address.clone(), self.location.token.as_deref()));
             }
         }
@@ -128,6 +146,14 @@ impl Client {
                 answer.peer,
                 self.location.token_file.display()
             ))),
+            _ if answer.header(API_HEADER).is_some_and(|version| version.trim() != API_VERSION.to_string()) => {
+                let version = answer.header(API_HEADER).unwrap_or_default();
+                Err(Failure::Failed(format!(
+                    "this muster ({}) speaks version {API_VERSION} of the API, the daemon at {} version {version}: they do not fit",
+                    env!("CARGO_PKG_VERSION"),
+                    answer.peer
+                )))
+            }
             400 if answer.message().contains(API_HEADER) => Err(Failure::Failed(format!(
                 "this muster ({}) and the daemon do not fit: {}",
                 env!("CARGO_PKG_VERSION"),
@@ -190,11 +216,11 @@ fn decode<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
     })
 }
 
-fn connect_tcp(address: &str) -> Option<TcpStream> {
+fn connect_tcp(address: &str, read_timeout: Duration) -> Option<TcpStream> {
     let addresses = address.to_socket_addrs().ok()?;
     let stream =
         addresses.into_iter().find_map(|address| TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok())?;
-    stream.set_read_timeout(Some(READ_TIMEOUT)).ok()?;
+    stream.set_read_timeout(Some(read_timeout)).ok()?;
     stream.set_write_timeout(Some(READ_TIMEOUT)).ok()?;
     Some(stream)
 }
@@ -213,6 +239,10 @@ fn parse(bytes: &[u8], peer: &str) -> Option<Answer> {
         .collect();
     let (status, reason) = (response.code?, response.reason.unwrap_or_default().to_owned());
     let answer = Answer { status, reason, headers, body: bytes.get(start..)?.to_vec(), peer: peer.to_owned() };
+    // Our daemon always says the length.
+    if answer.header("Transfer-Encoding").is_some() {
+        return None;
+    }
     let length: usize =
         answer.header("Content-Length").map_or(Some(answer.body.len()), |text| text.trim().parse().ok())?;
     (answer.body.len() >= length).then_some(answer)

@@ -120,7 +120,7 @@ fn each(client: &Client, action: &str, ids: &Ids) -> Result<u8, Failure> {
     for id in ids.ids.iter().filter(|id| seen.insert(id.as_str())) {
         let path = format!("{BASE}/{action}?instance_id={}&reason={}", encode(id), encode(&ids.reason));
         let answer = client.send("POST", &path, b"")?;
-        say(&format!("{id}: {} {} ({})", answer.status, answer.reason, answer.peer));
+        say(&format!("{id}: {} {} ({})", answer.status, answer.reason, client.address()));
         if answer.status != 200 {
             code = exit::FAILED;
         }

@@ -2,7 +2,7 @@
 
 use super::client::{Client, encode};
 use super::exit::{self, Failure};
-use super::output::{Output, is_colourful, width};
+use super::output::{Output, is_colourful, say, width};
 use super::{Global, table, times, values};
 use crate::management::records::{ContainerList, ContainerRecord};
 
@@ -43,7 +43,16 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
         output.line(&coloured(line, state))?;
     }
     output.done()?;
+    if list.next.is_some() {
+        say(&format!("the newest {} of more: --limit 0 lists all", list.items.len()));
+    }
     Ok(exit::DONE)
+}
+
+/// The uuids of all that match, oldest first.
+pub(super) fn matching(client: &Client, name: Option<&str>, state: Option<&str>) -> Result<Vec<String>, Failure> {
+    let all = Options { state: state.map(str::to_owned), name: name.map(str::to_owned), limit: 0 };
+    Ok(fetch(client, &all)?.items.into_iter().rev().map(|record| record.uuid).collect())
 }
 
 fn fetch(client: &Client, options: &Options) -> Result<ContainerList, Failure> {

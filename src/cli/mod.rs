@@ -31,6 +31,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use exit::Failure;
@@ -98,9 +99,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // clap prints help and version to standard output, faults to standard error with exit status 2.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
+            if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                // Help and version.
+                let _ = error.print();
+                return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
+            }
+            let failure = Failure::Usage(usage_fault(&error));
+            failure.print();
+            return ExitCode::from(failure.code());
         }
     };
     match dispatch(&cli) {
@@ -110,6 +116,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// The parser's fault as one line: what is wrong, its tips, and where help is.
+fn usage_fault(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut parts: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).collect();
+    parts.retain(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: ")).unwrap_or("muster");
+    let command = usage.split_whitespace().take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
+    let command: Vec<&str> = command.collect();
+    let fault = parts.join("; ");
+    let fault = fault.strip_prefix("error: ").unwrap_or(&fault);
+    format!("{fault}; see `{} --help`", if command.is_empty() { "muster".to_owned() } else { command.join(" ") })
 }
 
 fn dispatch(cli: &Cli) -> Result<u8, Failure> {

@@ -2,7 +2,7 @@
 
 use super::client::Client;
 use super::exit::Failure;
-use super::selection::{Selected, report};
+use super::selection::{Selected, post, report};
 use super::{Global, values};
 
 /// Change the priority of waiting containers: 1 to 1000, higher is earlier; 0 = on hold
@@ -19,5 +19,5 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     let client = Client::new(global)?;
     let mut selection = options.selected.selection()?;
     selection.priority = Some(options.priority);
-    report(global, &client.post("containers/priority", &selection)?)
+    report(global, &post(&client, "containers/priority", &selection)?)
 }

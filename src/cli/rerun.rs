@@ -3,7 +3,7 @@
 use super::Global;
 use super::client::Client;
 use super::exit::Failure;
-use super::selection::report;
+use super::selection::{post, report};
 use crate::management::records::Selection;
 
 /// Submit the same containers again, as new ones
@@ -17,5 +17,5 @@ pub(super) struct Options {
 pub(super) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     let client = Client::new(global)?;
     let selection = Selection { uuids: options.uuids.clone(), ..Selection::default() };
-    report(global, &client.post("containers/rerun", &selection)?)
+    report(global, &post(&client, "containers/rerun", &selection)?)
 }

@@ -4,11 +4,15 @@ use std::io::BufRead;
 
 use clap::Args;
 
+use super::client::Client;
 use super::exit::Failure;
 use super::output::{Output, say};
 use super::{Global, exit, values};
 use crate::management::records::{Outcomes, Selection};
 
+const LINE_BYTES_MAX: usize = 200;
+/// uuids in one request: some megabytes are the most that the API takes.
+pub(super) const UUIDS_PER_REQUEST: usize = 50_000;
 /// More uuids than this on standard input are refused.
 const UUIDS_MAX: usize = 1_000_000;
 
@@ -45,6 +49,9 @@ fn read_uuids(uuids: &mut Vec<String>) -> Result<(), Failure> {
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|error| Failure::Failed(format!("cannot read the list: {error}")))?;
         let line = line.trim();
+        if line.len() > LINE_BYTES_MAX {
+            return Err(Failure::Usage(format!("a line of the list has {} bytes: one uuid a line", line.len())));
+        }
         if !line.is_empty() && !line.starts_with('#') {
             uuids.push(line.to_owned());
         }
@@ -53,6 +60,20 @@ fn read_uuids(uuids: &mut Vec<String>) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Posts a selection, in as many requests as it needs.
+pub(super) fn post(client: &Client, path: &str, selection: &Selection) -> Result<Outcomes, Failure> {
+    if selection.uuids.is_empty() {
+        return client.post(path, selection);
+    }
+    let mut all = Outcomes::default();
+    for uuids in selection.uuids.chunks(UUIDS_PER_REQUEST) {
+        let part = Selection { uuids: uuids.to_vec(), ..selection.clone() };
+        let outcomes: Outcomes = client.post(path, &part)?;
+        all.items.extend(outcomes.items);
+    }
+    Ok(all)
 }
 
 /// One line for each container; what failed goes to standard error and into the exit code.
@@ -78,9 +99,9 @@ pub(super) fn report(global: &Global, outcomes: &Outcomes) -> Result<u8, Failure
             }
         }
     }
-    if outcomes.items.is_empty() {
-        say("nothing matches");
-    }
     output.done()?;
+    if outcomes.items.is_empty() {
+        return Err(Failure::NotFound("nothing matches".to_owned()));
+    }
     Ok(code)
 }

@@ -78,12 +78,31 @@ pub(super) struct Options {
     #[arg(long)]
     wait: bool,
     /// One job record a line as JSON, all or nothing; `-` = standard input
-    #[arg(long, value_name = "JOBS.jsonl", conflicts_with_all = ["command", "name", "stdin"])]
+    #[arg(long, value_name = "JOBS.jsonl", conflicts_with_all = JOB_OPTIONS)]
     file: Option<PathBuf>,
     /// Program and arguments
     #[arg(trailing_var_arg = true, value_name = "COMMAND", required_unless_present = "file")]
     command: Vec<String>,
 }
+
+/// What the records of a job file say themselves.
+const JOB_OPTIONS: [&str; 15] = [
+    "command",
+    "name",
+    "vcpus",
+    "ram",
+    "scratch",
+    "priority",
+    "image",
+    "env",
+    "cwd",
+    "max_run_time",
+    "max_attempts",
+    "output",
+    "preemptible",
+    "stdin",
+    "after",
+];
 
 const EXAMPLES: &str = "\
 Examples:

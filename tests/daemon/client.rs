@@ -104,6 +104,62 @@ fn uuids_from_standard_input() {
     site.stop();
 }
 
+#[test]
+fn wait_by_filter_keeps_those_it_found() {
+    let mut site = Site::started();
+    let gate = site.folder().join("runs/gate");
+    let wait_for_gate = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    let fails = site.submit(&["--name", "f", "--", "sh", "-c", &format!("{wait_for_gate}; exit 7")]);
+    site.wait_state(&fails, "Running");
+    let mut wait = site.command(&["wait", "--state", "Running"]).stderr(Stdio::piped()).spawn().expect("starts");
+    site.wait_until("the wait has reached the daemon", |site| {
+        site.log().lines().any(|line| line.contains("containers/wait") && line.contains("Status=200"))
+    });
+    std::fs::write(&gate, b"").expect("written");
+    assert_eq!(wait.wait().expect("a child").code(), Some(1), "it failed, although it is not Running any more");
+    for command in ["wait", "cancel", "priority"] {
+        let arguments = if command == "priority" {
+            vec![command, "7", "--name", "none*"]
+        } else {
+            vec![command, "--name", "none*"]
+        };
+        let (code, text) = site.fails(&arguments);
+        assert!(code == 3 && text.contains("nothing matches"), "{command}: {code} {text}");
+    }
+    site.stop();
+}
+
+#[test]
+fn wrong_usage_is_one_line() {
+    let site = Site::new();
+    for (arguments, part) in [
+        (&["submti"][..], "'submit'"),
+        (&["submit", "--ram", "12gigs", "--", "true"], "--ram"),
+        (&["submit"], "COMMAND"),
+        (&["submit", "--file", "jobs", "--ram", "1GiB"], "--ram"),
+        (&["list", "--state", "running"], "Running"),
+        (&["priority", "high", "x"], "1 to 1000"),
+        (&["logs"], "muster logs --help"),
+    ] {
+        let (code, text) = site.fails(arguments);
+        assert_eq!(code, 2, "{arguments:?}: {text}");
+        assert!(
+            text.starts_with("muster: ") && text.lines().count() == 1 && text.contains(part),
+            "{arguments:?}: {text}"
+        );
+    }
+}
+
+/// A submission whose answer is lost may have been stored.
+#[test]
+fn doubt_is_said() {
+    let site = Site::new();
+    let server = fake(&site, "");
+    let (code, text) = site.fails(&["submit", "--", "true"]);
+    assert!(code == 4 && text.contains("may have been carried out"), "{code} {text}");
+    server.join().expect("it answered");
+}
+
 /// Answers every request with this.
 fn fake(site: &Site, answer: &'static str) -> std::thread::JoinHandle<()> {
     std::fs::create_dir_all(site.state_dir()).expect("made");
@@ -124,6 +180,9 @@ fn other_versions_and_strangers() {
             1,
             "do not fit",
         ),
+        ("HTTP/1.1 200 OK\r\nMuster-API: 99\r\nContent-Length: 2\r\n\r\n{}", 1, "do not fit"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 4, "no muster daemon"),
+        ("", 4, "ended without an answer"),
         ("SSH-2.0-OpenSSH_9.2\r\n", 4, "no muster daemon"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"cut", 4, "no muster daemon"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[7]", 1, "not understood"),

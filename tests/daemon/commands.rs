@@ -1,4 +1,4 @@
-//! The commands against a real daemon where the fake of `tests/cli` could lie.
+//! The commands that change and keep containers.
 
 use crate::harness::Site;
 
