@@ -51,19 +51,28 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// `state_dir` exists. Reads what a previous daemon left.
+    /// `state_dir` exists. Reads what a previous daemon left. `mark` is the tag that says whose instances are ours.
     ///
     /// # Errors
-    /// A directory cannot be made, or the state file cannot be read or is damaged (the text names it).
-    pub fn open(state_dir: &Path, home: String) -> io::Result<Self> {
+    /// A directory cannot be made, or the state file cannot be read, is damaged, or is another dispatcher's (the text names it).
+    pub fn open(state_dir: &Path, home: String, mark: (&str, &str)) -> io::Result<Self> {
         let directory = state_dir.join("loopback");
         make_private(&directory)?;
         make_private(&directory.join("lock"))?;
         let state_file = state_dir.join("loopback.json");
         let taken = read_state(&state_file)?;
+        refuse_another_set(&state_file, taken.as_ref(), mark)?;
         let mut name = state_dir.file_name().unwrap_or_default().to_owned();
         name.push("-runner");
         let runner_dir = state_dir.with_file_name(name);
+        // Jobs pass through it as another user.
+        match std::fs::DirBuilder::new().mode(0o711).create(&runner_dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                let text = format!("cannot make {} for the runner's files: {error}", runner_dir.display());
+                return Err(io::Error::new(error.kind(), text));
+            }
+            _ => {}
+        }
         Ok(Self { state_file, directory, runner_dir, home, taken: Mutex::new(taken) })
     }
 
@@ -128,6 +137,21 @@ fn read_state(path: &Path) -> io::Result<Option<Taken>> {
     Ok(Some(Taken { provider_type: state.provider_type, tags: Tags::from(state.tags) }))
 }
 
+/// An instance of another set would be invisible to us, and yet keep the host for ever.
+fn refuse_another_set(file: &Path, taken: Option<&Taken>, (tag, set): (&str, &str)) -> io::Result<()> {
+    let theirs = taken.and_then(|taken| taken.tags.get(tag)).map(String::as_str);
+    if taken.is_none() || theirs == Some(set) {
+        return Ok(());
+    }
+    let text = format!(
+        "{}: this host was taken by the dispatcher {}, we are {set} (SystemRootToken decides); set that back, or remove the file \
+         when nothing of it runs any more",
+        file.display(),
+        theirs.unwrap_or("without a mark")
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidData, text))
+}
+
 fn instance(taken: &Taken) -> CloudInstance {
     CloudInstance {
         id: InstanceId::new(&taken.provider_type),
@@ -159,7 +183,7 @@ impl InstanceSet for Loopback {
         Ok(self.taken.lock().iter().map(instance).collect())
     }
 
-    /// Containers that still run go on; a later instance adopts them.
+    /// What still runs goes on; the next instance finds it, and the scheduler ends what is an older attempt by then.
     fn destroy(&self, id: &InstanceId) -> Result<(), CloudError> {
         let mut taken = self.taken.lock();
         if taken.as_ref().is_some_and(|taken| taken.provider_type == id.as_str()) {
@@ -202,6 +226,8 @@ mod tests {
     use super::*;
     use crate::core::ids::InstanceSecret;
 
+    const MARK: (&str, &str) = ("ArvadosInstanceSetID", "set");
+
     fn new_instance() -> NewInstance {
         let instance_type = InstanceType { provider_type: "localhost".to_owned(), ..InstanceType::default() };
         let tags = Tags::from_iter([("ArvadosInstanceSetID".to_owned(), "set".to_owned())]);
@@ -216,12 +242,15 @@ mod tests {
     #[test]
     fn one_instance_that_survives_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
-        let open = || Loopback::open(folder.path(), "/".to_owned()).expect("opens");
+        let state_dir = folder.path().join("state");
+        std::fs::create_dir(&state_dir).expect("made");
+        let open = || Loopback::open(&state_dir, "/".to_owned(), MARK).expect("opens");
         let driver = open();
         let made = driver.create(&new_instance()).expect("the host is free");
         assert_eq!(made.id.as_str(), "localhost");
         assert!(matches!(driver.create(&new_instance()), Err(CloudError::Quota { .. })));
-        let tags = Tags::from_iter([("a".to_owned(), "b".to_owned())]);
+        let mut tags = made.tags.clone();
+        tags.insert("a".to_owned(), "b".to_owned());
         driver.set_tags(&made.id, &tags).expect("saved");
         drop(driver);
 
@@ -234,13 +263,17 @@ mod tests {
         assert!(listed(&driver).is_empty());
         assert!(listed(&open()).is_empty());
         driver.create(&new_instance()).expect("free again");
+        let error = Loopback::open(&state_dir, "/".to_owned(), (MARK.0, "other")).expect_err("another set").to_string();
+        assert!(error.contains("loopback.json") && error.contains("other"), "{error}");
     }
 
     #[test]
     fn create_clears_the_broken_mark() {
         let folder = tempfile::tempdir().expect("a folder");
-        let driver = Loopback::open(folder.path(), "/".to_owned()).expect("opens");
-        let mark = folder.path().join("loopback/lock").join(BROKEN_MARK);
+        let state_dir = folder.path().join("state");
+        std::fs::create_dir(&state_dir).expect("made");
+        let driver = Loopback::open(&state_dir, "/".to_owned(), MARK).expect("opens");
+        let mark = state_dir.join("loopback/lock").join(BROKEN_MARK);
         std::fs::write(&mark, b"").expect("written");
         driver.create(&new_instance()).expect("the host is free");
         assert!(!mark.exists());
@@ -251,7 +284,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("loopback.json");
         std::fs::write(&file, b"{\"provider_type\": 7}").expect("written");
-        let error = Loopback::open(folder.path(), "/".to_owned()).expect_err("damaged");
+        let error = Loopback::open(folder.path(), "/".to_owned(), MARK).expect_err("damaged");
         assert!(error.to_string().contains("loopback.json"), "{error}");
         assert!(file.exists());
     }

@@ -12,6 +12,7 @@ use super::lanes::{Lanes, Work};
 use super::operations::Operations;
 use super::pool::PoolDoor;
 use super::stop::Stop;
+use super::work_pool::Refused;
 use super::workers::Workers;
 use crate::cloud::NewInstance;
 use crate::core::effect::{Effect, Figure, Level, Note, seconds};
@@ -141,7 +142,9 @@ impl Central {
     fn hand_out(&self, work: Work) {
         let lane = if matches!(work, Work::Collect(_)) { Lane::Bulk } else { Lane::Action };
         let width = self.workers.get(&work.order().instance).map_or(1, |handle| handle.runner.executor.width(lane));
-        if let Err(refused) = self.lanes.submit(work, width) {
+        if let Err(refused) = self.lanes.submit(work, width)
+            && refused != Refused::Stopped
+        {
             let note = Note::new(Level::Error, "central", "an operation on an instance is dropped");
             write_note(&note.with("Reason", format!("{refused:?}")));
         }

@@ -31,6 +31,8 @@ use crate::remote::unpack::{UnpackError, UnpackLimits, unpack};
 
 /// Room for writing and committing inside the core's deadline for a collection.
 const COLLECT_RESERVE: Duration = Duration::from_secs(60);
+/// Before a start that our own storage refused is given back.
+const STORAGE_PAUSE: Duration = Duration::from_secs(1);
 /// A worker that is short of something may cut an archive as well, so once is not enough: with the pauses between them this takes
 /// some minutes.
 pub const REFUSALS_MAX: u32 = 10;
@@ -106,6 +108,10 @@ impl Containers {
                 // A state that changed meanwhile is no fault; storage trouble is.
                 let level = if matches!(error, QueueError::WrongState { .. }) { Level::Debug } else { Level::Warn };
                 write_note(&note(level, "container is not started", order).with("error", chain(&error)));
+                if matches!(error, QueueError::Storage { .. } | QueueError::Busy) {
+                    // The scheduler orders it again at once: a full disk must not become a busy loop.
+                    std::thread::park_timeout(STORAGE_PAUSE);
+                }
                 self.door.start_refused(order);
                 return;
             }
@@ -199,9 +205,10 @@ impl Containers {
         let Some(container) = self.queue.get(&order.uuid) else {
             return;
         };
-        let message = match container.state.is_final() {
-            true => "container finished",
-            false => "attempt ended; the container waits for another",
+        let message = match (container.attempt == order.attempt, container.state.is_final()) {
+            (false, _) => "late result kept; the container is not changed",
+            (true, true) => "container finished",
+            (true, false) => "attempt ended; the container waits for another",
         };
         let note = note(Level::Info, message, order).with("State", container.state).with("Attempt", order.attempt);
         let exit_code = container.exit_code.map(|code| code.to_string()).unwrap_or_default();
@@ -212,8 +219,7 @@ impl Containers {
 
     /// To a temporary directory, synced, renamed.
     fn fetch(&self, runner: &Runner, order: &RunnerOrder, place: &Path) -> Result<(), CollectError> {
-        let parent = self.jobs.results.join(order.uuid.as_str());
-        let temporary = parent.join(format!(".{}.new", order.attempt));
+        let temporary = temporary_dir(place, order);
         remove_tree(&temporary)?;
         std::fs::create_dir_all(&temporary).map_err(|error| storage(&temporary, &error))?;
         let mut outcome = Ok(Vec::new());
@@ -273,7 +279,7 @@ impl Containers {
             skipped: Vec::new(),
             outputs_too_large: false,
         };
-        let temporary = place.with_file_name(format!(".{}.new", order.attempt));
+        let temporary = temporary_dir(place, order);
         let text = serde_json::to_vec(&result).map_err(|error| CollectError::Storage(error.to_string()))?;
         let written = std::fs::create_dir_all(&temporary)
             .and_then(|()| std::fs::File::create(temporary.join("result.json")))
@@ -286,13 +292,15 @@ impl Containers {
 
     fn forget(&self, runner: &Runner, order: &RunnerOrder) {
         reached(FaultPoint::BeforeForget);
-        if let Err(error) = runner.forget(&order.uuid, order.attempt) {
-            // The next list shows it again, and it is collected and forgotten again.
-            write_note(
-                &note(Level::Warn, "cannot remove the collected result there", order).with("error", error.text()),
-            );
+        match runner.forget(&order.uuid, order.attempt) {
+            Ok(()) => self.door.forget_returned(order),
+            Err(error) => {
+                // Not answered: after the operation's deadline a list shows it again, and it is collected and forgotten again. An
+                // answer now would make that a busy loop.
+                let note = note(Level::Warn, "cannot remove the collected result there", order);
+                write_note(&note.with("error", error.text()));
+            }
         }
-        self.door.forget_returned(order);
     }
 }
 
@@ -316,13 +324,32 @@ fn remove_tree(path: &Path) -> Result<(), CollectError> {
     }
 }
 
+/// Of one operation: a fetch that was given up and still runs must not meet the one that took its place.
+fn temporary_dir(place: &Path, order: &RunnerOrder) -> PathBuf {
+    place.with_file_name(format!(".{}.{}.new", order.attempt, order.operation.0))
+}
+
 /// In one step, durable when it returns. What is there already is no whole result: it goes.
 fn put_in_place(temporary: &Path, place: &Path) -> Result<(), CollectError> {
     remove_tree(place)?;
     std::fs::rename(temporary, place).map_err(|error| storage(place, &error))?;
     let parent = place.parent().unwrap_or(place);
-    let synced = std::fs::File::open(parent).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| storage(parent, &error))
+    // The parent's own entry too: it may have been made for this result.
+    for directory in [parent, parent.parent().unwrap_or(parent)] {
+        let synced = std::fs::File::open(directory).and_then(|opened| opened.sync_all());
+        synced.map_err(|error| storage(directory, &error))?;
+    }
+    remove_leftovers(parent);
+    Ok(())
+}
+
+/// Directories of fetches that a crash, or a later fetch, has made pointless.
+fn remove_leftovers(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The names that were left out, if a whole result has arrived.

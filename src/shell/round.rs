@@ -22,8 +22,6 @@ pub struct RoundContext {
     pub runner: Runner,
     pub boot_probe_command: Arc<str>,
     pub binary: Arc<RunnerBinary>,
-    /// How long a long poll waits when nothing changes.
-    pub wait: Duration,
     pub metrics: Arc<Metrics>,
     pub connected: bool,
     pub facts_logged: bool,
@@ -55,7 +53,9 @@ pub fn carry_out(
         install(context, &mut report);
     }
     if wanted(plan.run_probe, report.booted) {
-        run_probe(context, known, wake, &mut report);
+        // How long a long poll waits when nothing changes; read anew, since a reload may have changed it.
+        let wait = door.settings().probe_interval;
+        run_probe(context, known, wait, wake, &mut report);
     }
     report
 }
@@ -134,9 +134,9 @@ fn log_facts(context: &mut RoundContext) {
     }
 }
 
-fn run_probe(context: &RoundContext, known: Option<&str>, wake: &Wake, report: &mut RoundReport) {
+fn run_probe(context: &RoundContext, known: Option<&str>, wait: Duration, wake: &Wake, report: &mut RoundReport) {
     let began = Instant::now();
-    let result = context.runner.list(known, context.wait, wake);
+    let result = context.runner.list(known, wait, wake);
     // A long poll's duration says nothing about the worker.
     if known.is_none() {
         context.metrics.run_probe(result.is_ok(), began.elapsed());

@@ -113,14 +113,23 @@ pub fn run(
         woken |= wakeups.drain();
         woken |= deadline.is_some_and(|deadline| deadline <= Instant::now());
         let began = Instant::now();
-        let found = pass(shared, &mut scheduler);
-        rest(began.elapsed(), stop);
-        if found && !woken && !wakeups.announced_within(NOTIFICATION_DELAY, stop) {
-            shared.missed_wakeups.fetch_add(1, Ordering::Relaxed);
-            shared.metrics.missed_wakeup();
-            write_note(&Note::new(Level::Warn, "scheduler", "missed wake-up: the safety net found work"));
+        let actions = plan(shared, &mut scheduler);
+        // Before anything is carried out: what that announces must not pass for an announcement of what was found.
+        let mut announced = false;
+        if !actions.is_empty() && !woken {
+            announced = wakeups.announced_within(NOTIFICATION_DELAY, stop);
+            if !announced {
+                shared.missed_wakeups.fetch_add(1, Ordering::Relaxed);
+                shared.metrics.missed_wakeup();
+                write_note(&Note::new(Level::Warn, "scheduler", "missed wake-up: the safety net found work"));
+            }
         }
-        woken = false;
+        for action in actions {
+            carry_out(shared, action);
+        }
+        rest(began.elapsed(), stop);
+        // What was announced may be about something that this pass did not see.
+        woken = announced;
         next_net = Instant::now() + poll_interval;
     }
 }
@@ -132,8 +141,8 @@ fn rest(took: Duration, stop: &Stop) {
     }
 }
 
-/// True if there was anything to do.
-fn pass(shared: &SchedulerShared, scheduler: &mut Scheduler) -> bool {
+/// Looks and decides; what is to be done is the answer.
+fn plan(shared: &SchedulerShared, scheduler: &mut Scheduler) -> Vec<Action> {
     let began = Instant::now();
     if let Some(settings) = shared.new_settings.lock().take() {
         scheduler.reconfigure(settings);
@@ -145,8 +154,9 @@ fn pass(shared: &SchedulerShared, scheduler: &mut Scheduler) -> bool {
     {
         write_note(&Note::new(Level::Debug, "scheduler", "cannot refresh the queue").with("error", chain(&error)));
     }
-    let queue = shared.queue.snapshot();
+    // Before the snapshot: a transition that ends between the two is seen in it, and not ordered again.
     let busy = shared.transitions.busy();
+    let queue = shared.queue.snapshot();
     let input = PassInput {
         pool: &pool,
         queue: &queue,
@@ -159,15 +169,11 @@ fn pass(shared: &SchedulerShared, scheduler: &mut Scheduler) -> bool {
     for note in &pass.notes {
         write_note(note);
     }
-    let found = !pass.actions.is_empty();
     drop(queue);
     let report = Report { statuses: pass.statuses.into(), figures: pass.figures };
     *shared.report.write() = Some(Arc::new(report));
-    for action in pass.actions {
-        carry_out(shared, action);
-    }
     shared.metrics.scheduler_pass(began.elapsed());
-    found
+    pass.actions
 }
 
 fn carry_out(shared: &SchedulerShared, action: Action) {

@@ -87,7 +87,6 @@ impl Workers {
             runner: handle.runner.clone(),
             boot_probe_command: parts.boot_probe_command.clone(),
             binary: parts.binary.clone(),
-            wait: parts.door.settings().probe_interval,
             metrics: parts.metrics.clone(),
             connected: false,
             facts_logged: false,

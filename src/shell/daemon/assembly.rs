@@ -49,14 +49,15 @@ pub(super) fn start(config: Arc<Config>) -> Result<Daemon, DaemonError> {
     let version = env!("CARGO_PKG_VERSION");
     let metrics =
         Arc::new(Metrics::new(&format!("{}_", config.metrics_prefix), version).map_err(DaemonError::Metrics)?);
-    let cloud = driver(&config, &metrics)?;
+    let cloud = driver(&config, &set, &metrics)?;
     let binary = Arc::new(load_runner(&config)?);
     let wall: crate::queue::local::WallClock = Arc::new(wall_now);
     let queue = LocalQueue::open(queue_options(&config, &state_dir), wall, &threads::spawn)?;
     let parts = connect(&config, &set, cloud, queue, binary, metrics, &state_dir);
+    // Before any thread acts: an address that is taken must not leave half-started containers behind.
+    let server = listen(&config, &state_dir, &parts)?;
     let (stop_first, stop_last) = (StopSource::new(), StopSource::new());
     let threads = start_threads(&config, &parts, &stop_first, &stop_last).map_err(DaemonError::Thread)?;
-    let server = listen(&config, &state_dir, &parts)?;
     let address = server.local_addr().map(|address| address.to_string()).unwrap_or_default();
     let note = Note::new(Level::Info, "daemon", "muster daemon ready").with("Address", address);
     write_note(&note.with("Socket", state_dir.socket().display()));
@@ -84,11 +85,12 @@ fn instance_set_id(config: &Config, state_dir: &StateDir) -> Result<String, Daem
     Ok(Md5::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn driver(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn InstanceSet>, DaemonError> {
+fn driver(config: &Config, set: &str, metrics: &Arc<Metrics>) -> Result<Arc<dyn InstanceSet>, DaemonError> {
     let inner: Arc<dyn InstanceSet> = match config.cloud.driver {
         CloudDriver::Loopback => {
             let home = std::env::var("HOME").unwrap_or_else(|_| "/".to_owned());
-            Arc::new(Loopback::open(&config.state_dir, home).map_err(DaemonError::Driver)?)
+            let tag = format!("{}InstanceSetID", config.cloud.tag_key_prefix);
+            Arc::new(Loopback::open(&config.state_dir, home, (&tag, set)).map_err(DaemonError::Driver)?)
         }
         other => return Err(DaemonError::NotBuilt(format!("the driver {other:?} does not exist yet"))),
     };
@@ -270,7 +272,7 @@ fn start_threads(
         threads::start_part("scheduler", move || scheduler::run(&shared, first_settings, &wakeups, poll, &stop))?;
     let (queue, config, stop) = (parts.queue.clone(), backend.config.clone(), stop_first.token());
     let keeper = threads::start_part("keeper", move || keeper::run(&queue, &config, &stop))?;
-    Ok(Threads { first: vec![scheduler, sync, keeper], last: vec![central] })
+    Ok(Threads { first: vec![scheduler, keeper], last: vec![central, sync] })
 }
 
 fn listen(config: &Config, state_dir: &StateDir, parts: &Parts) -> Result<Server, DaemonError> {

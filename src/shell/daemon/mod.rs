@@ -1,8 +1,8 @@
 //! The dispatcher process: assembled in order, told by signals, stopped in reverse order (spec 20 §9, 80 §3).
 //!
-//! Start: log, state directory, driver, queue, runner, pool; then the threads: central, sync, scheduler, queue's keeper; the API
-//! last, so that whoever reaches it finds everything running. Reading order: here, [`assembly`], [`running`] (stop, reload,
-//! dump), [`process`] (limits of the process, pid file, service manager).
+//! Start: log, state directory, driver, queue, runner, pool, the API's addresses; then the threads: central, sync, scheduler,
+//! queue's keeper. Reading order: here, [`assembly`], [`settings`], [`running`] (stop, reload, dump), [`process`] (limits of the
+//! process, pid file, service manager).
 
 mod assembly;
 mod keeper;
@@ -96,10 +96,8 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     // Before any thread: signals that come during the start are kept.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
         .map_err(|error| DaemonError::Process("handle signals".to_owned(), error))?;
-    let pid_file = options.pid_file.as_deref().map(process::PidFile::write).transpose()?;
     let logs_to_file = options.log_file.is_some() || options.config.log.file.is_some();
     let result = serve(options, signals);
-    drop(pid_file);
     match &result {
         Ok(()) => write_note(&Note::new(Level::Info, "daemon", "muster daemon stopped")),
         // Otherwise the caller's message on standard error is enough.
@@ -113,8 +111,10 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
 }
 
 fn serve(options: DaemonOptions, mut signals: Signals) -> Result<(), DaemonError> {
-    let DaemonOptions { config, reload, .. } = options;
+    let DaemonOptions { config, reload, pid_file, .. } = options;
     let daemon = assembly::start(Arc::new(config))?;
+    // Not before the state directory is ours: the file of a daemon that runs must not be touched.
+    let pid_file = pid_file.as_deref().map(process::PidFile::write).transpose()?;
     process::tell_service_manager("READY=1");
     for signal in signals.forever() {
         match signal {
@@ -131,5 +131,6 @@ fn serve(options: DaemonOptions, mut signals: Signals) -> Result<(), DaemonError
     process::tell_service_manager("STOPPING=1");
     process::hurry_on_second_signal();
     daemon.stop();
+    drop(pid_file);
     Ok(())
 }

@@ -52,7 +52,7 @@ pub(super) struct Ends {
     pub(super) wakeups: Wakeups,
 }
 
-/// In the order of their stop.
+/// In the order of their stop. The sync comes last: a list that hangs must not use up the others' time.
 pub(super) struct Threads {
     pub(super) first: Vec<Thread>,
     pub(super) last: Vec<Thread>,
