@@ -34,9 +34,10 @@ pub fn act(operation: Operation, backend: &dyn Backend) -> Response {
         Operation::ArvadosContainer(uuid) => {
             answer(backend.queue_entry(&uuid).ok_or_else(|| ApiError::not_found("container not found")))
         }
-        Operation::ArvadosKillContainer { uuid, reason } => {
-            found(backend.kill_container(&uuid, &reason), "container not found")
-        }
+        Operation::ArvadosKillContainer { uuid, reason } => match backend.kill_container(&uuid, &reason) {
+            Ok(killed) => found(killed, "container not found"),
+            Err(error) => failure(&error),
+        },
         Operation::ArvadosInstances => instances(backend),
         Operation::SetIdleBehavior(instance, behavior) => {
             found(backend.set_idle_behavior(&instance, behavior), "requested instance does not exist")

@@ -211,8 +211,9 @@ pub trait Backend: Send + Sync {
 
     fn queue_entry(&self, uuid: &ContainerUuid) -> Option<QueueEntryRecord>;
 
-    /// Starts the kill and returns at once. `reason` begins with `via management API: `. False if no worker has the container.
-    fn kill_container(&self, uuid: &ContainerUuid, reason: &str) -> bool;
+    /// Starts the kill and returns at once. `reason` begins with `via management API: `. False if no worker has the
+    /// container. An error if the wish could not be stored; then nothing is killed.
+    fn kill_container(&self, uuid: &ContainerUuid, reason: &str) -> Result<bool, ApiError>;
 
     /// In any order: the listener sorts.
     fn instances(&self) -> Vec<InstanceRecord>;

@@ -10,6 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::process::geteuid;
+
 use crate::error::{Error, Result};
 use crate::lock::All;
 use crate::place::{Place, is_uuid, make_dir};
@@ -158,8 +160,12 @@ fn remove_tree(dir: &Path) -> Result<()> {
         other => other,
     };
     gone(fs::remove_dir_all(dir))
-        .or_else(|_| {
-            // Without root, a directory that the job has locked against its own user stops us.
+        .or_else(|error| {
+            // Without root, a directory that the job has locked against its own user stops us. Root needs no modes, and must not
+            // follow what a process of the job might put in a directory's place.
+            if geteuid().is_root() {
+                return Err(error);
+            }
             unlock(dir);
             gone(fs::remove_dir_all(dir))
         })

@@ -93,8 +93,8 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
     let deadline = Instant::now() + REAP_TIMEOUT;
     loop {
         // Taken anew each time: nobody may wait for our patience.
-        let found = All::take(&place.lock_dir)?.examine(uuid)?;
-        let holder = match found {
+        let all = All::take(&place.lock_dir)?;
+        let holder = match all.examine(uuid)? {
             Found::Absent => return Ok(()),
             Found::Starting => return Err(Error::Refused(format!("{uuid}: is just being started, try again"))),
             Found::Strange(text) => return Err(Error::Refused(format!("{uuid}: {text}"))),
@@ -106,6 +106,8 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
         };
         let left = leftovers(place, &holder)?;
         let killed: Vec<OwnedFd> = left.iter().filter_map(kill_process).collect();
+        // Not earlier: a runner that lists has lock files open for a moment, and would look like one of those left.
+        drop(all);
         let fds: Vec<_> = killed.iter().map(|fd| (fd.as_fd(), PollFlags::IN)).collect();
         // Until the first of them has ended, or a moment has passed; then look what is left.
         poll::wait(&fds, Some(deadline.min(Instant::now() + Duration::from_millis(100))))

@@ -129,7 +129,8 @@ impl All {
         let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let holder = serde_json::from_slice::<Holder>(line);
         if free {
-            return Ok(abandoned(&path, holder.ok()));
+            let removed = file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+            return Ok(if removed { Found::Absent } else { abandoned(&path, holder.ok()) });
         }
         if content.is_empty() {
             return Ok(Found::Starting);
@@ -147,7 +148,13 @@ impl All {
 
 /// A lock file that nobody holds. A runner that ended properly has removed its own; so this one's crashed, and a job that has
 /// closed the files it inherited may still run without holding the lock.
+///
+/// A job may also have unlocked the descriptor it inherited, which is its runner's lock too: a runner that lives has its container,
+/// whatever the lock says. (Without a start time, any later process may have its number.)
 fn abandoned(path: &Path, holder: Option<Holder>) -> Found {
+    if let Some(holder) = holder.as_ref().filter(|holder| holder.start != 0 && procs::lives(holder.pid, holder.start)) {
+        return Found::Alive(holder.clone());
+    }
     match holder.filter(|holder| procs::survivors(holder.pid, holder.start).is_ok_and(|left| !left.is_empty())) {
         Some(holder) => Found::Stale(holder),
         None => {
@@ -191,4 +198,28 @@ fn refuse_strangers(file: &File, path: &Path) -> Result<()> {
 /// Creates the mark that this machine cannot run containers; nothing removes it.
 pub(crate) fn mark_broken(mark: &Path) -> std::io::Result<()> {
     fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o700).open(mark).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const U: &str = "local-dz642-00000000000000a";
+
+    /// A job inherits the descriptor, and with it may unlock what its runner has locked.
+    #[test]
+    fn a_runner_that_lives_has_its_container_without_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = All::take(dir.path()).unwrap();
+        let own = procs::read(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let lock = all.acquire(U).unwrap().unwrap();
+        let holder = Holder { uuid: U.into(), pid: own.pid, start: own.start, ..Holder::default() };
+        holder.publish(dir.path()).unwrap();
+        flock(&lock, FlockOperation::Unlock).unwrap();
+        assert_eq!(all.examine(U).unwrap(), Found::Alive(holder));
+        let dead = Holder { uuid: U.into(), pid: own.pid, start: own.start + 1, ..Holder::default() };
+        fs::write(path(dir.path(), U), serde_json::to_vec(&dead).unwrap()).unwrap();
+        assert_eq!(all.examine(U).unwrap(), Found::Absent);
+        assert!(!path(dir.path(), U).exists());
+    }
 }

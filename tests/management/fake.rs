@@ -121,9 +121,9 @@ impl Backend for Fake {
     fn queue_entry(&self, _: &ContainerUuid) -> Option<QueueEntryRecord> {
         None
     }
-    fn kill_container(&self, uuid: &ContainerUuid, reason: &str) -> bool {
+    fn kill_container(&self, uuid: &ContainerUuid, reason: &str) -> Result<bool, ApiError> {
         self.note(format!("kill {uuid} {reason}"));
-        uuid.as_str() == UUID
+        Ok(uuid.as_str() == UUID)
     }
     fn instances(&self) -> Vec<InstanceRecord> {
         ["i-2", "i-1"]

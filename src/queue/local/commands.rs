@@ -216,24 +216,22 @@ impl LocalQueue {
     }
 
     /// Removes containers that finished before this time, with their files; the number of them. May take long: not for a thread
-    /// that serves others. Stops at the first failure; what is left goes the next time.
+    /// that serves others. What cannot be removed stays for the next time: the first such failure is the answer.
     pub fn purge(&self, before: WallMillis) -> Result<usize, CommandError> {
         let mut count = 0;
+        let mut failure = None;
         loop {
-            let uuids =
+            let mut uuids =
                 self.readers.with("find old containers", |connection| maintenance::purgeable(connection, before))?;
-            if uuids.is_empty() {
-                return Ok(count);
-            }
-            for uuid in &uuids {
-                maintenance::remove_results(&self.container_dir(uuid)).map_err(|error| QueueError::Storage {
-                    operation: "remove old results",
-                    source: Box::new(error),
-                })?;
-            }
-            match self.count(Write::Purge(uuids))? {
-                0 => return Ok(count),
-                purged => count += purged,
+            uuids.retain(|uuid| {
+                let removed = maintenance::remove_results(&self.container_dir(uuid));
+                removed.map_err(|error| failure.get_or_insert(error)).is_ok()
+            });
+            let purged = if uuids.is_empty() { 0 } else { self.count(Write::Purge(uuids))? };
+            count += purged;
+            if purged == 0 {
+                let Some(error) = failure else { return Ok(count) };
+                return Err(QueueError::Storage { operation: "remove old results", source: Box::new(error) }.into());
             }
         }
     }

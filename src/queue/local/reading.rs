@@ -21,6 +21,21 @@ use super::types::{AttemptRecord, CommandError, Detail, FieldError, HistoryRecor
 /// Connections kept open between calls.
 const KEPT: usize = 4;
 
+/// Longest name pattern in bytes, and most `{` in it. Nested alternatives become nested groups of a regular expression, whose
+/// compiler panics beyond some 200 of them.
+const MAX_PATTERN: usize = 1000;
+const MAX_ALTERNATIVES: usize = 10;
+
+fn matcher(pattern: &str) -> Result<GlobMatcher, CommandError> {
+    let invalid = |text| CommandError::Invalid { line: None, field: FieldError::new("name", text) };
+    if pattern.len() > MAX_PATTERN || pattern.matches('{').count() > MAX_ALTERNATIVES {
+        let limits = format!("{MAX_PATTERN} bytes or {MAX_ALTERNATIVES} alternatives in braces");
+        return Err(invalid(format!("a pattern with more than {limits}: use a shorter one")));
+    }
+    let glob = Glob::new(pattern).map_err(|error| invalid(format!("not a pattern: {error}")))?;
+    Ok(glob.compile_matcher())
+}
+
 /// The readers' connections.
 #[derive(Debug)]
 pub(super) struct Readers {
@@ -55,11 +70,7 @@ impl Readers {
     }
 
     pub(super) fn list(&self, filter: &ListFilter) -> Result<Page, CommandError> {
-        let glob = filter.name_glob.as_deref().map(Glob::new).transpose().map_err(|error| CommandError::Invalid {
-            line: None,
-            field: FieldError::new("name", format!("not a pattern: {error}")),
-        })?;
-        let glob = glob.map(|glob| glob.compile_matcher());
+        let glob = filter.name_glob.as_deref().map(matcher).transpose()?;
         let page = self.with("list containers", |connection| match &filter.uuids {
             Some(uuids) => list_named(connection, filter, uuids, glob.as_ref()),
             None => list_all(connection, filter, glob.as_ref()),

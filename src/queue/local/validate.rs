@@ -12,6 +12,8 @@ pub(super) const PRIORITIES: RangeInclusive<i64> = 0..=1000;
 const MAX_NAME: usize = 256;
 const MAX_ATTEMPTS: u32 = 1000;
 const MAX_OUTPUTS: usize = 1000;
+/// Of all outputs together: the result file names each, and may have 4 MiB.
+const MAX_OUTPUT_BYTES: usize = 512 * 1024;
 const MAX_AFTER: usize = 1000;
 /// Bytes of command and environment together: what Linux lets a process start with is about 2 MiB.
 const MAX_ARGUMENTS: usize = 1024 * 1024;
@@ -122,6 +124,9 @@ fn check_outputs(outputs: &[String]) -> Result<(), FieldError> {
     if outputs.len() > MAX_OUTPUTS {
         return refuse("outputs", format!("more than {MAX_OUTPUTS} paths"));
     }
+    if outputs.iter().map(String::len).sum::<usize>() > MAX_OUTPUT_BYTES {
+        return refuse("outputs", format!("more than {MAX_OUTPUT_BYTES} bytes of paths: name their directory"));
+    }
     for path in outputs {
         if path.is_empty() || path.len() > MAX_PATH || path.contains('\0') {
             return refuse("outputs", format!("a path is empty, longer than {MAX_PATH} bytes or has a zero byte"));
@@ -178,6 +183,7 @@ mod tests {
             ("outputs", |r| r.outputs = vec!["/etc/passwd".into()]),
             ("outputs", |r| r.outputs = vec!["a/../../b".into()]),
             ("outputs", |r| r.outputs = vec![String::new()]),
+            ("outputs", |r| r.outputs = vec!["a".repeat(4000); 200]),
             ("", |r| r.outputs = vec!["a/b..c".into(), "..d".into()]),
         ];
         for (number, (field, spoil)) in table.iter().enumerate() {

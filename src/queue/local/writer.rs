@@ -159,9 +159,10 @@ fn write_group(connection: &Connection, shared: &Shared, group: Vec<Job>) {
     let mut results = results.into_iter();
     for (operation, caller) in operations.into_iter().zip(callers) {
         let answer = match (results.next(), &failure) {
-            (Some(Err(StepError::Command(error))), _) => Err(error),
             (Some(Err(StepError::Sqlite(error))), _) => Err(storage(operation, error)),
+            // A refusal too may rest on a step before it that is lost now.
             (_, Some(failure)) => Err(storage(operation, failure.clone())),
+            (Some(Err(StepError::Command(error))), None) => Err(error),
             (Some(Ok(done)), None) => Ok(done),
             (None, None) => Err(storage(operation, "it was not carried out")),
         };

@@ -9,7 +9,10 @@ use crate::core::vocabulary::ContainerState;
 use crate::log::write_note;
 use crate::management::backend::{ApiError, ListQuery};
 use crate::management::records::{ContainerDetail, ContainerList, Outcome, Outcomes, Selection, Submission, Submitted};
-use crate::queue::local::{CancelOutcome, CommandError, ListFilter, expand_array, parse_value, to_value};
+use crate::queue::local::{CancelOutcome, CommandError, ListFilter, MAX_RECORD, expand_array, parse_value, to_value};
+
+/// Most bytes of an array: its record as JSON, times its elements. They are in memory until they are stored.
+const MAX_ARRAY_BYTES: usize = 256 * 1024 * 1024;
 
 impl DaemonBackend {
     pub(super) fn submit_records(&self, submission: Submission) -> Result<Submitted, ApiError> {
@@ -20,7 +23,11 @@ impl DaemonBackend {
         let several = submission.records.len() > 1;
         let mut requests: Vec<ContainerRequest> = Vec::with_capacity(submission.records.len());
         for (index, record) in submission.records.iter().enumerate() {
-            let place = if several { format!("record {index}: ") } else { String::new() };
+            let place = if several { format!("line {}: ", index + 1) } else { String::new() };
+            let bytes = record.to_string().len();
+            if bytes > MAX_RECORD {
+                return Err(ApiError::unprocessable(format!("{place}record: longer than {MAX_RECORD} bytes")));
+            }
             let request = parse_value(record, default_max_attempts)
                 .map_err(|error| ApiError::unprocessable(format!("{place}{error}")))?;
             requests.push(request);
@@ -29,6 +36,11 @@ impl DaemonBackend {
             let [only] = requests.as_slice() else {
                 return Err(ApiError::bad_request("array: needs exactly one record"));
             };
+            let count = usize::try_from(last.saturating_sub(first).saturating_add(1)).unwrap_or(0);
+            if submission.records[0].to_string().len().saturating_mul(count) > MAX_ARRAY_BYTES {
+                let text = format!("array: {count} copies of this record are more than {MAX_ARRAY_BYTES} bytes");
+                return Err(ApiError::unprocessable(format!("{text}: shorten its environment and stdin, or split it")));
+            }
             requests = expand_array(only, first, last).map_err(|error| ApiError::unprocessable(error.to_string()))?;
         }
         let uuids = self.queue.submit(requests, submission.token.as_deref()).map_err(|error| api_error(&error))?;

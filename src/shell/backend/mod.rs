@@ -22,6 +22,7 @@ use super::workers::Workers;
 use crate::config::Config;
 use crate::core::errors::chain;
 use crate::core::ids::{ContainerUuid, InstanceId};
+use crate::core::pool::view::InstanceView;
 use crate::core::time::WallMillis;
 use crate::core::vocabulary::IdleBehavior;
 use crate::management::arvados::{InstanceRecord, QueueEntryRecord};
@@ -180,10 +181,17 @@ impl Backend for DaemonBackend {
         Some(QueueEntryRecord::new(entry, entry.container.created_at, text))
     }
 
-    fn kill_container(&self, uuid: &ContainerUuid, reason: &str) -> bool {
-        // Noted first: a result `killed` then means what the operator wanted, and is no lost attempt. An unknown one runs nowhere.
-        let _ = self.queue.note_kill(uuid);
-        self.door.kill_container(uuid, None, reason)
+    fn kill_container(&self, uuid: &ContainerUuid, reason: &str) -> Result<bool, ApiError> {
+        let running = |view: &InstanceView| view.containers.contains(uuid);
+        if self.door.view().instances.iter().any(running) {
+            // Noted first: a result `killed` then means what the operator wanted, and is no lost attempt. Only for one that runs:
+            // a later loss of another is a loss.
+            if let Err(error @ QueueError::Storage { .. }) = self.queue.note_kill(uuid) {
+                return Err(queue_error(&error));
+            }
+            // Refused for what the queue has ended or forgotten: that is killed all the same.
+        }
+        Ok(self.door.kill_container(uuid, None, reason))
     }
 
     fn instances(&self) -> Vec<InstanceRecord> {

@@ -52,7 +52,8 @@ impl DaemonBackend {
             if done || Instant::now() >= until {
                 return Ok(answer);
             }
-            pause(PAUSE.max(began.elapsed() * 10), &stop);
+            let left = until.saturating_duration_since(Instant::now());
+            pause(PAUSE.max(began.elapsed() * 10).min(left), &stop);
             if !change(&changes, until, &stop) {
                 return self.progress(&uuids);
             }

@@ -291,6 +291,25 @@ fn old_containers_are_purged_with_their_files() {
 }
 
 #[test]
+fn purging_goes_on_after_what_cannot_be_removed() {
+    let bench = bench();
+    let uuids = bench.queue.submit(vec![request(); 3], None).unwrap();
+    for uuid in &uuids {
+        bench.queue.cancel(uuid, "x").unwrap();
+        bench.later(1000);
+    }
+    // A file where its directory should be: it is no directory to remove.
+    let stuck = bench.queue.result_dir(&uuids[0], 1).parent().unwrap().to_owned();
+    std::fs::create_dir_all(stuck.parent().unwrap()).unwrap();
+    std::fs::write(&stuck, "").unwrap();
+    assert!(bench.queue.purge(i64::MAX).is_err());
+    let kept = uuids.iter().map(|uuid| bench.queue.show(uuid).unwrap().is_some());
+    assert_eq!(kept.collect::<Vec<_>>(), [true, false, false]);
+    std::fs::remove_file(&stuck).unwrap();
+    assert_eq!(bench.queue.purge(i64::MAX).unwrap(), 1);
+}
+
+#[test]
 fn purging_goes_on_through_many_steps() {
     let bench = bench();
     let count = usize::try_from(maintenance::PURGE_STEP).unwrap() * 2 + 1;

@@ -174,7 +174,9 @@ fn lists_are_filtered_and_paged() {
     let (first, next) = list(&ListFilter { limit: 2, ..ListFilter::default() });
     assert_eq!(first, [4, 3]);
     assert_eq!(list(&ListFilter { limit: 9, after: next, ..ListFilter::default() }), (vec![2, 1, 0], None));
-    assert!(matches!(bench.queue.list(&glob("[")), Err(CommandError::Invalid { .. })));
+    for pattern in ["[", &"{".repeat(300), &"{".repeat(20_000), &"a".repeat(1001)] {
+        assert!(matches!(bench.queue.list(&glob(pattern)), Err(CommandError::Invalid { .. })), "{pattern}");
+    }
     let unknown = ContainerUuid::parse("local-dz642-000000000000000").unwrap();
     assert_eq!(
         bench.queue.states(&[uuids[2].clone(), unknown.clone()]).unwrap(),
