@@ -76,7 +76,10 @@ fn keep_prices(place: &Place, one_line: bool) {
     }
     let path = place.lock_dir.join("crunch-run-prices.json");
     let temporary = place.lock_dir.join(format!("crunch-run-prices.json~{}", std::process::id()));
-    if let Err(e) = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path)) {
+    // A new file: the directory may be writable for everyone, and what lies there already may be a link.
+    let _ = std::fs::remove_file(&temporary);
+    let written = std::fs::File::create_new(&temporary).and_then(|mut file| file.write_all(&text));
+    if let Err(e) = written.and_then(|()| std::fs::rename(&temporary, &path)) {
         let _ = writeln!(std::io::stderr(), "cannot write {}: {e}", path.display());
     }
 }

@@ -197,7 +197,9 @@ fn refuse_strangers(file: &File, path: &Path) -> Result<()> {
 
 /// Creates the mark that this machine cannot run containers; nothing removes it.
 pub(crate) fn mark_broken(mark: &Path) -> std::io::Result<()> {
-    fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o700).open(mark).map(drop)
+    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open(2)");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o700).custom_flags(nofollow).open(mark).map(drop)
 }
 
 #[cfg(test)]

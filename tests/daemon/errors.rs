@@ -37,6 +37,7 @@ fn refused_submissions() {
         (&["submit", "--vcpus", "100000", "--", "true"], 1, "vcpus"),
         (&["submit", "--image", "busybox", "--", "true"], 1, "image"),
         (&["submit", "--after", "local-dz642-000000000000000", "--", "true"], 1, "after"),
+        (&["submit", "--array", "1-100000", "--", "echo", &"x".repeat(10_000)], 1, "array"),
         (&["submit"], 2, "COMMAND"),
     ] {
         let (is, text) = site.fails(arguments);

@@ -21,6 +21,18 @@ fn keep_alive_pipelining_and_close() {
 }
 
 #[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let peer = start();
+    for (token, length, status) in [(TOKEN, 20_000_000, 413), ("wrong", 10_000_000, 403)] {
+        let mut client = peer.connect();
+        let head = format!("POST /muster/v1/containers HTTP/1.1\r\nAuthorization: Bearer {token}\r\n");
+        let body = "x".repeat(8 << 20);
+        client.send(&format!("{head}Content-Length: {length}\r\n\r\n{body}"));
+        assert_eq!(client.answer(false).status, status);
+    }
+}
+
+#[test]
 fn head_has_length_and_no_body() {
     let peer = start();
     let mut client = peer.connect();

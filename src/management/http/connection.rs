@@ -2,6 +2,7 @@
 //! connection's own thread; every wait in it is bounded.
 
 use std::io;
+use std::time::Duration;
 
 use super::parse::{Chunks, Framing, Head, Refusal, head_end, parse_head};
 use super::response::Response;
@@ -11,6 +12,10 @@ use crate::management::handler::{Api, Peer};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
+
+/// How long, and for how many bytes, a connection that ends still reads: more than the largest body.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 12 * 1024 * 1024;
 
 /// Why no further request is read.
 enum End {
@@ -55,17 +60,20 @@ pub fn serve(stream: &Stream, peer: &Peer, api: &Api, stop: &Stop) {
         }
         break;
     }
-    close(stream);
+    close(stream, stop);
 }
 
-/// Ends the connection so that the last answer arrives: closing with unread bytes would take it back.
-fn close(stream: &Stream) {
+/// Ends the connection so that the last answer arrives: closing with unread bytes would take it back, and a client may be in the
+/// middle of sending a body that was refused. Ends with the peer's end, [`LINGER`], [`LINGER_BYTES`] or the stop.
+fn close(stream: &Stream, stop: &Stop) {
     stream.end_writing();
+    let deadline = Deadline::after(LINGER);
     let mut rest = [0; READ_BYTES];
-    // As much as a client can have sent ahead of a refusal, without waiting for more.
-    for _ in 0..64 {
-        if !matches!(stream.read_now(&mut rest), Ok(1..)) {
-            return;
+    let mut bytes = 0;
+    while bytes < LINGER_BYTES {
+        match stream.read_some(&mut rest, deadline, stop) {
+            Ok(read @ 1..) => bytes += read,
+            _ => return,
         }
     }
 }
