@@ -46,6 +46,10 @@ impl LocalQueue {
         requests: Vec<ContainerRequest>,
         token: Option<&str>,
     ) -> Result<Vec<ContainerUuid>, CommandError> {
+        // What was accepted once is not refused the second time, whatever a reload has changed since.
+        if let Some(uuids) = self.stored(token)? {
+            return Ok(uuids);
+        }
         let several = requests.len() > 1;
         let lines = (1..).zip(requests);
         // An array is one record for its user, so its elements have no numbers.
@@ -54,13 +58,19 @@ impl LocalQueue {
         self.submit_checked(numbered, token, None)
     }
 
+    /// What was stored under this token.
+    fn stored(&self, token: Option<&str>) -> Result<Option<Vec<ContainerUuid>>, CommandError> {
+        check_token(token)?;
+        let Some(token) = token else { return Ok(None) };
+        Ok(self.readers.with("look up a token", |connection| known_token(connection, token))?)
+    }
+
     fn submit_checked(
         &self,
         requests: impl IntoIterator<Item = (Option<usize>, ContainerRequest)>,
         token: Option<&str>,
         batch: Option<(String, i64)>,
     ) -> Result<Vec<ContainerUuid>, CommandError> {
-        check_token(token)?;
         let (selector_version, selector) = self.shared.selector();
         let mut selector = CachedSelector::new(selector);
         let mut checked = Vec::new();
@@ -107,13 +117,9 @@ impl LocalQueue {
 
     /// Submits a batch, all or none. Empty lines are skipped; errors carry the line number. Repeating it with its token is safe.
     pub fn commit_batch(&self, batch: &str, token: Option<&str>) -> Result<Vec<ContainerUuid>, CommandError> {
-        check_token(token)?;
-        if let Some(token) = token {
-            // The batch is gone when its commit is repeated.
-            let known = self.readers.with("look up a token", |connection| known_token(connection, token))?;
-            if let Some(uuids) = known {
-                return Ok(uuids);
-            }
+        // The batch is gone when its commit is repeated.
+        if let Some(uuids) = self.stored(token)? {
+            return Ok(uuids);
         }
         let mut requests = Vec::new();
         let bytes = self.readers.with("read a batch", |connection| {

@@ -54,6 +54,9 @@ fn a_token_gives_the_same_uuids_again() {
     assert_eq!(bench.queue.submit(vec![request(); 3], Some("t")).unwrap(), uuids);
     assert_ne!(bench.queue.submit(vec![request(); 3], Some("u")).unwrap(), uuids);
     assert_eq!(bench.queue.counts_by_state()[&Queued], 6);
+    bench.queue.set_selector(cores("none", 0)).unwrap();
+    assert!(bench.queue.submit(vec![request(); 3], Some("v")).is_err(), "no type has what it asks for now");
+    assert_eq!(bench.queue.submit(vec![request(); 3], Some("t")).unwrap(), uuids);
     for bad in [String::new(), "x".repeat(201)] {
         assert!(bench.queue.submit(vec![request()], Some(&bad)).is_err());
     }
