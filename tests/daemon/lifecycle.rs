@@ -131,7 +131,19 @@ fn cancel_hold_priority_rerun_and_after() {
     site.wait_state(&ignoring, "Running");
     site.ok(&["cancel", &ignoring]);
     site.wait_state(&ignoring, "Cancelled");
+
+    let failing = site.submit(&["--priority", "0", "--", "false"]);
+    let follower = site.submit(&["--after", &failing, "--", "true"]);
+    site.ok(&["cancel", &failing]);
+    let late = site.submit(&["--after", &follower, "--", "true"]);
     site.stop();
+    let log = site.log();
+    for uuid in [&doomed, &follower, &late] {
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("container cancelled") && line.contains(&format!("ContainerUUID={uuid} ")));
+        assert_eq!(lines.filter(|line| line.contains("level=info")).count(), 1, "{uuid}: spec 80 §4");
+    }
 }
 
 #[test]

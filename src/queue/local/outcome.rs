@@ -166,6 +166,7 @@ impl Step<'_> {
                     self.history(&follower, "cancelled", why)?;
                     // Saved at once: another path to it must find it final.
                     follower.save(self.connection)?;
+                    self.cancelled.push((follower.uuid.clone(), why.clone()));
                     ended.push((follower, Queued));
                 } else {
                     follower.waiting = (follower.waiting - 1).max(0);

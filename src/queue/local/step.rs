@@ -55,6 +55,8 @@ pub(super) struct Step<'a> {
     pub(super) fits: Vec<(ContainerUuid, Fit)>,
     /// Final containers whose rows are gone.
     pub(super) purged: Vec<(ContainerUuid, ContainerState)>,
+    /// Cancelled without anybody having named them, and why: their callers cannot log it (spec 80 §4).
+    pub(super) cancelled: Vec<(ContainerUuid, String)>,
     /// Containers in state Queued, this transaction included.
     pub(super) queued: usize,
 }

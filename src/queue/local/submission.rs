@@ -91,6 +91,7 @@ impl Step<'_> {
     fn insert(&mut self, uuid: &ContainerUuid, new: New) -> StepResult<i64> {
         let New { line, request, fit } = new;
         let (waiting, failed) = self.predecessors(&request, line)?;
+        self.cancelled.extend(failed.clone().map(|why| (uuid.clone(), why)));
         let row = Row {
             id: 0,
             uuid: uuid.clone(),

@@ -198,6 +198,7 @@ impl Step<'_> {
                 Err(why) => {
                     let row = self.row(uuid)?;
                     if row.state == Queued || row.state == Locked && row.instance.is_none() {
+                        self.cancelled.push((uuid.clone(), why.to_string()));
                         self.end_cancelled(row, &why)?;
                     } else {
                         self.fits.push((uuid.clone(), (entry.resources, Arc::new([]))));

@@ -7,9 +7,11 @@
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, params};
 
+use crate::core::effect::{Level, Note};
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
 use crate::core::time::WallMillis;
 use crate::core::vocabulary::ContainerState;
+use crate::log::write_note;
 use crate::queue::{Assignment, LostReason, QueueError};
 
 use super::memory::Shared;
@@ -143,6 +145,7 @@ fn write_group(connection: &Connection, shared: &Shared, group: Vec<Job>) {
         changes: Vec::new(),
         fits: Vec::new(),
         purged: Vec::new(),
+        cancelled: Vec::new(),
         queued: shared.memory.lock().count(ContainerState::Queued),
     };
     let mut results: Vec<StepResult<Done>> = Vec::with_capacity(writes.len());
@@ -196,7 +199,7 @@ fn transact(step: &mut Step<'_>, writes: Vec<Write>, results: &mut Vec<StepResul
 fn guarded(step: &mut Step<'_>, write: Write) -> rusqlite::Result<StepResult<Done>> {
     let connection = step.connection;
     connection.prepare_cached("SAVEPOINT step")?.execute([])?;
-    let before = (step.changes.len(), step.fits.len(), step.purged.len(), step.queued);
+    let before = (step.changes.len(), step.fits.len(), step.purged.len(), step.queued, step.cancelled.len());
     let result = step.perform(write);
     match result {
         Ok(_) => {}
@@ -208,6 +211,7 @@ fn guarded(step: &mut Step<'_>, write: Write) -> rusqlite::Result<StepResult<Don
             step.fits.truncate(before.1);
             step.purged.truncate(before.2);
             step.queued = before.3;
+            step.cancelled.truncate(before.4);
         }
     }
     connection.prepare_cached("RELEASE step")?.execute([])?;
@@ -224,6 +228,10 @@ fn publish(shared: &Shared, step: Step<'_>, wrote: bool) {
         memory.purged(uuid, *state);
     }
     drop(memory);
+    for (uuid, why) in &step.cancelled {
+        let note = Note::new(Level::Info, "queue", "container cancelled").with("ContainerUUID", uuid);
+        write_note(&note.with("State", ContainerState::Cancelled).with("Reason", why));
+    }
     if wrote && shared.trouble.lock().take().is_some() {
         log::info!("the queue can be written again");
         shared.memory.lock().notify();
