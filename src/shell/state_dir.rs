@@ -1,12 +1,16 @@
 //! The directory that survives restarts (spec 80 §2): one daemon at a time, readable for its owner only.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+/// A child of a killed daemon holds its lock from fork to exec: milliseconds, unless the machine is very busy.
+const DEAD_HOLDER_PATIENCE: Duration = Duration::from_secs(10);
+const DEAD_HOLDER_PAUSE: Duration = Duration::from_millis(5);
 /// Longest content of the small files kept here.
 const SMALL_FILE_BYTES_MAX: u64 = 4096;
 
@@ -152,19 +156,39 @@ fn take_lock(directory: &Path) -> Result<File, StateDirError> {
         .mode(0o600)
         .open(&path)
         .map_err(failed("open", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            let _ = (&mut file).take(SMALL_FILE_BYTES_MAX).read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() { "unknown".to_owned() } else { holder.trim().to_owned() };
-            return Err(StateDirError::InUse { path: directory.to_owned(), holder });
+    let mut waited = Duration::ZERO;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let holder = holder(&mut file).map_err(failed("read", &path))?;
+                if is_alive(&holder) || waited >= DEAD_HOLDER_PATIENCE {
+                    return Err(StateDirError::InUse { path: directory.to_owned(), holder });
+                }
+                std::thread::park_timeout(DEAD_HOLDER_PAUSE);
+                waited += DEAD_HOLDER_PAUSE;
+            }
+            Err(error) => return Err(failed("lock", &path)(error.into())),
         }
-        Err(error) => return Err(failed("lock", &path)(error.into())),
     }
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(failed("write", &path))?;
     Ok(file)
+}
+
+/// What the holder of the lock wrote into it: its process id.
+fn holder(file: &mut File) -> io::Result<String> {
+    let mut holder = String::new();
+    file.rewind()?;
+    file.take(SMALL_FILE_BYTES_MAX).read_to_string(&mut holder)?;
+    let holder = holder.trim();
+    Ok(if holder.is_empty() { "unknown".to_owned() } else { holder.to_owned() })
+}
+
+/// Whoever cannot be asked after counts as alive.
+fn is_alive(holder: &str) -> bool {
+    let pid = holder.parse().ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_none_or(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 #[cfg(test)]
@@ -181,6 +205,29 @@ mod tests {
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         drop(first);
         StateDir::open(&path).expect("free again");
+    }
+
+    /// The child keeps the open file, as one does that a daemon was starting when it was killed.
+    #[test]
+    fn a_child_of_a_killed_daemon_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lock");
+        let script = format!("exec 9>{0}; flock 9; sh -c 'echo $$' >{0}; echo held; read go; exit 0", path.display());
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut said = [0; 5];
+        child.stdout.take().expect("piped").read_exact(&mut said).expect("held");
+        let waiting = std::thread::scope(|scope| {
+            let opening = scope.spawn(|| StateDir::open(folder.path()));
+            drop(child.stdin.take());
+            opening.join().expect("no panic")
+        });
+        waiting.expect("free once the child is gone");
+        child.wait().expect("a child");
     }
 
     #[test]

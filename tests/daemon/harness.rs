@@ -82,8 +82,10 @@ impl Site {
 
     pub(crate) fn start(&mut self) {
         self.start_with(&[]);
+        assert!(!self.is_dead(), "the daemon ended at once: {}", self.log());
     }
 
+    /// Until it answers or has ended, as a fault point in `environment` may want.
     pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "one daemon at a time");
         let child = self.daemon().envs(environment.iter().copied()).spawn().expect("starts");
