@@ -5,8 +5,9 @@ missing=""
 need() { # need PROGRAM PACKAGE
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
-echo "Needed beyond Rust and make: gcc, the C library's headers and static archive (libc6-dev)."
+echo "Needed beyond Rust and make: gcc, the C library's headers and static archive (libc6-dev), perl (OpenSSL is built from source)."
 need gcc gcc
+need perl perl
 [ -n "$(find /usr/lib -name libc.a 2>/dev/null | head -n 1)" ] || missing="$missing libc6-dev"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
