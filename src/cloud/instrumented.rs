@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
-use crate::core::effect::Tags;
-use crate::core::ids::InstanceId;
+use super::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits, UnlistedInstance};
+use crate::core::effect::{Ending, Tags};
+use crate::core::ids::{InstanceId, InstanceSecret};
 use crate::core::instance_type::InstanceType;
-use crate::remote::Executor;
-use crate::remote::runner::RunnerPlaces;
 
 /// Called after each call with its name (`Create`, `List`, `Destroy`, `SetTags`) and whether it failed.
 pub type Count = Arc<dyn Fn(&'static str, bool) + Send + Sync>;
@@ -44,8 +42,8 @@ impl InstanceSet for Instrumented {
         self.counted("List", self.inner.list(tags))
     }
 
-    fn destroy(&self, id: &InstanceId) -> Result<(), CloudError> {
-        self.counted("Destroy", self.inner.destroy(id))
+    fn destroy(&self, id: &InstanceId, ending: Ending) -> Result<(), CloudError> {
+        self.counted("Destroy", self.inner.destroy(id, ending))
     }
 
     fn set_tags(&self, id: &InstanceId, tags: &Tags) -> Result<(), CloudError> {
@@ -60,7 +58,15 @@ impl InstanceSet for Instrumented {
         self.inner.traits()
     }
 
-    fn open(&self, id: &InstanceId, runner_name: &str) -> std::io::Result<(Arc<dyn Executor>, RunnerPlaces)> {
-        self.inner.open(id, runner_name)
+    fn open(&self, id: &InstanceId, secret: Option<&InstanceSecret>) -> std::io::Result<Access> {
+        self.inner.open(id, secret)
+    }
+
+    fn unlisted(&self) -> Vec<UnlistedInstance> {
+        self.inner.unlisted()
+    }
+
+    fn stop(&self) {
+        self.inner.stop();
     }
 }

@@ -12,11 +12,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
-use crate::core::effect::Tags;
-use crate::core::ids::InstanceId;
+use super::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
+use crate::core::effect::{Ending, Tags};
+use crate::core::ids::{InstanceId, InstanceSecret};
 use crate::core::instance_type::InstanceType;
-use crate::remote::Executor;
 use crate::remote::local::LocalExecutor;
 use crate::remote::runner::RunnerPlaces;
 
@@ -184,7 +183,7 @@ impl InstanceSet for Loopback {
     }
 
     /// What still runs goes on; the next instance finds it, and the scheduler ends what is an older attempt by then.
-    fn destroy(&self, id: &InstanceId) -> Result<(), CloudError> {
+    fn destroy(&self, id: &InstanceId, _ending: Ending) -> Result<(), CloudError> {
         let mut taken = self.taken.lock();
         if taken.as_ref().is_some_and(|taken| taken.provider_type == id.as_str()) {
             self.save(None)?;
@@ -211,20 +210,19 @@ impl InstanceSet for Loopback {
         Traits { cheap_list: true, exact_list: true, instances_max: Some(1) }
     }
 
-    fn open(&self, _id: &InstanceId, runner_name: &str) -> io::Result<(Arc<dyn Executor>, RunnerPlaces)> {
+    fn open(&self, _id: &InstanceId, _secret: Option<&InstanceSecret>) -> io::Result<Access> {
         let places = RunnerPlaces {
-            program: self.directory.join("bin").join(runner_name).to_string_lossy().into_owned(),
+            directory: Some(self.directory.join("bin").to_string_lossy().into_owned()),
             lock_dir: Some(self.lock_dir()),
             state_dir: Some(self.runner_dir.clone()),
         };
-        Ok((Arc::new(LocalExecutor::new(self.home.clone())?), places))
+        Ok(Access { executor: Arc::new(LocalExecutor::new(self.home.clone())?), places })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::ids::InstanceSecret;
 
     const MARK: (&str, &str) = ("ArvadosInstanceSetID", "set");
 
@@ -256,10 +254,10 @@ mod tests {
 
         let driver = open();
         assert_eq!(listed(&driver), [CloudInstance { tags, ..made.clone() }]);
-        driver.destroy(&InstanceId::new("another")).expect("nothing to do");
+        driver.destroy(&InstanceId::new("another"), Ending::Unwanted).expect("nothing to do");
         assert_eq!(listed(&driver).len(), 1);
-        driver.destroy(&made.id).expect("freed");
-        driver.destroy(&made.id).expect("freed already");
+        driver.destroy(&made.id, Ending::Unwanted).expect("freed");
+        driver.destroy(&made.id, Ending::Unwanted).expect("freed already");
         assert!(listed(&driver).is_empty());
         assert!(listed(&open()).is_empty());
         driver.create(&new_instance()).expect("free again");

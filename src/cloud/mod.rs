@@ -9,8 +9,10 @@ pub mod loopback;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::effect::Tags;
-use crate::core::ids::{InstanceId, InstanceSecret};
+use crossbeam_channel::Sender;
+
+use crate::core::effect::{Ending, Tags};
+use crate::core::ids::{InstanceId, InstanceSecret, TypeName};
 use crate::core::instance_type::InstanceType;
 use crate::core::pool::limits::CapacityScope;
 use crate::remote::Executor;
@@ -75,6 +77,38 @@ pub struct Traits {
     pub instances_max: Option<usize>,
 }
 
+/// What a driver tells on its own. A hint that is lost costs time, nothing else: a pause ends by itself, and the next list shows all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloudEvent {
+    /// The next list will differ.
+    ListChanged,
+    /// A machine of this type can be had again.
+    Freed(TypeName),
+}
+
+/// Where a driver puts its events: bounded, never waited for.
+pub type CloudEvents = Sender<CloudEvent>;
+
+/// A machine that is not listed as an instance, and that an operator should know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnlistedInstance {
+    pub id: InstanceId,
+    pub address: String,
+    pub type_name: TypeName,
+    pub provider_type: String,
+    /// One word in place of a worker's state: `unreachable`, `failed`, `foreign`.
+    pub state: &'static str,
+    /// Why, and what happens next.
+    pub detail: String,
+}
+
+/// How the commands of a worker get to an instance.
+#[derive(Clone, Debug)]
+pub struct Access {
+    pub executor: Arc<dyn Executor>,
+    pub places: RunnerPlaces,
+}
+
 /// All instances of one account that belong to this dispatcher. Every operation may be called from any thread, several at once, and
 /// may block for as long as the cloud takes; none is called while the pool's lock is held.
 pub trait InstanceSet: Send + Sync + std::fmt::Debug {
@@ -94,7 +128,7 @@ pub trait InstanceSet: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// By class; the caller repeats it while the instance is listed.
-    fn destroy(&self, id: &InstanceId) -> Result<(), CloudError>;
+    fn destroy(&self, id: &InstanceId, ending: Ending) -> Result<(), CloudError>;
 
     /// Makes these the instance's tags (the whole set).
     ///
@@ -107,9 +141,17 @@ pub trait InstanceSet: Send + Sync + std::fmt::Debug {
 
     fn traits(&self) -> Traits;
 
-    /// How to run commands on an instance, and where the runner (by the name it is deployed under) lives there.
+    /// How to run commands on an instance, and where the runner's things are there. `secret` is what the instance's tag says.
     ///
     /// # Errors
     /// No descriptor is left, or the like.
-    fn open(&self, id: &InstanceId, runner_name: &str) -> std::io::Result<(Arc<dyn Executor>, RunnerPlaces)>;
+    fn open(&self, id: &InstanceId, secret: Option<&InstanceSecret>) -> std::io::Result<Access>;
+
+    /// Machines that [`InstanceSet::list`] does not show and that are not simply free, in the order of their ids.
+    fn unlisted(&self) -> Vec<UnlistedInstance> {
+        Vec::new()
+    }
+
+    /// Ends background work, without waiting for it. Called once; instances go on.
+    fn stop(&self) {}
 }

@@ -82,6 +82,15 @@ pub struct RunnerOrder {
     pub attempt: Attempt,
 }
 
+/// Why an instance is destroyed: a driver whose machines come back does not give out a faulty one at once (spec 46 §1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ending {
+    /// Idle, drained, or an operator's wish.
+    Unwanted,
+    /// It did not boot, reported itself broken, or stopped answering.
+    Faulty,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Answer with `Pool::create_finished`.
@@ -94,6 +103,7 @@ pub enum Effect {
     /// Not answered: the next list shows it, or the sync asks again.
     DestroyInstance {
         instance: InstanceId,
+        ending: Ending,
     },
     /// Not answered. The whole set of tags the instance shall have.
     SaveTags {

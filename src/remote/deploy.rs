@@ -65,7 +65,7 @@ pub fn deploy(runner: &Runner, binary: &RunnerBinary) -> Result<Deployed, Comman
 }
 
 fn script(text: &str, runner: &Runner, binary: &RunnerBinary) -> Program {
-    let words = ["sh", "-c", text, "sh", &runner.places.program, &binary.sha256];
+    let words = ["sh", "-c", text, "sh", &*runner.program, &binary.sha256];
     Program::Arguments(words.map(str::to_owned).to_vec())
 }
 
@@ -86,8 +86,8 @@ mod tests {
     fn runner_at(program: &Path) -> Runner {
         let executor = Arc::new(LocalExecutor::new("/".to_owned()).expect("a descriptor"));
         let program = program.to_string_lossy().into_owned();
-        let places = RunnerPlaces { program, lock_dir: None, state_dir: None };
-        Runner { executor, places: Arc::new(places), set: "set".into(), cluster_id: "local".into() }
+        let places = Arc::new(RunnerPlaces::default());
+        Runner { executor, places, program: program.into(), set: "set".into(), cluster_id: "local".into() }
     }
 
     /// A program that answers `--version` as ours does.

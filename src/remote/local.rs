@@ -107,6 +107,14 @@ impl Executor for LocalExecutor {
     /// The address of this host never changes.
     fn set_target(&self, _address: &str, _remote_user: &str) {}
 
+    fn has_connected(&self) -> bool {
+        true
+    }
+
+    fn runs_as_root(&self) -> bool {
+        rustix::process::geteuid().is_root()
+    }
+
     fn close(&self) {
         self.closing.wake();
     }

@@ -1,20 +1,27 @@
 //! Running commands on a worker (spec 45): the executor's contract, and what the runner's commands look like.
 //!
-//! Reading order: the contract here, [`wake`] (ending a wait from another thread), [`local`] (this host, without SSH), [`runner`] (the
-//! runner's commands and their answers), [`deploy`] (putting the runner there), [`unpack`] (results, which are not trusted).
+//! Reading order: the contract here, [`wake`] (ending a wait from another thread), [`local`] (this host, without SSH), [`identity`] (is
+//! it the right host), [`ssh`] (hosts over SSH), [`runner`] (the runner's commands and their answers), [`deploy`] (putting the runner
+//! there), [`unpack`] (results, which are not trusted).
 //!
 //! Nothing here knows workers, the pool or the queue.
 
 pub mod deploy;
+pub mod identity;
 pub mod local;
 pub mod runner;
+pub mod ssh;
 pub mod unpack;
 pub mod wake;
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::Instant;
 
+use identity::HostCheck;
 use wake::Wake;
+
+use crate::core::ids::InstanceSecret;
 
 /// Output of a command beyond this is a failure, never a shortened result (spec 45 §3).
 pub const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
@@ -73,13 +80,28 @@ impl Output {
 pub enum ExecuteError {
     #[error("instance has no address")]
     NoAddress,
-    /// The program could not be started, or the connection not be made.
+    /// The program could not be started (without SSH).
     #[error("cannot start {program}")]
     Start {
         program: String,
         #[source]
         source: io::Error,
     },
+    /// No connection: refused, unreachable, timed out, reset (also by a server that takes no more connections), unknown name.
+    #[error("cannot connect to {address}")]
+    Connect {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    /// What answers does not agree with us on a protocol.
+    #[error("SSH handshake with {address} failed: {reason}")]
+    Handshake { address: String, reason: String },
+    #[error("{address} does not accept our key for user {user}: {reason}")]
+    Authentication { address: String, user: String, reason: String },
+    /// It is not the host it should be: nothing was sent, or nothing but the request for the instance's secret.
+    #[error("host key of {address} rejected: {reason}")]
+    HostKey { address: String, reason: String },
     #[error("reading or writing of the command's streams failed")]
     Channel(#[source] io::Error),
     #[error("output exceeds {OUTPUT_BYTES_MAX} bytes")]
@@ -95,8 +117,13 @@ pub enum ExecuteError {
 
 impl ExecuteError {
     /// Normal while a machine boots (spec 10 §5); anything else is most likely a configuration mistake.
-    pub const fn is_normal_while_booting(&self) -> bool {
-        matches!(self, Self::NoAddress | Self::Cancelled)
+    pub fn is_normal_while_booting(&self) -> bool {
+        match self {
+            Self::NoAddress | Self::Cancelled => true,
+            // A name that nobody knows is a mistake in the configuration.
+            Self::Connect { source, .. } => source.kind() != io::ErrorKind::NotFound,
+            _ => false,
+        }
     }
 }
 
@@ -135,6 +162,33 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     /// Address and user of the next connection.
     fn set_target(&self, address: &str, remote_user: &str);
 
+    /// A connection to the host has been made and verified (spec 20 §5).
+    fn has_connected(&self) -> bool;
+
+    /// Commands run as root, by the login or by sudo: what they leave is root's.
+    fn runs_as_root(&self) -> bool;
+
+    /// Closes connections that nobody has used for a while. Called now and then.
+    fn tend(&self) {}
+
     /// Cancels what is in flight, at once; everything after it is cancelled too.
     fn close(&self);
+}
+
+/// A host that commands shall reach over the network.
+#[derive(Clone, Debug)]
+pub struct HostAccess {
+    /// Decides whether it is the right one.
+    pub check: Arc<dyn HostCheck>,
+    /// What its secret file must hold where `check` cannot tell (spec 20 §8).
+    pub secret: Option<InstanceSecret>,
+    /// Run [`Program::Arguments`] with sudo where the user is not root.
+    pub sudo: bool,
+}
+
+/// Makes executors for hosts on the network. Making one connects to nothing.
+pub trait Connector: Send + Sync + std::fmt::Debug {
+    /// # Errors
+    /// No descriptor is left.
+    fn executor(&self, access: HostAccess) -> io::Result<Arc<dyn Executor>>;
 }

@@ -52,8 +52,8 @@ impl RunnerBinary {
 /// Where a runner lives and keeps its files on one kind of host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunnerPlaces {
-    /// Absolute path of the program there.
-    pub program: String,
+    /// Directory that the program is put into; `None`: as spec 62 §3 says.
+    pub directory: Option<String>,
     /// `None`: the runner's own default.
     pub lock_dir: Option<PathBuf>,
     pub state_dir: Option<PathBuf>,
@@ -64,6 +64,8 @@ pub struct RunnerPlaces {
 pub struct Runner {
     pub executor: Arc<dyn Executor>,
     pub places: Arc<RunnerPlaces>,
+    /// Absolute path of the program there.
+    pub program: Arc<str>,
     /// Entries of other sets are invisible.
     pub set: Arc<str>,
     pub cluster_id: Arc<str>,
@@ -99,8 +101,8 @@ fn require_success(output: Output) -> Result<Output, CommandError> {
 }
 
 impl Runner {
-    fn program(&self, arguments: &[&str]) -> Program {
-        let mut words = vec![self.places.program.clone()];
+    fn run(&self, arguments: &[&str]) -> Program {
+        let mut words = vec![self.program.to_string()];
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         words.extend(["--set".to_owned(), self.set.to_string()]);
         for (flag, place) in [("--lock-dir", &self.places.lock_dir), ("--state-dir", &self.places.state_dir)] {
@@ -113,7 +115,7 @@ impl Runner {
 
     /// The uuid comes last: parsing stops at the first word that is not a flag.
     fn on_container(&self, arguments: &[&str], uuid: &ContainerUuid, attempt: Attempt) -> Program {
-        let Program::Arguments(mut words) = self.program(arguments) else { unreachable!("made of arguments") };
+        let Program::Arguments(mut words) = self.run(arguments) else { unreachable!("made of arguments") };
         if attempt > 0 {
             words.extend(["--attempt".to_owned(), attempt.to_string()]);
         }
@@ -133,8 +135,8 @@ impl Runner {
     pub fn list(&self, known: Option<&str>, wait: Duration, wake: &Wake) -> Result<Listing, ListError> {
         let seconds = format!("{:.3}", wait.as_secs_f64());
         let program = match known {
-            Some(token) => self.program(&["--list", "--wait", &seconds, "--known", token]),
-            None => self.program(&["--list"]),
+            Some(token) => self.run(&["--list", "--wait", &seconds, "--known", token]),
+            None => self.run(&["--list"]),
         };
         let mut command = self.command(program, b"", COMMAND_DEADLINE + wait);
         command.open_until = known.is_some().then_some(wake);
@@ -228,8 +230,7 @@ impl Runner {
     /// # Errors
     /// The command failed or its answer is no such document.
     pub fn facts(&self) -> Result<Facts, CommandError> {
-        let output =
-            self.executor.execute(Lane::Bulk, &self.command(self.program(&["--facts"]), b"", COMMAND_DEADLINE))?;
+        let output = self.executor.execute(Lane::Bulk, &self.command(self.run(&["--facts"]), b"", COMMAND_DEADLINE))?;
         let output = require_success(output)?;
         serde_json::from_slice(&output.stdout).map_err(|error| CommandError::Answer(error.to_string()))
     }
@@ -239,7 +240,7 @@ impl Runner {
     /// # Errors
     /// It cannot be run, or is something else.
     pub fn check_version(&self) -> Result<(), CommandError> {
-        let program = Program::Arguments(vec![self.places.program.clone(), "--version".to_owned()]);
+        let program = Program::Arguments(vec![self.program.to_string(), "--version".to_owned()]);
         let output =
             require_success(self.executor.execute(Lane::Bulk, &self.command(program, b"", COMMAND_DEADLINE))?)?;
         let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();

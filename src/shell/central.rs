@@ -120,13 +120,13 @@ impl Central {
             Effect::CreateInstance { operation, instance_type, tags, secret } => {
                 self.operations.create(operation, NewInstance { instance_type, tags, secret });
             }
-            Effect::DestroyInstance { instance } => self.operations.destroy(&instance),
+            Effect::DestroyInstance { instance, ending } => self.operations.destroy(&instance, ending),
             Effect::SaveTags { instance, tags } => self.operations.save_tags(&instance, tags),
             Effect::StartContainer(order) => self.hand_out(Work::Start(order)),
             Effect::KillRunner(order) => self.hand_out(Work::Kill(order)),
             Effect::CollectResult(order) => self.hand_out(Work::Collect(order)),
             Effect::ReapRunner(order) => self.hand_out(Work::Reap(order)),
-            Effect::OpenWorker { instance, .. } => self.workers.open(&instance),
+            Effect::OpenWorker { instance, secret } => self.workers.open(&instance, secret.as_ref()),
             Effect::Retarget { instance, address, remote_user } => {
                 self.workers.retarget(&instance, &address, &remote_user);
             }

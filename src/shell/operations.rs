@@ -12,7 +12,7 @@ use super::fault_point::{FaultPoint, reached};
 use super::pool::PoolDoor;
 use super::work_pool::WorkPool;
 use crate::cloud::{CloudError, CloudInstance, InstanceSet, NewInstance};
-use crate::core::effect::{Level, Note, Tags};
+use crate::core::effect::{Ending, Level, Note, Tags};
 use crate::core::errors::chain;
 use crate::core::ids::{InstanceId, OperationId};
 use crate::core::pool::create::InstanceReport;
@@ -28,18 +28,24 @@ const CHANGE_THREADS: usize = 4;
 const CHANGES_WAITING: usize = 25_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Change {
+enum Kind {
     Destroy,
     SaveTags,
 }
 
-type Waiting = Mutex<BTreeMap<(InstanceId, Change), Tags>>;
+#[derive(Clone, Debug)]
+enum Change {
+    Destroy(Ending),
+    SaveTags(Tags),
+}
+
+type Waiting = Mutex<BTreeMap<(InstanceId, Kind), Change>>;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Operations {
     creates: WorkPool<(OperationId, NewInstance)>,
-    changes: WorkPool<(InstanceId, Change)>,
+    changes: WorkPool<(InstanceId, Kind)>,
     /// Asked for and not begun: a second request for the same is the same, with the newest tags.
     waiting: Arc<Waiting>,
 }
@@ -53,12 +59,12 @@ impl Operations {
         });
         let waiting = Arc::new(Waiting::default());
         let of_thread = waiting.clone();
-        let changes = WorkPool::new("cloud", CHANGE_THREADS, CHANGES_WAITING, move |key: (InstanceId, Change)| {
+        let changes = WorkPool::new("cloud", CHANGE_THREADS, CHANGES_WAITING, move |key: (InstanceId, Kind)| {
             // Taken before the call: what is asked for during the call is done after it.
-            let tags = of_thread.lock().remove(&key);
-            if let Some(tags) = tags {
-                change(&*change_cloud, &key.0, key.1, &tags);
-                if key.1 == Change::Destroy && change_cloud.traits().cheap_list {
+            let wanted = of_thread.lock().remove(&key);
+            if let Some(wanted) = wanted {
+                change(&*change_cloud, &key.0, &wanted);
+                if key.1 == Kind::Destroy && change_cloud.traits().cheap_list {
                     let _ = list_soon.try_send(());
                 }
             }
@@ -73,17 +79,16 @@ impl Operations {
         }
     }
 
-    pub fn destroy(&self, instance: &InstanceId) {
-        self.ask(instance, Change::Destroy, Tags::new());
+    pub fn destroy(&self, instance: &InstanceId, ending: Ending) {
+        self.ask((instance.clone(), Kind::Destroy), Change::Destroy(ending));
     }
 
     pub fn save_tags(&self, instance: &InstanceId, tags: Tags) {
-        self.ask(instance, Change::SaveTags, tags);
+        self.ask((instance.clone(), Kind::SaveTags), Change::SaveTags(tags));
     }
 
-    fn ask(&self, instance: &InstanceId, change: Change, tags: Tags) {
-        let key = (instance.clone(), change);
-        if self.waiting.lock().insert(key.clone(), tags).is_some() {
+    fn ask(&self, key: (InstanceId, Kind), change: Change) {
+        if self.waiting.lock().insert(key.clone(), change).is_some() {
             return;
         }
         if self.changes.submit(key.clone()).is_err() {
@@ -133,10 +138,14 @@ fn refusal(error: &CloudError, now: Moment) -> CloudRefusal {
     }
 }
 
-fn change(cloud: &dyn InstanceSet, instance: &InstanceId, change: Change, tags: &Tags) {
+fn change(cloud: &dyn InstanceSet, instance: &InstanceId, change: &Change) {
     let (result, message) = match change {
-        Change::Destroy => (cloud.destroy(instance), "destroy failed; it is repeated while the instance is listed"),
-        Change::SaveTags => (cloud.set_tags(instance, tags), "saving tags failed; it is repeated at the next sync"),
+        Change::Destroy(ending) => {
+            (cloud.destroy(instance, *ending), "destroy failed; it is repeated while the instance is listed")
+        }
+        Change::SaveTags(tags) => {
+            (cloud.set_tags(instance, tags), "saving tags failed; it is repeated at the next sync")
+        }
     };
     if let Err(error) = result {
         write_note(&Note::new(Level::Warn, "cloud", message).with("Instance", instance).with("error", chain(&error)));

@@ -43,6 +43,7 @@ pub struct WorkerTarget {
     pub instance: InstanceId,
     pub address: String,
     pub remote_user: String,
+    pub secret: Option<InstanceSecret>,
 }
 
 impl PoolDoor {
@@ -187,6 +188,7 @@ impl PoolDoor {
                 instance: worker.id.clone(),
                 address: worker.address.clone(),
                 remote_user: worker.remote_user.clone(),
+                secret: worker.secret.clone(),
             };
             pool.workers().map(target).collect()
         })
@@ -251,6 +253,10 @@ impl PoolDoor {
 
     pub fn suspend_lists(&self, pause: Duration) {
         self.apply(|pool, now, effects| pool.suspend_calls(CallKind::List, now + pause, now, effects));
+    }
+
+    pub fn capacity_freed(&self, type_name: &TypeName) {
+        self.apply(|pool, now, effects| pool.capacity_freed(type_name, now, effects));
     }
 
     pub fn set_quota_groups(&self, groups: BTreeMap<TypeName, String>) {

@@ -69,12 +69,13 @@ const fn wanted(when: When, so_far_good: bool) -> bool {
 }
 
 fn boot_probe(context: &mut RoundContext, door: &PoolDoor, plan: &RoundPlan, report: &mut RoundReport) {
-    match context.runner.boot_probe(&context.boot_probe_command) {
+    let result = context.runner.boot_probe(&context.boot_probe_command);
+    if !context.connected && context.runner.executor.has_connected() {
+        context.connected = true;
+        door.connected(&context.instance);
+    }
+    match result {
         Ok(()) => {
-            if !context.connected {
-                context.connected = true;
-                door.connected(&context.instance);
-            }
             let level = if plan.state == WorkerState::Booting { Level::Info } else { Level::Debug };
             write_note(&context.note(level, "boot probe succeeded").with("Command", &context.boot_probe_command));
         }
@@ -97,7 +98,7 @@ fn install(context: &mut RoundContext, report: &mut RoundReport) {
                 Deployed::AlreadyThere => "runner is already on the instance",
                 Deployed::Installed => "runner installed on the instance",
             };
-            let note = context.note(Level::Info, message).with("Command", &context.runner.places.program);
+            let note = context.note(Level::Info, message).with("Command", &context.runner.program);
             write_note(&note.with("Duration", seconds(began.elapsed())));
             log_facts(context);
         }

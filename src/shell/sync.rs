@@ -11,7 +11,7 @@ use super::operations::report_of;
 use super::pool::PoolDoor;
 use super::stop::Stop;
 use super::workers::Workers;
-use crate::cloud::{CloudError, InstanceSet};
+use crate::cloud::{CloudError, CloudEvent, CloudEvents, InstanceSet};
 use crate::core::effect::{Level, Note, Tags};
 use crate::core::errors::chain;
 use crate::core::ids::InstanceId;
@@ -23,6 +23,9 @@ const SPACING: Duration = Duration::from_millis(200);
 /// Until the first list has succeeded nothing can start: try again this soon.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 
+/// Events of a driver that may wait for the sync thread.
+pub const CLOUD_EVENTS_MAX: usize = 1024;
+
 /// What the thread uses.
 #[derive(Debug)]
 pub struct Sync {
@@ -30,6 +33,10 @@ pub struct Sync {
     pub clock: Clock,
     pub cloud: Arc<dyn InstanceSet>,
     pub workers: Arc<Workers>,
+    /// What the driver tells on its own.
+    pub events: Receiver<CloudEvent>,
+    /// Keeps the channel open for drivers that tell nothing.
+    pub events_open: CloudEvents,
 }
 
 impl Sync {
@@ -44,12 +51,22 @@ impl Sync {
             select_biased! {
                 recv(stop.channel()) -> _ => return,
                 recv(list_soon) -> _ => {}
+                recv(self.events) -> event => self.handle_all(event.ok()),
                 default(wait) => {}
             }
             let spacing = SPACING.saturating_sub(began.elapsed());
             select_biased! {
                 recv(stop.channel()) -> _ => return,
                 default(spacing) => {}
+            }
+        }
+    }
+
+    /// Whatever the driver tells is worth a list as well.
+    fn handle_all(&self, first: Option<CloudEvent>) {
+        for event in first.into_iter().chain(self.events.try_iter().take(CLOUD_EVENTS_MAX)) {
+            if let CloudEvent::Freed(type_name) = event {
+                self.door.capacity_freed(&type_name);
             }
         }
     }

@@ -11,9 +11,9 @@ use super::round::RoundContext;
 use super::stop::StopSource;
 use super::threads::{self, Thread, WORKER_STACK};
 use super::worker::{self, WorkerHandle};
-use crate::cloud::InstanceSet;
+use crate::cloud::{Access, InstanceSet};
 use crate::core::effect::{Level, Note};
-use crate::core::ids::InstanceId;
+use crate::core::ids::{InstanceId, InstanceSecret};
 use crate::log::write_note;
 use crate::management::metrics::Metrics;
 use crate::remote::runner::{Runner, RunnerBinary};
@@ -57,12 +57,12 @@ impl Workers {
     }
 
     /// Gives a worker its executor and thread, unless it has them. A failure is logged, and repaired by the next sync.
-    pub fn open(&self, instance: &InstanceId) {
+    pub fn open(&self, instance: &InstanceId, secret: Option<&InstanceSecret>) {
         let mut open = self.open.lock();
         if open.contains_key(instance) {
             return;
         }
-        match self.start(instance) {
+        match self.start(instance, secret) {
             Ok(started) => {
                 open.insert(instance.clone(), started);
             }
@@ -74,12 +74,14 @@ impl Workers {
         }
     }
 
-    fn start(&self, instance: &InstanceId) -> std::io::Result<Open> {
+    fn start(&self, instance: &InstanceId, secret: Option<&InstanceSecret>) -> std::io::Result<Open> {
         let parts = &self.parts;
         let name = format!("muster-runner~{}", parts.binary.sha256);
-        let (executor, places) = parts.cloud.open(instance, &name)?;
+        let Access { executor, places } = parts.cloud.open(instance, secret)?;
         let (set, cluster_id) = (parts.set.clone(), parts.cluster_id.clone());
-        let runner = Runner { executor, places: Arc::new(places), set, cluster_id };
+        let directory = places.directory.as_deref().unwrap_or("/var/lib/muster-runner/bin");
+        let program = format!("{directory}/{name}").into();
+        let runner = Runner { executor, places: Arc::new(places), program, set, cluster_id };
         let handle = Arc::new(WorkerHandle::new(instance.clone(), runner)?);
         let closing = StopSource::new();
         let context = RoundContext {
@@ -102,7 +104,7 @@ impl Workers {
     pub fn open_missing(&self, targets: &[WorkerTarget]) {
         for target in targets {
             if self.get(&target.instance).is_none() {
-                self.open(&target.instance);
+                self.open(&target.instance, target.secret.as_ref());
                 self.retarget(&target.instance, &target.address, &target.remote_user);
             }
         }

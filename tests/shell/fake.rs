@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use muster::cloud::{CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
-use muster::core::effect::Tags;
+use muster::cloud::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
+use muster::core::effect::{Ending, Tags};
 use muster::core::ids::{ContainerUuid, InstanceId, InstanceSecret, TypeName};
 use muster::core::instance_type::InstanceType;
 use muster::core::pool::Pool;
@@ -186,6 +186,14 @@ impl Executor for Host {
 
     fn set_target(&self, _address: &str, _remote_user: &str) {}
 
+    fn has_connected(&self) -> bool {
+        true
+    }
+
+    fn runs_as_root(&self) -> bool {
+        true
+    }
+
     fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
@@ -244,7 +252,7 @@ impl InstanceSet for Cloud {
         Ok(self.instances.lock().values().cloned().collect())
     }
 
-    fn destroy(&self, id: &InstanceId) -> Result<(), CloudError> {
+    fn destroy(&self, id: &InstanceId, _ending: Ending) -> Result<(), CloudError> {
         self.instances.lock().remove(id.as_str());
         Ok(())
     }
@@ -264,14 +272,15 @@ impl InstanceSet for Cloud {
         Traits { cheap_list: true, exact_list: false, instances_max: None }
     }
 
-    fn open(&self, id: &InstanceId, _runner_name: &str) -> std::io::Result<(Arc<dyn Executor>, RunnerPlaces)> {
+    fn open(&self, id: &InstanceId, _secret: Option<&InstanceSecret>) -> std::io::Result<Access> {
         let left = self.refuse_opens.load(Ordering::SeqCst);
         if left > 0 {
             self.refuse_opens.store(left - 1, Ordering::SeqCst);
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
         let host = self.hosts.lock().entry(id.to_string()).or_default().clone();
-        Ok((host, RunnerPlaces { program: "/bin/muster-runner".to_owned(), ..RunnerPlaces::default() }))
+        let places = RunnerPlaces { directory: Some("/bin".to_owned()), ..RunnerPlaces::default() };
+        Ok(Access { executor: host, places })
     }
 }
 
@@ -350,7 +359,8 @@ impl Fake {
         let stop = StopSource::new();
         let token = stop.token();
         let mut threads = vec![start_part("central", move || central.run(&batches, &token)).expect("room")];
-        let sync = Sync { door: door.clone(), clock, cloud: set, workers: workers.clone() };
+        let (events_open, events) = bounded(1);
+        let sync = Sync { door: door.clone(), clock, cloud: set, workers: workers.clone(), events, events_open };
         let token = stop.token();
         threads.push(start_part("sync", move || sync.run(&list_asked, &token)).expect("room"));
         let fake = Self { cloud, door, workers, lanes, operations, threads, stop, containers, results };

@@ -157,6 +157,17 @@ impl Pool {
         }
     }
 
+    /// A machine of this type has become free: its own pause is over (spec 46 §1).
+    pub fn capacity_freed(&mut self, name: &TypeName, now: Moment, effects: &mut Effects) {
+        let Some(instance_type) = self.types.get(name) else {
+            return;
+        };
+        let [of_type, ..] = self.limits.keys(instance_type);
+        if self.limits.capacity_until.remove(&of_type).is_some_and(|until| now < until) {
+            effects.notify();
+        }
+    }
+
     /// A create that fails at once, again and again, must not become a busy loop: 1 s, doubling to a minute.
     fn pause_after_failure(&mut self, now: Moment) {
         let pause = Duration::from_secs(1 << self.limits.failures_in_a_row.min(6)).min(FAILURE_PAUSE_MAX);

@@ -144,6 +144,7 @@ impl Worker {
     }
 
     fn reported_broken(&mut self, cx: &mut Context<'_>) {
+        self.faulty = true;
         if self.idle_behavior != IdleBehavior::Run {
             return;
         }

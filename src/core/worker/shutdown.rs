@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Context, Worker};
-use crate::core::effect::{Effect, Level, Tags, seconds};
+use crate::core::effect::{Effect, Ending, Level, Tags, seconds};
 use crate::core::instance_type::IdleLimit;
 use crate::core::settings::Settings;
 use crate::core::time::Moment;
@@ -39,6 +39,7 @@ impl Worker {
                 .with("LastProbeAgo", seconds(cx.now.since(self.probed)))
                 .with("State", self.state),
         );
+        self.faulty = true;
         self.shut_down(cx);
         true
     }
@@ -113,7 +114,8 @@ impl Worker {
     /// Asks the cloud to remove the instance; the sync repeats it until the instance is not listed any more.
     pub fn destroy(&mut self, cx: &mut Context<'_>) {
         self.last_destroy = Some(cx.now);
-        cx.order(Effect::DestroyInstance { instance: self.id.clone() });
+        let ending = if self.faulty { Ending::Faulty } else { Ending::Unwanted };
+        cx.order(Effect::DestroyInstance { instance: self.id.clone(), ending });
     }
 
     /// Changes what the operator wants of this worker. False in `shutdown`, where it means nothing any more.

@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 use md5::{Digest, Md5};
 use parking_lot::{Mutex, RwLock};
 
 use super::running::{Daemon, Ends, Parts, Threads};
 use super::settings::{scheduler_settings, selector, settings};
 use super::{DaemonError, keeper};
-use crate::cloud::InstanceSet;
 use crate::cloud::instrumented::Instrumented;
 use crate::cloud::loopback::Loopback;
+use crate::cloud::{CloudEvent, CloudEvents, InstanceSet};
 use crate::config::{CloudDriver, Config, DeployRunner, QueueDriver};
 use crate::core::effect::{Level, Note, RunnerOrder};
 use crate::core::ids::{ContainerUuid, InstanceId, OperationId};
@@ -36,7 +36,7 @@ use crate::shell::pool::PoolDoor;
 use crate::shell::scheduler::{self, SchedulerShared, Wakeups};
 use crate::shell::state_dir::StateDir;
 use crate::shell::stop::StopSource;
-use crate::shell::sync::Sync;
+use crate::shell::sync::{CLOUD_EVENTS_MAX, Sync};
 use crate::shell::threads::{self};
 use crate::shell::transitions::Transitions;
 use crate::shell::workers::{WorkerParts, Workers};
@@ -49,15 +49,17 @@ pub(super) fn start(config: Arc<Config>) -> Result<Daemon, DaemonError> {
     let version = env!("CARGO_PKG_VERSION");
     let metrics =
         Arc::new(Metrics::new(&format!("{}_", config.metrics_prefix), version).map_err(DaemonError::Metrics)?);
-    let cloud = driver(&config, &set, &metrics)?;
+    let (cloud_events, events) = bounded(CLOUD_EVENTS_MAX);
+    let cloud = driver(&config, &set, &metrics, &cloud_events)?;
     let binary = Arc::new(load_runner(&config)?);
     let wall: crate::queue::local::WallClock = Arc::new(wall_now);
     let queue = LocalQueue::open(queue_options(&config, &state_dir), wall, &threads::spawn)?;
     let parts = connect(&config, &set, cloud, queue, binary, metrics, &state_dir);
+    let events = (cloud_events, events);
     // Before any thread acts: an address that is taken must not leave half-started containers behind.
     let server = listen(&config, &state_dir, &parts)?;
     let (stop_first, stop_last) = (StopSource::new(), StopSource::new());
-    let threads = start_threads(&config, &parts, &stop_first, &stop_last).map_err(DaemonError::Thread)?;
+    let threads = start_threads(&config, &parts, events, &stop_first, &stop_last).map_err(DaemonError::Thread)?;
     let address = server.local_addr().map(|address| address.to_string()).unwrap_or_default();
     let note = Note::new(Level::Info, "daemon", "muster daemon ready").with("Address", address);
     write_note(&note.with("Socket", state_dir.socket().display()));
@@ -85,7 +87,12 @@ fn instance_set_id(config: &Config, state_dir: &StateDir) -> Result<String, Daem
     Ok(Md5::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn driver(config: &Config, set: &str, metrics: &Arc<Metrics>) -> Result<Arc<dyn InstanceSet>, DaemonError> {
+fn driver(
+    config: &Config,
+    set: &str,
+    metrics: &Arc<Metrics>,
+    _events: &CloudEvents,
+) -> Result<Arc<dyn InstanceSet>, DaemonError> {
     let inner: Arc<dyn InstanceSet> = match config.cloud.driver {
         CloudDriver::Loopback => {
             let home = std::env::var("HOME").unwrap_or_else(|_| "/".to_owned());
@@ -249,6 +256,7 @@ fn backend(base: &Base, done: Arc<Subscribers>, lanes: Lanes) -> DaemonBackend {
 fn start_threads(
     config: &Arc<Config>,
     parts: &Parts,
+    (events_open, events): (CloudEvents, Receiver<CloudEvent>),
     stop_first: &StopSource,
     stop_last: &StopSource,
 ) -> std::io::Result<Threads> {
@@ -263,6 +271,8 @@ fn start_threads(
         clock: backend.clock,
         cloud: parts.cloud.clone(),
         workers: backend.workers.clone(),
+        events,
+        events_open,
     };
     let stop = stop_first.token();
     let sync = threads::start_part("sync", move || sync.run(&list_asked, &stop))?;

@@ -86,6 +86,7 @@ impl Daemon {
         // What is being started or collected may finish first: a start that is cut costs the container an attempt.
         late.extend(parts.lanes.stop(deadline - LANES_RESERVE).err().into_iter().flatten());
         late.extend(parts.backend.workers.stop(deadline).err().into_iter().flatten());
+        parts.cloud.stop();
         late.extend(parts.operations.stop(deadline).err().into_iter().flatten());
         drop(stop_last);
         late.extend(threads.last.into_iter().filter_map(|thread| thread.join_until(deadline).err()));

@@ -25,7 +25,7 @@ pub(super) fn effect(effect: &Effect) -> String {
     let of = |order: &muster::core::effect::RunnerOrder| attempt_of(&order.uuid, order.attempt);
     match effect {
         Effect::CreateInstance { instance_type, .. } => format!("create {}", instance_type.name),
-        Effect::DestroyInstance { instance } => format!("destroy {instance}"),
+        Effect::DestroyInstance { instance, .. } => format!("destroy {instance}"),
         Effect::SaveTags { instance, tags } => {
             let tag = |name: &str| tags.get(&format!("Arvados{name}")).map_or("-", String::as_str);
             format!("tags {instance} {} {}", tag("InstanceType"), tag("IdleBehavior"))
