@@ -1,13 +1,14 @@
 //! Running commands on a worker (spec 45): the executor's contract, and what the runner's commands look like.
 //!
 //! Reading order: the contract here, [`wake`] (ending a wait from another thread), [`local`] (this host, without SSH), [`runner`] (the
-//! runner's commands and their answers), [`deploy`] (putting the runner there), [`unpack`] (results, which are not trusted).
+//! runner's commands and their answers), [`deploy`] (putting the runner there), [`unpack`] (results, which are not trusted), [`ssh`].
 //!
 //! Nothing here knows workers, the pool or the queue.
 
 pub mod deploy;
 pub mod local;
 pub mod runner;
+pub mod ssh;
 pub mod unpack;
 pub mod wake;
 
