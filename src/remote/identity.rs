@@ -88,6 +88,11 @@ pub enum Verdict {
 pub trait HostCheck: Send + Sync + fmt::Debug {
     /// `address` is what was connected to.
     fn check(&self, key: &HostKey, address: &str) -> Verdict;
+
+    /// The types of the keys that are known of the host (`ssh-ed25519`, `ssh-rsa` …): a host that has several shows one of these.
+    fn algorithms(&self, _address: &str) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// For instances whose keys nobody knows beforehand: the secret alone decides.

@@ -1,0 +1,7 @@
+//! The dispatcher's SSH key against the programs that others use: ssh-keygen, openssl, sshd.
+
+mod formats;
+mod login;
+mod mutations;
+mod refused;
+mod tools;
