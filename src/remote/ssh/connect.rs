@@ -185,7 +185,8 @@ impl Request<'_> {
         const SOCKET_RECV: i32 = -43;
         match error.code() {
             ErrorCode::Session(BANNER_RECV | SOCKET_SEND | SOCKET_DISCONNECT | SOCKET_RECV) => {
-                self.no_connection(io::Error::new(io::ErrorKind::ConnectionReset, text_of(error)))
+                let text = format!("the host has hung up: {}", text_of(error));
+                self.no_connection(io::Error::new(io::ErrorKind::ConnectionReset, text))
             }
             _ => ExecuteError::Handshake { address: self.address.to_owned(), reason: text_of(error) },
         }
