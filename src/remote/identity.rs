@@ -4,6 +4,7 @@
 //! the instance's secret decides right after authentication.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -73,6 +74,17 @@ impl fmt::Debug for HostKey {
     }
 }
 
+/// How a host that was there before us is recognised (spec 46 §1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostTrust {
+    /// It shows one of these; there is at least one.
+    Keys(Vec<HostKey>),
+    /// By what this `known_hosts` file says at the time of the connection.
+    KnownHosts(PathBuf),
+    /// It shows the key that it showed first.
+    FirstUse,
+}
+
 /// What is known of a host's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -88,6 +100,12 @@ pub enum Verdict {
 pub trait HostCheck: Send + Sync + fmt::Debug {
     /// `address` is what was connected to.
     fn check(&self, key: &HostKey, address: &str) -> Verdict;
+
+    /// Kinds of keys that are known for the host, like `ssh-ed25519`: a client must ask for no other, since a server with keys of
+    /// several kinds else shows one that nobody knows. Empty: any.
+    fn algorithms(&self, _address: &str) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// For instances whose keys nobody knows beforehand: the secret alone decides.
