@@ -40,18 +40,21 @@ fn summary(config: &Config) -> String {
     };
     let driver = match config.cloud.driver {
         CloudDriver::Loopback => "loopback (this host is the worker)",
-        CloudDriver::Static => "static",
+        CloudDriver::Static => "static (hosts over SSH)",
         CloudDriver::Exec => "exec",
         CloudDriver::Ec2 => "ec2",
         CloudDriver::Azure => "azure",
     };
     let types: Vec<&str> = config.instance_types.values().map(|one| one.name.as_str()).collect();
+    let hosts = config.cloud.static_hosts.as_ref().map(|hosts| ("hosts", hosts.to_string()));
     let rows = [
         ("configuration", config.source.to_string()),
         ("cluster", config.cluster_id.clone()),
         ("queue", queue.to_owned()),
         ("driver", driver.to_owned()),
         ("instance types", types.join(", ")),
+    ];
+    let more = [
         ("state directory", config.state_dir.display().to_string()),
         ("management API", config.listen.join(", ")),
         (
@@ -60,7 +63,7 @@ fn summary(config: &Config) -> String {
         ),
     ];
     let mut text = String::new();
-    for (name, value) in rows {
+    for (name, value) in rows.into_iter().chain(hosts).chain(more) {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<16} {value}");
     }
