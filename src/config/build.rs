@@ -10,7 +10,7 @@ use super::values::Values;
 use super::yaml::Node;
 use super::{
     CloudConfig, CloudDriver, Config, ConfigSource, ContainersConfig, DeployRunner, DriverParameters, LogConfig,
-    LogFormat, QueueConfig, QueueDriver, RunnerConfig, Secret, types,
+    LogFormat, QueueConfig, QueueDriver, RunnerConfig, Secret, StaticConfig, hosts, types,
 };
 use crate::core::ids::TypeName;
 use crate::core::instance_type::InstanceType;
@@ -34,6 +34,8 @@ pub(super) fn build(
     let queue = builder.queue();
     let local = queue.driver == QueueDriver::Local;
     let instance_types = builder.instance_types(driver);
+    let state_dir = builder.state_dir();
+    let cloud = builder.cloud(driver, &state_dir, &instance_types);
     Some(Config {
         source: file.map_or(ConfigSource::BuiltIn, |path| ConfigSource::File(path.to_owned())),
         cluster_id,
@@ -42,13 +44,13 @@ pub(super) fn build(
         listen: builder.listen(),
         controller_url: Some(values.text("Services.Controller.ExternalURL")).filter(|url| !url.is_empty()),
         tls_insecure: values.flag("TLS.Insecure"),
-        state_dir: builder.state_dir(),
+        state_dir,
         max_workers: builder.at_least_one("Muster.MaxWorkers"),
-        runner: builder.runner(),
+        runner: builder.runner(driver),
         log: builder.log(),
         metrics_prefix: builder.metrics_prefix(),
         containers: builder.containers(local),
-        cloud: builder.cloud(driver),
+        cloud,
         queue,
         instance_types,
     })
@@ -69,8 +71,7 @@ impl Builder<'_, '_> {
     }
 
     fn path(&self, text: &str) -> PathBuf {
-        let base = self.file.and_then(Path::parent).unwrap_or(Path::new(""));
-        std::path::absolute(base.join(text)).unwrap_or_else(|_| base.join(text))
+        absolute(self.file, text)
     }
 
     fn cluster_id(&mut self) -> String {
@@ -189,11 +190,16 @@ impl Builder<'_, '_> {
         if addresses.is_empty() { vec!["127.0.0.1:9006".to_owned()] } else { addresses }
     }
 
-    fn runner(&mut self) -> RunnerConfig {
+    fn runner(&mut self, driver: CloudDriver) -> RunnerConfig {
         let engines = ["process", "docker", "podman", "singularity"].map(|name| (name, name));
         let engine = self.one_of("Muster.Runner.Engine", &engines, "process").to_owned();
         let binaries = self.values.text_map("Muster.Runner.Binaries");
-        let self_destruct = self.values.duration("Muster.Runner.SelfDestructAfter");
+        let path = "Muster.Runner.SelfDestructAfter";
+        let self_destruct = self.values.duration(path);
+        if !self_destruct.is_zero() && matches!(driver, CloudDriver::Loopback | CloudDriver::Static) {
+            // Spec 52 §2.
+            self.error(path, "hosts of the drivers loopback and static are not ours to power off: remove this key");
+        }
         RunnerConfig {
             user: self.values.text("Muster.Runner.User"),
             engine,
@@ -266,7 +272,54 @@ impl Builder<'_, '_> {
         Secret::new(&key)
     }
 
-    fn cloud(&mut self, driver: CloudDriver) -> CloudConfig {
+    /// `None` unless the driver is `static`.
+    fn static_hosts(
+        &mut self,
+        driver: CloudDriver,
+        state_dir: &Path,
+        types: &BTreeMap<TypeName, Arc<InstanceType>>,
+    ) -> Option<StaticConfig> {
+        if driver != CloudDriver::Static {
+            return None;
+        }
+        let port = self.values.text("Containers.CloudVMs.SSHPort");
+        let port = match port.as_str() {
+            "" | "ssh" => Some(22),
+            text => text.parse().ok().filter(|port| *port > 0),
+        };
+        if port.is_none() {
+            self.error("Containers.CloudVMs.SSHPort", "must be a number from 1 to 65535, or ssh");
+        }
+        let parameters = "Containers.CloudVMs.DriverParameters";
+        let section = self.cluster.node.and_then(|root| super::values::find(root, parameters));
+        let driver_mark = self.values.mark("Containers.CloudVMs.Driver");
+        let file = self.file;
+        let around = hosts::Around {
+            path: format!("{}{parameters}", self.values.prefix),
+            mark: driver_mark,
+            absolute: &|text| absolute(file, text),
+            state_dir,
+            port: port.unwrap_or(22),
+            types,
+        };
+        let section = section.filter(|node| matches!(node.content, super::yaml::Content::Map(_)));
+        let read = hosts::read(section, &around, self.faults);
+        let most = self.values.count("Containers.CloudVMs.MaxInstances");
+        if most > 0 && read.hosts.len() > most {
+            let message = format!("{most} of {} hosts are used at a time: set it to 0 for no limit", read.hosts.len());
+            let key = format!("{}Containers.CloudVMs.MaxInstances", self.values.prefix);
+            self.faults.warn(self.values.mark("Containers.CloudVMs.MaxInstances"), &key, message);
+        }
+        Some(read)
+    }
+
+    fn cloud(
+        &mut self,
+        driver: CloudDriver,
+        state_dir: &Path,
+        types: &BTreeMap<TypeName, Arc<InstanceType>>,
+    ) -> CloudConfig {
+        let static_hosts = self.static_hosts(driver, state_dir, types);
         let values = self.values;
         let at = |name: &str| format!("Containers.CloudVMs.{name}");
         let count = |name: &str| values.count(&at(name));
@@ -281,6 +334,7 @@ impl Builder<'_, '_> {
         CloudConfig {
             driver,
             driver_parameters: DriverParameters(values.free(&at("DriverParameters"))),
+            static_hosts,
             image_id: text("ImageID"),
             ssh_port: Some(text("SSHPort")).filter(|port| !port.is_empty()).unwrap_or_else(|| "ssh".to_owned()),
             poll_interval: duration("PollInterval"),
@@ -357,6 +411,12 @@ impl Builder<'_, '_> {
         types::add_preemptible_variants(&mut types, factor, &prefix, self.faults);
         types
     }
+}
+
+/// Relative paths begin at the configuration file.
+fn absolute(file: Option<&Path>, text: &str) -> PathBuf {
+    let base = file.and_then(Path::parent).unwrap_or(Path::new(""));
+    std::path::absolute(base.join(text)).unwrap_or_else(|_| base.join(text))
 }
 
 /// A key's text. Only from a regular file with an absolute path, and not larger than a key is.

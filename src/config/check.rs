@@ -47,18 +47,21 @@ fn summary(config: &Config, public_key: Option<String>) -> String {
     };
     let driver = match config.cloud.driver {
         CloudDriver::Loopback => "loopback (this host is the worker)",
-        CloudDriver::Static => "static",
+        CloudDriver::Static => "static (hosts over SSH)",
         CloudDriver::Exec => "exec",
         CloudDriver::Ec2 => "ec2",
         CloudDriver::Azure => "azure",
     };
     let types: Vec<&str> = config.instance_types.values().map(|one| one.name.as_str()).collect();
-    let mut rows = vec![
+    let hosts = config.cloud.static_hosts.as_ref().map(|hosts| ("hosts", hosts.to_string()));
+    let rows = [
         ("configuration", config.source.to_string()),
         ("cluster", config.cluster_id.clone()),
         ("queue", queue.to_owned()),
         ("driver", driver.to_owned()),
         ("instance types", types.join(", ")),
+    ];
+    let more = [
         ("state directory", config.state_dir.display().to_string()),
         ("management API", config.listen.join(", ")),
         (
@@ -66,11 +69,9 @@ fn summary(config: &Config, public_key: Option<String>) -> String {
             config.log.file.as_ref().map_or_else(|| "standard error".to_owned(), |path| path.display().to_string()),
         ),
     ];
-    if let Some(public_key) = public_key {
-        rows.push(("public key", public_key));
-    }
+    let public_key = public_key.map(|key| ("public key", key));
     let mut text = String::new();
-    for (name, value) in rows {
+    for (name, value) in rows.into_iter().chain(hosts).chain(more).chain(public_key) {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<16} {value}");
     }

@@ -17,15 +17,15 @@ impl Config {
 pub fn not_built_yet(config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
     let driver = match config.cloud.driver {
-        CloudDriver::Loopback => None,
-        CloudDriver::Static => Some("static"),
+        CloudDriver::Loopback | CloudDriver::Static => None,
         CloudDriver::Exec => Some("exec"),
         CloudDriver::Ec2 => Some("ec2"),
         CloudDriver::Azure => Some("azure"),
     };
     if let Some(name) = driver {
-        let message =
-            format!("the driver {name} is not built yet; this version has loopback (this host is the worker)");
+        let message = format!(
+            "the driver {name} is not built yet; this version has loopback (this host) and static (hosts over SSH)"
+        );
         faults.push(config.fault("Containers.CloudVMs.Driver", &message));
     }
     if config.queue.driver == QueueDriver::Arvados {
@@ -37,7 +37,7 @@ pub fn not_built_yet(config: &Config) -> Vec<Fault> {
         faults.push(config.fault("Muster.Runner.Engine", &message));
     }
     if config.runner.self_destruct_after.is_some() {
-        faults.push(config.fault("Muster.Runner.SelfDestructAfter", "not possible with the loopback driver"));
+        faults.push(config.fault("Muster.Runner.SelfDestructAfter", "not built yet"));
     }
     faults
 }

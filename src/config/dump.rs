@@ -116,6 +116,10 @@ fn cloud_value(config: &Config, name: &str) -> Value {
             CloudDriver::Ec2 => "ec2".into(),
             CloudDriver::Azure => "azure".into(),
         },
+        // No secrets.
+        "DriverParameters" if cloud.static_hosts.is_some() => {
+            serde_yaml::to_value(&cloud.driver_parameters.0).unwrap_or(Value::Null)
+        }
         // May hold secrets that only the driver knows as such.
         "DriverParameters" => {
             let names = cloud.driver_parameters.0.keys();

@@ -7,6 +7,7 @@ mod checks;
 mod dump;
 mod fault;
 mod host;
+mod hosts;
 mod keys;
 mod load;
 mod reload;
@@ -28,6 +29,7 @@ pub use self::checks::not_built_yet;
 pub use self::dump::{dump, reference};
 pub use self::fault::{Fault, Mark};
 pub use self::host::Host;
+pub use self::hosts::{StaticConfig, StaticHost};
 pub use self::load::{LoadOptions, Loaded, load, load_text};
 pub use self::reload::{Change, changes};
 pub use self::secret::Secret;
@@ -173,8 +175,10 @@ impl CloudDriver {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CloudConfig {
     pub driver: CloudDriver,
-    /// The driver's own keys, not interpreted here.
+    /// The driver's own keys, as they stand in the file.
     pub driver_parameters: DriverParameters,
+    /// What they say with the driver `static`; `None` with another.
+    pub static_hosts: Option<StaticConfig>,
     pub image_id: String,
     /// Port name or number, not empty.
     pub ssh_port: String,

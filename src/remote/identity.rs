@@ -4,6 +4,7 @@
 //! the instance's secret decides right after authentication.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -71,6 +72,17 @@ impl fmt::Debug for HostKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HostKey({} {})", self.algorithm(), self.fingerprint())
     }
+}
+
+/// How a host that was there before us is recognised (spec 46 §1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostTrust {
+    /// It shows one of these; there is at least one.
+    Keys(Vec<HostKey>),
+    /// By what this `known_hosts` file says at the time of the connection.
+    KnownHosts(PathBuf),
+    /// It shows the key that it showed first.
+    FirstUse,
 }
 
 /// What is known of a host's key.

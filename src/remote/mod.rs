@@ -1,13 +1,15 @@
 //! Running commands on a worker (spec 45): the executor's contract, and what the runner's commands look like.
 //!
-//! Reading order: the contract here, [`wake`] (ending a wait from another thread), [`local`] (this host, without SSH), [`identity`] (is
-//! it the right host), [`ssh`] (hosts over SSH), [`runner`] (the runner's commands and their answers), [`deploy`] (putting the runner
-//! there), [`unpack`] (results, which are not trusted).
+//! Reading order: the contract here, [`wake`] (ending a wait from another thread), [`local`] (this host, without SSH), [`address`]
+//! (where a host is), [`identity`] and [`known_hosts`] (is it the right one), [`ssh`] (hosts over SSH), [`runner`] (the runner's
+//! commands and their answers), [`deploy`] (putting the runner there), [`unpack`] (results, which are not trusted).
 //!
 //! Nothing here knows workers, the pool or the queue.
 
+pub mod address;
 pub mod deploy;
 pub mod identity;
+pub mod known_hosts;
 pub mod local;
 pub mod runner;
 pub mod ssh;

@@ -33,8 +33,7 @@ fn words_arrive_as_they_are() {
         let strange = ["a b", "it's", "$HOME", "`id`", "", "\\", "*", "ü\n\t!", "~", "-n", "a;b|c&d>e"];
         let mut all = vec!["printf", "%s\\0"];
         all.extend(strange);
-        let command =
-            muster::remote::Command { program: words(&all), ..sh("", b"") };
+        let command = muster::remote::Command { program: words(&all), ..sh("", b"") };
         let expected: String = strange.iter().map(|word| format!("{word}\0")).collect();
         assert_eq!(text(remote.executor.execute(Lane::Action, &command)), expected);
         let program = Program::Shell("echo $((1 + 1)) && echo \"$0\"".to_owned());
@@ -75,13 +74,14 @@ fn consumers_decide() {
     let remote = Remote::on(SERVERS[0]);
     // One that takes only the beginning: the rest is dropped, the command's own end counts.
     let mut taken = [0; 4];
-    let result = remote.executor.stream(Lane::Bulk, &sh("echo 1234; head -c 3000000 /dev/zero; exit 5", b""), &mut |from| {
-        from.read_exact(&mut taken)
-    });
+    let result =
+        remote.executor.stream(Lane::Bulk, &sh("echo 1234; head -c 3000000 /dev/zero; exit 5", b""), &mut |from| {
+            from.read_exact(&mut taken)
+        });
     assert_eq!((result.expect("runs").exit_code, &taken), (Some(5), b"1234"));
-    let result = remote.executor.stream(Lane::Bulk, &sh("echo x; sleep 600", b""), &mut |_| {
-        Err(std::io::Error::other("no room"))
-    });
+    let result = remote
+        .executor
+        .stream(Lane::Bulk, &sh("echo x; sleep 600", b""), &mut |_| Err(std::io::Error::other("no room")));
     assert!(matches!(result, Err(ExecuteError::Consumer(_))), "{result:?}");
     // The failure was ours: the lane goes on.
     assert!(remote.sh(Lane::Bulk, "true").expect("runs").succeeded());
@@ -95,7 +95,12 @@ fn input_stays_open_until_woken() {
         let wake = Wake::new().expect("a descriptor");
         std::thread::scope(|scope| {
             let poll = scope.spawn(|| {
-                let command = within(crate::fixture::LIMIT, "echo begun > /var/lib/begun; cat; echo ended", b"first ", Some(&wake));
+                let command = within(
+                    crate::fixture::LIMIT,
+                    "echo begun > /var/lib/begun; cat; echo ended",
+                    b"first ",
+                    Some(&wake),
+                );
                 remote.executor.execute(Lane::Probe, &command)
             });
             let begun = remote.host.path("/var/lib/begun");
@@ -125,7 +130,8 @@ fn input_that_nobody_wants() {
 fn deadline_of_a_command_that_never_ends() {
     for server in SERVERS {
         let remote = Remote::on(server);
-        for script in ["sleep 600", "while :; do echo x; sleep 0.05; done", "while :; do echo x >&2; sleep 0.05; done"] {
+        for script in ["sleep 600", "while :; do echo x; sleep 0.05; done", "while :; do echo x >&2; sleep 0.05; done"]
+        {
             let began = std::time::Instant::now();
             let limit = Duration::from_secs(2);
             let result = remote.executor.execute(Lane::Action, &within(limit, script, b"", None));

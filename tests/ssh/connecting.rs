@@ -32,7 +32,7 @@ fn no_way_to_the_host() {
     executor.set_target("nothing.invalid:22", user);
     fails(&executor, "cannot connect to nothing.invalid:22", false);
     executor.set_target("a:b:c", user);
-    fails(&executor, "must be HOST or HOST:PORT", false);
+    fails(&executor, "write [a:b:c]", false);
 
     let proxy = FaultProxy::start(&remote.host.address()).expect("listens");
     proxy.refuse();
@@ -82,7 +82,9 @@ fn actions_are_patient() {
         assert_eq!(remote.output("echo up"), "up\n");
         remote.host.kill_server().expect("killed");
         let probe = remote.sh(Lane::Probe, "true").expect_err("nobody listens");
-        assert!(matches!(&probe, ExecuteError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused));
+        assert!(
+            matches!(&probe, ExecuteError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+        );
         std::thread::scope(|scope| {
             let action = scope.spawn(|| remote.executor.execute(Lane::Action, &sh("echo back", b"")));
             remote.host.restart().expect("starts");

@@ -14,12 +14,15 @@ fn sudo_where_the_user_is_not_root() {
     if !caller_is_root() {
         // Without root there is one login, the caller's own: then sudo is never part of it.
         let mut access = None;
-        let remote = Remote::with(|options| options, |host| {
-            let mut without = pin(host);
-            without.sudo = false;
-            access = Some(without.clone());
-            without
-        });
+        let remote = Remote::with(
+            |options| options,
+            |host| {
+                let mut without = pin(host);
+                without.sudo = false;
+                access = Some(without.clone());
+                without
+            },
+        );
         let own = rustix::process::geteuid().as_raw();
         assert_eq!(remote.output("id -u"), format!("{own}\n"));
         return;

@@ -14,9 +14,10 @@ use subtle::ConstantTimeEq;
 use super::command_line::line;
 use super::exec::{ExecFault, Input, run};
 use super::wait::{Interrupt, Waiter, text_of};
-use super::{SshClient, address};
+use super::{SshClient, resolve};
 use crate::core::effect::{Level, Note};
 use crate::log::write_note;
+use crate::remote::address::HostAddress;
 use crate::remote::identity::{HostKey, Verdict};
 use crate::remote::{ExecuteError, HostAccess, Program};
 
@@ -145,10 +146,9 @@ impl Request<'_> {
             Interrupt::Io(error) => self.no_connection(error),
             other => other.into(),
         };
-        let (host, port) = address::split(self.address, self.client.default_port).ok_or_else(|| {
-            self.no_connection(io::Error::new(io::ErrorKind::NotFound, "not an address: must be HOST or HOST:PORT"))
-        })?;
-        let found = address::resolve(host, port, &self.client.spawn, waiter).map_err(failed)?;
+        let to = HostAddress::parse(self.address, self.client.default_port)
+            .map_err(|why| self.no_connection(io::Error::new(io::ErrorKind::NotFound, why)))?;
+        let found = resolve::resolve(&to.host, to.port, &self.client.spawn, waiter).map_err(failed)?;
         let mut last = None;
         for one in found {
             match open_tcp(one, waiter) {

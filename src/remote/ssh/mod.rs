@@ -2,26 +2,26 @@
 //!
 //! Reading order: [`executor`] (a worker's connections, one per lane), [`connect`] (TCP, handshake, identity, authentication), [`exec`]
 //! (one command on an open connection), [`wait`] (what every libssh2 call goes through: absolute deadlines and cancellation),
-//! [`command_line`], [`address`], [`key`].
+//! [`command_line`], [`resolve`], [`key`].
 //!
 //! Each connection belongs to one thread at a time and runs one channel at a time: channels of one session share a mutex, and
 //! some servers abort connections with concurrent channels (spec 45 §2, measured). *Absent*: threads of its own, except short ones
 //! that look up names.
 
-mod address;
 mod command_line;
 mod connect;
 mod exec;
 mod executor;
 pub mod key;
+mod resolve;
 mod wait;
 
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-pub use address::{Port, port_number};
 pub use executor::SshExecutor;
+pub use resolve::{Port, port_number};
 
 use self::key::PrivateKey;
 use super::{Connector, Executor, HostAccess};

@@ -1,4 +1,4 @@
-//! `host`, `host:port`, `[v6]:port`, and what a name stands for.
+//! What names stand for: hosts, and services.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -36,25 +36,6 @@ pub fn port_number(text: &str) -> Option<Port> {
         (name == text || words.any(|alias| alias == text)).then(|| port.parse().ok())?
     };
     services.lines().find_map(entry)
-}
-
-/// Host and port; `None` if the text is neither.
-pub(super) fn split(address: &str, default_port: Port) -> Option<(&str, Port)> {
-    if let Some(rest) = address.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']')?;
-        let port =
-            rest.strip_prefix(':').map_or_else(|| rest.is_empty().then_some(default_port), |port| port.parse().ok())?;
-        return (host.parse::<IpAddr>().is_ok()).then_some((host, port));
-    }
-    // A bare IPv6 address has several colons.
-    if address.parse::<IpAddr>().is_ok() {
-        return Some((address, default_port));
-    }
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().ok()?),
-        None => (address, default_port),
-    };
-    (!host.is_empty() && !host.contains(':') && port > 0).then_some((host, port))
 }
 
 #[derive(Debug)]
@@ -114,27 +95,7 @@ mod tests {
     use crate::remote::ssh::wait::Closing;
 
     #[test]
-    fn addresses() {
-        for (text, expected) in [
-            ("10.0.0.5", Some(("10.0.0.5", 22))),
-            ("10.0.0.5:2222", Some(("10.0.0.5", 2222))),
-            ("node2.lab", Some(("node2.lab", 22))),
-            ("node2.lab:1", Some(("node2.lab", 1))),
-            ("::1", Some(("::1", 22))),
-            ("[::1]", Some(("::1", 22))),
-            ("[::1]:2222", Some(("::1", 2222))),
-            ("", None),
-            (":22", None),
-            ("a:b", None),
-            ("a:0", None),
-            ("a:70000", None),
-            ("a:b:22", None),
-            ("[a]:22", None),
-            ("[::1", None),
-            ("[::1]x", None),
-        ] {
-            assert_eq!(split(text, 22), expected, "{text}");
-        }
+    fn ports() {
         assert_eq!((port_number("ssh"), port_number("2222"), port_number("0")), (Some(22), Some(2222), None));
         assert_eq!(port_number("no-such-service"), None);
     }
