@@ -7,6 +7,7 @@
 
 #[path = "../demo/daemon.rs"]
 mod daemon;
+mod ssh;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -55,7 +56,8 @@ fn run() -> Result<(), Failure> {
     show("  process end to Complete", &ends);
     let status = demo.json(&["status"])?;
     println!("  missed wake-ups                      {}", status["missed_wakeups"]);
-    demo.stop()
+    demo.stop()?;
+    ssh::run()
 }
 
 /// Submit to start, end to Complete; milliseconds.
