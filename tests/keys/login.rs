@@ -51,6 +51,7 @@ impl<'a> Server<'a> {
             .expect("sshd starts");
         let mut session = ssh2::Session::new().expect("a session");
         session.set_tcp_stream(client);
+        session.set_timeout(120_000);
         let result = session.handshake().and_then(|()| session.userauth_pubkey_memory(&self.user, None, text, None));
         drop(session);
         server.wait().expect("a child");
