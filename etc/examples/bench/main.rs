@@ -27,7 +27,20 @@ fn main() -> std::process::ExitCode {
     }
 }
 
+/// All parts, or the one that is named: `containers`, `ssh`.
 fn run() -> Result<(), Failure> {
+    let wanted = std::env::args().nth(1);
+    let wants = |part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
+    if wants("containers") {
+        containers()?;
+    }
+    if wants("ssh") {
+        ssh::run()?;
+    }
+    Ok(())
+}
+
+fn containers() -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("muster-bench-").tempdir()?;
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
     let mut demo = Demo::start(folder.path())?;
@@ -56,8 +69,7 @@ fn run() -> Result<(), Failure> {
     show("  process end to Complete", &ends);
     let status = demo.json(&["status"])?;
     println!("  missed wake-ups                      {}", status["missed_wakeups"]);
-    demo.stop()?;
-    ssh::run()
+    demo.stop()
 }
 
 /// Submit to start, end to Complete; milliseconds.
