@@ -5,6 +5,7 @@
 
 pub mod instrumented;
 pub mod loopback;
+pub mod static_hosts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ pub struct UnlistedInstance {
     pub address: String,
     pub type_name: TypeName,
     pub provider_type: String,
-    /// One word in place of a worker's state: `unreachable`, `failed`, `foreign`.
+    /// One word in place of a worker's state: `unreachable`, `failed`, `foreign`, `cleaning`.
     pub state: &'static str,
     /// Why, and what happens next.
     pub detail: String,

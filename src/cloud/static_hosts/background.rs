@@ -1,0 +1,95 @@
+//! What goes on without a call: clean-ups, each on a thread of its own and at most 16 at once, and the ends of pauses.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::Places;
+use super::cleanup::{Released, clean};
+use super::host::{Event, HostSpec, Kind, Problem};
+use super::shared::Shared;
+use crate::core::effect::{Level, Note, seconds};
+use crate::core::errors::chain;
+use crate::log::write_note;
+
+/// Starts a named thread; what comes from outside since threads start in one file.
+pub type Spawn = Arc<dyn Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> + Send + Sync>;
+
+/// What a clean-up needs besides the host.
+#[derive(Clone)]
+pub(super) struct Background {
+    pub(super) shared: Arc<Shared>,
+    pub(super) places: Places,
+    pub(super) cluster_id: Arc<str>,
+    pub(super) spawn: Spawn,
+}
+
+impl Background {
+    /// Starts the thread; it ends when the driver stops.
+    pub(super) fn start(self) -> io::Result<()> {
+        let spawn = self.spawn.clone();
+        spawn("hosts".to_owned(), Box::new(move || self.run())).map(drop)
+    }
+
+    fn run(&self) {
+        while let Some(due) = self.shared.next_cleanings() {
+            for spec in due {
+                let (of_thread, host) = (self.clone(), spec.clone());
+                let work = move || of_thread.clean(&host);
+                if let Err(error) = (self.spawn)(format!("clean {}", spec.id), Box::new(work)) {
+                    let detail = format!("no thread for the clean-up: {error}");
+                    self.failed(&spec, Problem { kind: Kind::Failed, detail });
+                }
+            }
+        }
+    }
+
+    fn clean(&self, spec: &HostSpec) {
+        let began = Instant::now();
+        let note = |level, message| {
+            Note::new(level, "hosts", message).with("Instance", &spec.id).with("Address", &spec.address)
+        };
+        let result = match self.shared.session(spec) {
+            Ok(session) => clean(&self.shared, &session.executor, &self.cluster_id, (self.places)(&spec.id)),
+            Err(error) => Err(Problem { kind: Kind::Failed, detail: format!("no connection can be made: {error}") }),
+        };
+        let released = match result {
+            Ok(released) => released,
+            Err(problem) => return self.failed(spec, problem),
+        };
+        // Only with this on disk may the host be given out again.
+        if let Err(error) = self.shared.change(&spec.id, Event::Cleaned) {
+            return self.failed(spec, Problem { kind: Kind::Failed, detail: chain(&error) });
+        }
+        let duration = seconds(began.elapsed());
+        match released {
+            Released::Clean => write_note(&note(Level::Info, "host cleaned up").with("Duration", duration)),
+            Released::Foreign(owner) => {
+                let message = "host cleaned up of what is ours; another dispatcher has it";
+                write_note(&note(Level::Warn, message).with("Duration", duration).with("Owner", owner));
+            }
+        }
+    }
+
+    /// The first failure of its kind is worth a warning, the same again is not.
+    fn failed(&self, spec: &HostSpec, problem: Problem) {
+        if self.shared.is_stopped() {
+            return;
+        }
+        let known = self.shared.read(|table, now| {
+            let unlisted = table.unlisted(now).into_iter().find(|unlisted| unlisted.id == spec.id);
+            unlisted.is_some_and(|unlisted| unlisted.state == problem.kind.as_str())
+        });
+        let level = if known { Level::Debug } else { Level::Warn };
+        let note = Note::new(level, "hosts", "host cannot be cleaned up and is not used until it is; trying again");
+        write_note(
+            &note
+                .with("Instance", &spec.id)
+                .with("Address", &spec.address)
+                .with("Reason", problem.kind.as_str())
+                .with("error", &problem.detail),
+        );
+        self.shared.note(&spec.id, Event::CleaningFailed(problem));
+    }
+}

@@ -1,0 +1,258 @@
+//! One host: what it is, what state it is in, and what each event makes of it. Plain data and one function of (state, event, now).
+//!
+//! ```text
+//!         Chosen            Claimed          Destroyed
+//!  free ──────────► claiming ──────► taken ───────────► cleaning (listed)
+//!   ▲  ◄───────────────┤                                  │   │ CleaningFailed
+//!   │  ClaimFailed     │ ClaimFailed, touched             │   ▼
+//!   │                  └─────────────────────────► cleaning (not listed)
+//!   └───────────────────────────── Cleaned ───────────────┴───┘
+//! ```
+//!
+//! A free host may have a pause, in which it is not given out. Nor is it before a list has been made without it: whoever knows it as an
+//! instance that goes must see it gone before it comes back under the same name. What is written to the state file is in [`super::record`].
+
+use std::time::Duration;
+
+use crate::core::effect::{Ending, Tags};
+use crate::core::ids::{InstanceId, TypeName};
+use crate::core::time::Moment;
+use crate::remote::address::HostAddress;
+use crate::remote::identity::HostTrust;
+
+/// A host that failed is not given out for so long, doubling with each failure that follows (spec 46 §1).
+const PAUSE: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// A clean-up that failed is tried again after so long, doubling.
+const RETRY: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// A host as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSpec {
+    /// Its name, which is the id of the instance that it becomes.
+    pub id: InstanceId,
+    pub address: HostAddress,
+    pub user: String,
+    /// Run commands with sudo where `user` is not root.
+    pub sudo: bool,
+    pub type_name: TypeName,
+    pub provider_type: String,
+    pub trust: HostTrust,
+}
+
+/// What a taken host is taken as.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Lease {
+    pub(super) type_name: TypeName,
+    pub(super) provider_type: String,
+    pub(super) tags: Tags,
+}
+
+/// Why a host is of no use now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Unreachable,
+    Failed,
+    /// Another dispatcher has it.
+    Foreign,
+}
+
+impl Kind {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) kind: Kind,
+    /// For people.
+    pub(super) detail: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Phase {
+    Free,
+    /// Given to a create that has not ended. Not listed: the create may end with another host.
+    Claiming(Lease),
+    Taken(Lease),
+    Cleaning(Cleaning),
+}
+
+/// What ran there is being ended, and what is ours removed: until that is done the host is nobody's.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Cleaning {
+    pub(super) lease: Lease,
+    /// Still shown as an instance: until the first try has failed, and not after a restart, since nobody then knows that it is going.
+    pub(super) listed: bool,
+    pub(super) running: bool,
+    /// When the next try begins, unless one is running.
+    pub(super) due: Moment,
+    pub(super) failures: u32,
+    /// Why the last try failed.
+    pub(super) problem: Option<Problem>,
+}
+
+impl Cleaning {
+    pub(super) fn new(lease: Lease, listed: bool, now: Moment) -> Self {
+        Self { lease, listed, running: false, due: now, failures: 0, problem: None }
+    }
+}
+
+/// Why a free host is not given out, or was not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) problem: Problem,
+    /// Not given out before; `None`: may be tried again.
+    pub(super) until: Option<Moment>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Host {
+    pub(super) spec: HostSpec,
+    /// False for one that was removed from the configuration while it was in use: it is dropped when it is clean.
+    pub(super) configured: bool,
+    pub(super) phase: Phase,
+    /// Failures since the last normal life.
+    pub(super) strikes: u32,
+    pub(super) last_failed: Option<Moment>,
+    pub(super) trouble: Option<Trouble>,
+    /// It was listed, and no list has been made since that it was not in.
+    pub(super) unseen: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Event {
+    /// A create takes it.
+    Chosen(Lease),
+    /// Its owner file is ours, and the operator's init command has succeeded.
+    Claimed,
+    /// `touched`: something of ours may be there.
+    ClaimFailed {
+        problem: Problem,
+        touched: bool,
+    },
+    TagsSet(Tags),
+    Destroyed(Ending),
+    CleaningBegan,
+    Cleaned,
+    CleaningFailed(Problem),
+    /// A list has been made.
+    ListMade,
+    /// Time has passed.
+    Tick,
+}
+
+/// `first`, doubled with each failure after the first, and at most `most`.
+pub(super) fn back_off(first: Duration, most: Duration, failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    (first * 2_u32.pow(doublings)).min(most)
+}
+
+impl Host {
+    pub(super) fn new(spec: HostSpec, configured: bool, phase: Phase) -> Self {
+        Self { spec, configured, phase, strikes: 0, last_failed: None, trouble: None, unseen: false }
+    }
+
+    /// An event that does not fit the state changes nothing: it is late, or comes twice.
+    pub(super) fn apply(&mut self, event: Event, now: Moment) {
+        let (can_be_taken, was_listed) = (self.can_be_taken(), self.listed().is_some());
+        match (&mut self.phase, event) {
+            (Phase::Free, Event::Chosen(lease)) if can_be_taken => self.phase = Phase::Claiming(lease),
+            (Phase::Claiming(lease), Event::Claimed) => {
+                self.phase = Phase::Taken(lease.clone());
+                self.trouble = None;
+            }
+            (Phase::Claiming(lease), Event::ClaimFailed { problem, touched }) => {
+                self.phase = match touched {
+                    true => Phase::Cleaning(Cleaning::new(lease.clone(), false, now)),
+                    false => Phase::Free,
+                };
+                self.strike(problem, now);
+            }
+            (Phase::Taken(lease), Event::TagsSet(tags)) => lease.tags = tags,
+            (Phase::Taken(lease), Event::Destroyed(ending)) => {
+                self.phase = Phase::Cleaning(Cleaning::new(lease.clone(), true, now));
+                self.ended(ending, now);
+            }
+            (Phase::Cleaning(cleaning), Event::CleaningBegan) => cleaning.running = true,
+            (Phase::Cleaning(cleaning), Event::Cleaned) if cleaning.running => self.phase = Phase::Free,
+            (Phase::Cleaning(cleaning), Event::CleaningFailed(problem)) if cleaning.running => {
+                cleaning.failures += 1;
+                cleaning.due = now + back_off(RETRY, RETRY_MAX, cleaning.failures);
+                cleaning.running = false;
+                cleaning.listed = false;
+                cleaning.problem = Some(problem);
+            }
+            (_, Event::ListMade) => self.unseen = false,
+            (_, Event::Tick) => {
+                if let Some(trouble) = &mut self.trouble
+                    && trouble.until.is_some_and(|until| until <= now)
+                {
+                    trouble.until = None;
+                }
+            }
+            _ => {}
+        }
+        self.unseen |= was_listed && self.listed().is_none();
+    }
+
+    fn ended(&mut self, ending: Ending, now: Moment) {
+        match ending {
+            Ending::Unwanted => {
+                self.strikes = 0;
+                self.trouble = None;
+            }
+            Ending::Faulty => {
+                let detail = "it did not boot, was broken, or did not answer".to_owned();
+                self.strike(Problem { kind: Kind::Failed, detail }, now);
+            }
+        }
+    }
+
+    fn strike(&mut self, problem: Problem, now: Moment) {
+        self.strikes += 1;
+        self.last_failed = Some(now);
+        self.trouble = Some(Trouble { problem, until: Some(now + back_off(PAUSE, PAUSE_MAX, self.strikes)) });
+    }
+
+    /// A create may have it.
+    pub(super) fn can_be_taken(&self) -> bool {
+        self.configured && self.phase == Phase::Free && self.pause_end().is_none() && !self.unseen
+    }
+
+    /// Nothing is left to be done for one that is not configured any more.
+    pub(super) fn is_over(&self) -> bool {
+        !self.configured && self.phase == Phase::Free
+    }
+
+    /// The instance that it is shown as.
+    pub(super) fn listed(&self) -> Option<&Lease> {
+        match &self.phase {
+            Phase::Taken(lease) => Some(lease),
+            Phase::Cleaning(cleaning) if cleaning.listed => Some(&cleaning.lease),
+            _ => None,
+        }
+    }
+
+    /// When a pause ends ([`Event::Tick`]), and when a clean-up is due that is not running.
+    pub(super) fn dues(&self) -> impl Iterator<Item = Moment> {
+        let cleaning = match &self.phase {
+            Phase::Cleaning(cleaning) if !cleaning.running => Some(cleaning.due),
+            _ => None,
+        };
+        self.pause_end().into_iter().chain(cleaning)
+    }
+
+    pub(super) fn pause_end(&self) -> Option<Moment> {
+        self.trouble.as_ref().and_then(|trouble| trouble.until)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
