@@ -11,10 +11,8 @@ use parking_lot::{Mutex, RwLock};
 use super::running::{Daemon, Ends, Parts, Threads};
 use super::settings::{scheduler_settings, selector, settings};
 use super::{DaemonError, keeper};
-use crate::cloud::instrumented::Instrumented;
-use crate::cloud::loopback::Loopback;
 use crate::cloud::{CloudEvent, CloudEvents, InstanceSet};
-use crate::config::{CloudDriver, Config, DeployRunner, QueueDriver};
+use crate::config::{Config, DeployRunner, QueueDriver};
 use crate::core::effect::{Level, Note, RunnerOrder};
 use crate::core::ids::{ContainerUuid, InstanceId, OperationId};
 use crate::core::pool::Pool;
@@ -50,11 +48,12 @@ pub(super) fn start(config: Arc<Config>) -> Result<Daemon, DaemonError> {
     let metrics =
         Arc::new(Metrics::new(&format!("{}_", config.metrics_prefix), version).map_err(DaemonError::Metrics)?);
     let (cloud_events, events) = bounded(CLOUD_EVENTS_MAX);
-    let cloud = driver(&config, &set, &metrics, &cloud_events)?;
+    let clock = Clock::start();
+    let cloud = super::drivers::driver(&config, &state_dir, &set, clock, &metrics, &cloud_events)?;
     let binary = Arc::new(load_runner(&config)?);
     let wall: crate::queue::local::WallClock = Arc::new(wall_now);
     let queue = LocalQueue::open(queue_options(&config, &state_dir), wall, &threads::spawn)?;
-    let parts = connect(&config, &set, cloud, queue, binary, metrics, &state_dir);
+    let parts = connect(&config, &set, clock, cloud, queue, binary, (metrics, state_dir.results()));
     let events = (cloud_events, events);
     // Before any thread acts: an address that is taken must not leave half-started containers behind.
     let server = listen(&config, &state_dir, &parts)?;
@@ -85,24 +84,6 @@ fn instance_set_id(config: &Config, state_dir: &StateDir) -> Result<String, Daem
         return Ok(uuid.to_owned());
     }
     Ok(Md5::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn driver(
-    config: &Config,
-    set: &str,
-    metrics: &Arc<Metrics>,
-    _events: &CloudEvents,
-) -> Result<Arc<dyn InstanceSet>, DaemonError> {
-    let inner: Arc<dyn InstanceSet> = match config.cloud.driver {
-        CloudDriver::Loopback => {
-            let home = std::env::var("HOME").unwrap_or_else(|_| "/".to_owned());
-            let tag = format!("{}InstanceSetID", config.cloud.tag_key_prefix);
-            Arc::new(Loopback::open(&config.state_dir, home, (&tag, set)).map_err(DaemonError::Driver)?)
-        }
-        other => return Err(DaemonError::NotBuilt(format!("the driver {other:?} does not exist yet"))),
-    };
-    let counted = metrics.clone();
-    Ok(Arc::new(Instrumented::new(inner, Arc::new(move |name, failed| counted.driver_operation(name, failed)))))
 }
 
 fn load_runner(config: &Config) -> Result<RunnerBinary, DaemonError> {
@@ -153,13 +134,12 @@ struct Base {
 fn connect(
     config: &Arc<Config>,
     set: &str,
+    clock: Clock,
     cloud: Arc<dyn InstanceSet>,
     queue: Arc<LocalQueue>,
     binary: Arc<RunnerBinary>,
-    metrics: Arc<Metrics>,
-    state_dir: &StateDir,
+    (metrics, results): (Arc<Metrics>, PathBuf),
 ) -> Parts {
-    let clock = Clock::start();
     let pool = Pool::new(settings(config, set, &*cloud), config.instance_types.clone());
     let (door, batches) = PoolDoor::new(pool, clock);
     let groups = config.instance_types.iter().map(|(name, one)| (name.clone(), cloud.quota_group(one))).collect();
@@ -173,7 +153,6 @@ fn connect(
         binary,
         metrics: metrics.clone(),
     }));
-    let results = state_dir.results();
     let base = Base { config: config.clone(), clock, door, cloud, queue, workers, metrics, results };
     let lanes = lanes(&base);
     let (list_soon, list_asked) = bounded(1);

@@ -1,10 +1,11 @@
 //! The dispatcher process: assembled in order, told by signals, stopped in reverse order (spec 20 §9, 80 §3).
 //!
 //! Start: log, state directory, driver, queue, runner, pool, the API's addresses; then the threads: central, sync, scheduler,
-//! queue's keeper. Reading order: here, [`assembly`], [`settings`], [`running`] (stop, reload, dump), [`process`] (limits of the
+//! queue's keeper. Reading order: here, [`assembly`], [`drivers`], [`settings`], [`running`] (stop, reload, dump), [`process`] (limits of the
 //! process, pid file, service manager).
 
 mod assembly;
+mod drivers;
 mod keeper;
 mod process;
 mod running;
@@ -47,6 +48,8 @@ pub enum DaemonError {
     Log(#[source] std::io::Error),
     #[error(transparent)]
     StateDir(#[from] super::state_dir::StateDirError),
+    #[error(transparent)]
+    DispatchKey(#[from] super::dispatch_key::DispatchKeyError),
     #[error("error initializing driver")]
     Driver(#[source] std::io::Error),
     #[error("{0}")]
