@@ -40,9 +40,9 @@ fn two_hosts_do_not_see_each_other() {
     assert_eq!(says(&two, &key, &format!("cat {}", shared.path().display())), "shared");
 
     let apart = started(&HostOptions::new(key.public()).private_tmp().name("node-7"));
-    assert_eq!(says(&apart, &key, "ls -A /tmp; uname -n; touch /tmp/mine"), "node-7");
-    assert!(apart.path("/tmp/mine").exists() && !Path::new("/tmp/mine").exists());
-    assert_eq!(one.path("/tmp/mine"), Path::new("/tmp/mine"));
+    assert_eq!(says(&apart, &key, "ls -A /tmp; uname -n; touch /tmp/only-in-the-host"), "node-7");
+    assert!(apart.path("/tmp/only-in-the-host").exists() && !Path::new("/tmp/only-in-the-host").exists());
+    assert_eq!(one.path("/tmp/only-in-the-host"), Path::new("/tmp/only-in-the-host"));
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn jobs_are_not_the_server() {
     let host = started(&HostOptions::new(key.public()));
     let job = detached_job(&host, &key);
     host.stop_server().expect("stopped");
-    assert_eq!(crate::support::state(job), Some('S'));
+    wait_until("the job waits for its child, not stopped", || crate::support::state(job) == Some('S'));
     host.kill_server().expect("killed");
     assert!(runs(job));
     host.restart().expect("restarted");

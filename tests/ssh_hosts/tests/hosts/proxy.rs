@@ -61,16 +61,14 @@ fn much_data_is_whole() {
     const SIZE: usize = 32 << 20;
     let (proxy, listener) = proxy();
     let (near, far) = connect(&proxy, &listener);
+    let piece: Vec<u8> = (0..=250_u8).cycle().take(SIZE).collect();
     std::thread::scope(|scope| {
         for (from, to) in [(&near, &far), (&far, &near)] {
-            scope.spawn(move || {
-                let piece: Vec<u8> = (0..=250_u8).cycle().take(SIZE).collect();
-                (&mut &*from).write_all(&piece).expect("written");
-            });
-            scope.spawn(move || {
+            scope.spawn(|| (&mut &*from).write_all(&piece).expect("written"));
+            scope.spawn(|| {
                 let mut whole = vec![0; SIZE];
                 (&mut &*to).read_exact(&mut whole).expect("it arrives");
-                assert!(whole.iter().copied().eq((0..=250_u8).cycle().take(SIZE)));
+                assert!(whole == piece, "other bytes");
             });
         }
     });
