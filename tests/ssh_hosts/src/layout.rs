@@ -203,7 +203,8 @@ impl Layout {
             }
         }
         make_dir(&etc.join("ssh"), 0o755)?;
-        self.mount("bind", &etc.join("ssh"), "etc/ssh");
+        // With what is mounted in it.
+        self.mount("rbind", &etc.join("ssh"), "etc/ssh");
         Ok(())
     }
 
