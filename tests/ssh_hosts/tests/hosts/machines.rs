@@ -65,7 +65,9 @@ fn nothing_is_left() {
     assert!(jobs.iter().all(|process| !process.name.starts_with("sshd")), "{jobs:?}");
 
     let folder = host.root().to_owned();
-    assert!(folder.is_dir());
+    for private in [folder.as_path(), key.path().parent().expect("a folder")] {
+        assert_eq!(std::fs::metadata(private).expect("there").mode() & 0o777, 0o700, "{}", private.display());
+    }
     drop(host);
     for process in all {
         assert!(!runs(process.pid), "{process:?}");
