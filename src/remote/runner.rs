@@ -128,17 +128,23 @@ impl Runner {
     }
 
     /// What runs on the worker. With a `known` token and a `wait` the answer comes when the list changes, when `wait` has passed, or
-    /// when `wake` is woken.
+    /// when `wake` is woken. `limit`: how long it may take beyond that.
     ///
     /// # Errors
     /// See [`ListError`]: never a shortened list.
-    pub fn list(&self, known: Option<&str>, wait: Duration, wake: &Wake) -> Result<Listing, ListError> {
+    pub fn list(
+        &self,
+        known: Option<&str>,
+        wait: Duration,
+        limit: Duration,
+        wake: &Wake,
+    ) -> Result<Listing, ListError> {
         let seconds = format!("{:.3}", wait.as_secs_f64());
         let program = match known {
             Some(token) => self.run(&["--list", "--wait", &seconds, "--known", token]),
             None => self.run(&["--list"]),
         };
-        let mut command = self.command(program, b"", COMMAND_DEADLINE + wait);
+        let mut command = self.command(program, b"", limit + wait);
         command.open_until = known.is_some().then_some(wake);
         let output = self.executor.execute(Lane::Probe, &command)?;
         if !output.succeeded() {

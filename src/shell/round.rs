@@ -7,6 +7,7 @@ use super::pool::PoolDoor;
 use crate::core::effect::{Level, Note, seconds};
 use crate::core::errors::chain;
 use crate::core::ids::InstanceId;
+use crate::core::settings::COMMAND_DEADLINE;
 use crate::core::vocabulary::WorkerState;
 use crate::core::worker::round::{RoundPlan, RoundReport, When};
 use crate::log::write_note;
@@ -14,6 +15,9 @@ use crate::management::metrics::Metrics;
 use crate::remote::deploy::{Deployed, deploy};
 use crate::remote::runner::{ListError, Runner, RunnerBinary};
 use crate::remote::wake::Wake;
+
+/// However impatient the configuration is: connecting takes its time, too.
+const LIST_LIMIT_MIN: Duration = Duration::from_secs(2);
 
 /// What the rounds of one worker need, and what they remember from one to the next.
 #[derive(Debug)]
@@ -53,9 +57,17 @@ pub fn carry_out(
         install(context, &mut report);
     }
     if wanted(plan.run_probe, report.booted) {
-        // How long a long poll waits when nothing changes; read anew, since a reload may have changed it.
-        let wait = door.settings().probe_interval;
-        run_probe(context, known, wait, wake, &mut report);
+        // Read anew, since a reload may have changed them.
+        let settings = door.settings();
+        let patience = match plan.state {
+            WorkerState::Unknown | WorkerState::Booting => settings.timeout_booting,
+            _ => settings.timeout_probe,
+        };
+        // A list that takes longer than the worker may be silent comes too late for it.
+        let limit = COMMAND_DEADLINE.min(patience).max(LIST_LIMIT_MIN);
+        // How long a long poll waits when nothing changes.
+        let wait = settings.probe_interval;
+        run_probe(context, (known, wait, limit), wake, &mut report);
     }
     report
 }
@@ -135,9 +147,15 @@ fn log_facts(context: &mut RoundContext) {
     }
 }
 
-fn run_probe(context: &RoundContext, known: Option<&str>, wait: Duration, wake: &Wake, report: &mut RoundReport) {
+/// With the token of a list that is known, how long to wait for another, and how long it may take beyond that.
+fn run_probe(
+    context: &RoundContext,
+    (known, wait, limit): (Option<&str>, Duration, Duration),
+    wake: &Wake,
+    report: &mut RoundReport,
+) {
     let began = Instant::now();
-    let result = context.runner.list(known, wait, wake);
+    let result = context.runner.list(known, wait, limit, wake);
     // A long poll's duration says nothing about the worker.
     if known.is_none() {
         context.metrics.run_probe(result.is_ok(), began.elapsed());

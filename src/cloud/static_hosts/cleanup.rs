@@ -7,6 +7,7 @@ use super::claim::{place, run, script, shown};
 use super::host::{Kind, Problem};
 use super::shared::Shared;
 use crate::core::errors::chain;
+use crate::core::settings::COMMAND_DEADLINE;
 use crate::core::worker::listing::RunnerState;
 use crate::remote::runner::{CommandError, ListError, Runner, RunnerPlaces};
 use crate::remote::wake::Wake;
@@ -132,7 +133,7 @@ fn end_runners(shared: &Shared, runner: &Runner) -> Result<(), Problem> {
     let wake = Wake::new().map_err(|error| failed(format!("cannot list what runs there: {error}")))?;
     let deadline = Instant::now() + ENDING_LIMIT;
     loop {
-        let listing = runner.list(None, Duration::ZERO, &wake).map_err(|error| match &error {
+        let listing = runner.list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).map_err(|error| match &error {
             ListError::Execute(execute) => Problem::of_execute(execute),
             _ => failed(format!("cannot list what runs there: {}", shown(&chain(&error)))),
         })?;
