@@ -17,7 +17,8 @@ build: need ## release build
 	$(CARGO) build --release --locked
 	$(STATIC) --release
 	cp -f target/$(HOST)/release/muster-runner target/release/muster-runner
-test: need ## formatting, lints, documentation and all tests: everything CI runs
+test: ## formatting, lints, documentation and all tests: everything CI runs
+	@sh etc/need.sh test
 	$(CARGO) fmt --all --check $(FMT_FLAGS)
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items --lib

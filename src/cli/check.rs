@@ -5,10 +5,13 @@ use super::exit::{self, Failure};
 use super::locate::{load_options, variable};
 use super::output::{Output, say};
 use crate::config::check;
+use crate::core::errors::chain;
+use crate::shell::dispatch_key::public_key;
 
 /// Load and judge the configuration
 ///
-/// Every problem is shown with file, line, column and key, all in one run; unknown keys with the nearest known one.
+/// Every problem is shown with file, line, column and key, all in one run; unknown keys with the nearest known one. The
+/// summary has the public key that workers must accept, if they are reached over SSH.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  muster check --config /etc/muster/config.yml")]
 pub(super) struct Options {
@@ -18,7 +21,8 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let checked = check(&load_options(global, &variable), options.dump);
+    let key = |config: &_| public_key(config).map_err(|error| chain(&error));
+    let checked = check(&load_options(global, &variable), options.dump, &key);
     for problem in &checked.problems {
         say(&format!("muster: {problem}"));
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::Global;
 use super::exit::Failure;
 use crate::config::{Config, Host, LoadOptions, Loaded, load};
+use crate::shell::dispatch_key::private_key_fault;
 
 /// Ways to the daemon.
 #[derive(Clone)]
@@ -29,7 +30,13 @@ impl std::fmt::Debug for Location {
 
 /// The options of the loader as the command line and the environment have them.
 pub(super) fn load_options<'a>(global: &Global, env: &'a dyn Fn(&str) -> Option<String>) -> LoadOptions<'a> {
-    LoadOptions { path: global.config.clone(), cluster: global.cluster.clone(), env, host: Host::this() }
+    LoadOptions {
+        path: global.config.clone(),
+        cluster: global.cluster.clone(),
+        env,
+        host: Host::this(),
+        private_key_fault,
+    }
 }
 
 pub(super) fn variable(name: &str) -> Option<String> {

@@ -253,16 +253,23 @@ impl Builder<'_, '_> {
     fn private_key(&mut self) -> Secret {
         let path = "Containers.DispatchPrivateKey";
         let text = self.values.text(path);
-        let Some(file) = text.strip_prefix("file://") else {
-            return Secret::new(&text);
+        let (key, origin) = match text.strip_prefix("file://") {
+            None if text.is_empty() => return Secret::default(),
+            None => (text, String::new()),
+            Some(file) => match read_key(Path::new(file)) {
+                Ok(key) => (key, format!("{file}: ")),
+                Err(why) => {
+                    self.error(path, format!("cannot read {file}: {why}"));
+                    return Secret::default();
+                }
+            },
         };
-        match read_key(Path::new(file)) {
-            Ok(key) => Secret::new(&key),
-            Err(why) => {
-                self.error(path, format!("cannot read {file}: {why}"));
-                Secret::default()
-            }
+        if let Some(fault) = (self.options.private_key_fault)(&key) {
+            // The words of spec 60 §3.2, which name the key by themselves.
+            let message = format!("error parsing configured {path}: {origin}{fault}");
+            self.faults.error(self.values.mark(path), "", message);
         }
+        Secret::new(&key)
     }
 
     /// `None` unless the driver is `static`.

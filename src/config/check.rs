@@ -16,8 +16,12 @@ pub struct Checked {
     pub good: bool,
 }
 
-/// Loads and judges.
-pub fn check(options: &LoadOptions<'_>, dump_wanted: bool) -> Checked {
+/// Loads and judges. `public_key`: what workers must accept, `None` if the driver uses no SSH; or why the daemon would have no key.
+pub fn check(
+    options: &LoadOptions<'_>,
+    dump_wanted: bool,
+    public_key: &dyn Fn(&Config) -> Result<Option<String>, String>,
+) -> Checked {
     let loaded = match load(options) {
         Ok(loaded) => loaded,
         Err(faults) => {
@@ -28,12 +32,15 @@ pub fn check(options: &LoadOptions<'_>, dump_wanted: bool) -> Checked {
     let config = &loaded.config;
     let missing = not_built_yet(config);
     let mut problems: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    let public_key = public_key(config);
+    problems.extend(public_key.as_ref().err().cloned());
     problems.extend(loaded.warnings.iter().map(|warning| format!("warning: {warning}")));
-    let text = if dump_wanted { dump(config) } else { summary(config) };
-    Checked { problems, text, good: missing.is_empty() }
+    let good = missing.is_empty() && public_key.is_ok();
+    let text = if dump_wanted { dump(config) } else { summary(config, public_key.ok().flatten()) };
+    Checked { problems, text, good }
 }
 
-fn summary(config: &Config) -> String {
+fn summary(config: &Config, public_key: Option<String>) -> String {
     let queue = match config.queue.driver {
         QueueDriver::Local => "local (embedded)",
         QueueDriver::Arvados => "arvados",
@@ -62,8 +69,9 @@ fn summary(config: &Config) -> String {
             config.log.file.as_ref().map_or_else(|| "standard error".to_owned(), |path| path.display().to_string()),
         ),
     ];
+    let public_key = public_key.map(|key| ("public key", key));
     let mut text = String::new();
-    for (name, value) in rows.into_iter().chain(hosts).chain(more) {
+    for (name, value) in rows.into_iter().chain(hosts).chain(more).chain(public_key) {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<16} {value}");
     }

@@ -72,7 +72,7 @@ pub(super) const KEYS: &[KeyInfo] = &[
     key("Muster.Log.Format", Text, "logfmt", "logfmt or json."),
     key("Muster.Metrics.Prefix", Text, "arvados_dispatchcloud", "First part of every metric's name."),
 
-    key("Containers.DispatchPrivateKey", SecretText, "", "SSH key for workers: its text, or file:///PATH."),
+    key("Containers.DispatchPrivateKey", SecretText, "", "SSH key for workers: its text, or file:///PATH; empty: a pair is made in StateDir/ssh."),
     live("Containers.StaleLockTimeout", PositiveDuration, "1m", "How long a start waits for containers of the process before it to show up."),
     key("Containers.CrunchRunCommand", Text, "crunch-run", "Runner on the instances when none is deployed."),
     key("Containers.CrunchRunArgumentsList", Texts, "", "Further arguments for it."),

@@ -20,6 +20,8 @@ pub struct LoadOptions<'a> {
     pub cluster: Option<String>,
     pub env: &'a dyn Fn(&str) -> Option<String>,
     pub host: Host,
+    /// What is wrong with a text as a private key, in one line without the secret. Passed in, since keys are read by `remote`.
+    pub private_key_fault: fn(&str) -> Option<String>,
 }
 
 impl std::fmt::Debug for LoadOptions<'_> {

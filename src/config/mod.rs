@@ -164,6 +164,13 @@ pub enum CloudDriver {
     Azure,
 }
 
+impl CloudDriver {
+    /// Its instances are reached over SSH: a key is needed.
+    pub const fn uses_ssh(self) -> bool {
+        !matches!(self, Self::Loopback)
+    }
+}
+
 /// `Containers.CloudVMs`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CloudConfig {

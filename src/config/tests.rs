@@ -9,9 +9,15 @@ fn host() -> Host {
     Host { is_root: false, cpus: 4, ram: 8 << 30, disk: 100 << 30 }
 }
 
+/// Real keys are looked at by `remote` and its tests.
+fn private_key_fault(text: &str) -> Option<String> {
+    (!text.starts_with("good")).then(|| "it is bad".to_owned())
+}
+
 fn load_with(text: &str, cluster: Option<&str>) -> Result<Loaded, Vec<Fault>> {
     let env = |name: &str| (name == "HOME").then(|| "/home/u".to_owned());
-    let options = LoadOptions { path: None, cluster: cluster.map(str::to_owned), env: &env, host: host() };
+    let options =
+        LoadOptions { path: None, cluster: cluster.map(str::to_owned), env: &env, host: host(), private_key_fault };
     load_text(Some(Path::new("/conf/config.yml")), text, &options)
 }
 
@@ -156,6 +162,15 @@ fn single_faults_and_warnings() {
         ),
         ("- a", "must be a map, not a list"),
         ("Containers: {DispatchPrivateKey: file:///nonexistent/key}", "cannot read /nonexistent/key"),
+        (
+            "Containers: {DispatchPrivateKey: nonsense}",
+            "/conf/config.yml:1:34: error parsing configured Containers.DispatchPrivateKey: it is bad",
+        ),
+        (
+            "Clusters:\n  zzzzz:\n    Containers:\n      DispatchPrivateKey: |\n        nonsense\n",
+            "config.yml:5:9: error parsing configured Containers.DispatchPrivateKey: it is bad",
+        ),
+        ("Containers: {DispatchPrivateKey: nonsense, CloudVMs: {MaxInstances: -1}}", "-1 is negative"),
         ("Services: {DispatchCloud: {InternalURLs: {\"https://h:1\": {}}}}", "https is not built yet"),
         ("Muster: {Queue: {MaxAttempts: 0}}", "must be at least 1"),
         ("Muster: {Metrics: {Prefix: a-b}}", "no metric name"),
@@ -195,6 +210,23 @@ fn nulls_are_not_set_and_ids_stay_as_they_are() {
     assert_eq!(config.cloud.resource_tags.len(), 1);
     let json = serde_json::to_string(&config.cloud.driver_parameters.0).expect("JSON");
     assert_eq!(json, r#"{"A":"0123","B":5,"C":"inf","D":true,"E":1.5,"F":"123456789012345678901234567890"}"#);
+}
+
+/// Also an empty file is not "none configured".
+#[test]
+fn keys_in_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("key");
+    let text = format!("Containers: {{DispatchPrivateKey: \"file://{}\"}}", path.display());
+    std::fs::write(&path, "good\n").expect("written");
+    assert_eq!(loaded(&text).config.containers.dispatch_private_key.reveal(), "good\n");
+    for content in ["", "other"] {
+        std::fs::write(&path, content).expect("written");
+        let found = faults(&text).concat();
+        let part =
+            format!("1:34: error parsing configured Containers.DispatchPrivateKey: {}: it is bad", path.display());
+        assert!(found.contains(&part), "{found}");
+    }
 }
 
 /// Spec 60 §5.3: the one type of the loopback driver is invented, or insisted on, only where it is enabled.
@@ -259,7 +291,7 @@ fn reference_file_is_up_to_date_and_empty() {
     let uncommented: String =
         installed.lines().filter_map(|line| line.strip_prefix("# ")).map(|line| format!("{line}\n")).skip(3).collect();
     let env = |name: &str| (name == "HOME").then(|| "/home/u".to_owned());
-    let options = LoadOptions { path: None, cluster: None, env: &env, host: host() };
+    let options = LoadOptions { path: None, cluster: None, env: &env, host: host(), private_key_fault };
     let all = load_text(None, &uncommented, &options);
     assert!(all.is_ok(), "{all:?}\n{uncommented}");
 }

@@ -101,8 +101,7 @@ pub trait HostCheck: Send + Sync + fmt::Debug {
     /// `address` is what was connected to.
     fn check(&self, key: &HostKey, address: &str) -> Verdict;
 
-    /// Kinds of keys that are known for the host, like `ssh-ed25519`: a client must ask for no other, since a server with keys of
-    /// several kinds else shows one that nobody knows. Empty: any.
+    /// The types of the keys that are known of the host (`ssh-ed25519`, `ssh-rsa` …): a host that has several shows one of these.
     fn algorithms(&self, _address: &str) -> Vec<String> {
         Vec::new()
     }

@@ -4,13 +4,14 @@
 //! [`worker`] (a worker's thread: ticker, guard, rounds) with [`guard`] and [`round`], [`workers`] (all of them), [`work_pool`] and
 //! [`lanes`] (threads for what may take long), [`operations`] (cloud calls), [`containers`] (starts, kills, results), [`sync`] (the
 //! cloud's list), [`scheduler`] with [`transitions`] (what it wants of the queue), [`backend`] (what the API asks for), [`daemon`]
-//! (start, stop, signals), [`state_dir`].
+//! (start, stop, signals), [`state_dir`] with [`dispatch_key`].
 
 pub mod backend;
 pub mod central;
 pub mod clock;
 pub mod containers;
 pub mod daemon;
+pub mod dispatch_key;
 pub mod fault_point;
 pub mod guard;
 pub mod lanes;

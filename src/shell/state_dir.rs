@@ -45,7 +45,7 @@ pub struct StateDir {
     _lock: File,
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateDirError {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateDirError {
     move |source| StateDirError::Io { action, path: path.to_owned(), source }
 }
 
@@ -122,27 +122,28 @@ impl StateDir {
                 let mut bytes = [0; 20];
                 getrandom::fill(&mut bytes).map_err(StateDirError::Random)?;
                 let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                self.write_once(&path, &text)?;
+                write_once(&path, &text)?;
                 Ok(text)
             }
             Err(error) => Err(failed("read", &path)(error)),
         }
     }
+}
 
-    /// Complete or not at all, also across a power failure.
-    fn write_once(&self, path: &Path, text: &str) -> Result<(), StateDirError> {
-        let temporary = path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(failed("write", &temporary))?;
-        writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(failed("write", &temporary))?;
-        std::fs::rename(&temporary, path).map_err(failed("write", path))?;
-        File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(failed("sync", &self.path))
-    }
+/// A file of mode 0600 with this text and a line feed: complete or not at all, also across a power failure.
+pub(super) fn write_once(path: &Path, text: &str) -> Result<(), StateDirError> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(failed("write", &temporary))?;
+    writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(failed("write", &temporary))?;
+    std::fs::rename(&temporary, path).map_err(failed("write", path))?;
+    let directory = path.parent().unwrap_or(path);
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("sync", directory))
 }
 
 /// The lock belongs to the open file: it is gone with the process, however that ends.

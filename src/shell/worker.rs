@@ -110,6 +110,7 @@ impl Rounds<'_> {
     /// Whether or not the guard is free: a shutdown may be due.
     fn tick(&mut self, now: Instant) {
         self.door.tick_worker(&self.worker.instance);
+        self.worker.runner.executor.tend();
         self.ticks += 1;
         self.next_tick = now + self.tick_interval();
         if self.next_round.is_none() {

@@ -6,5 +6,6 @@ mod crashes;
 mod errors;
 mod harness;
 mod instances;
+mod keys;
 mod lifecycle;
 mod operations;

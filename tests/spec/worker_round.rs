@@ -209,7 +209,8 @@ fn s10_3_next_round() {
     for (events, expected) in [
         ("up i1", NextRound::LongPoll),
         ("up i1; start i1 a; begin i1; returned a; end i1 ok", NextRound::AtOnce),
-        ("up i1; probe i1 dead", millis(10_000)),
+        ("up i1; probe i1 dead", millis(250)),
+        ("up i1; probe i1 dead; probe i1 dead; probe i1 ok; probe i1 dead", millis(250)),
         ("booting 1 i1; probe i1 dead", millis(250)),
         ("booting 1 i1; probe i1 dead; probe i1 dead; probe i1 dead", millis(1_000)),
         ("list i1; probe i1 noboot a", millis(250)),

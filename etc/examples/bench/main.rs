@@ -7,6 +7,7 @@
 
 #[path = "../demo/daemon.rs"]
 mod daemon;
+mod ssh;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -26,7 +27,20 @@ fn main() -> std::process::ExitCode {
     }
 }
 
+/// All parts, or the one that is named: `containers`, `ssh`.
 fn run() -> Result<(), Failure> {
+    let wanted = std::env::args().nth(1);
+    let wants = |part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
+    if wants("containers") {
+        containers()?;
+    }
+    if wants("ssh") {
+        ssh::run()?;
+    }
+    Ok(())
+}
+
+fn containers() -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("muster-bench-").tempdir()?;
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
     let mut demo = Demo::start(folder.path())?;

@@ -14,7 +14,7 @@ fn host() -> Host {
 
 fn with_options<T>(path: Option<PathBuf>, work: impl FnOnce(&LoadOptions<'_>) -> T) -> T {
     let env = |name: &str| (name == "HOME").then(|| "/home/u".to_owned());
-    work(&LoadOptions { path, cluster: None, env: &env, host: host() })
+    work(&LoadOptions { path, cluster: None, env: &env, host: host(), private_key_fault: |_| None })
 }
 
 /// `parameters`: the lines below `DriverParameters`, indented by six.
@@ -216,12 +216,12 @@ fn check_shows_the_hosts_and_the_dump_loads_again() {
         \x20     - {{Name: c, Address: c, InstanceType: big, HostKey: \"{ED}\"}}"
     );
     std::fs::write(&path, text(&parameters)).expect("written");
-    let checked = with_options(Some(path.clone()), |options| check(options, false));
+    let checked = with_options(Some(path.clone()), |options| check(options, false, &|_| Ok(None)));
     assert!(checked.good && checked.problems.is_empty(), "{:?}", checked.problems);
     assert!(checked.text.contains("hosts            3 (2 big, 1 small)\n"), "{}", checked.text);
     assert!(checked.text.contains("driver           static (hosts over SSH)\n"), "{}", checked.text);
     let first = with_options(Some(path.clone()), load).expect("good").config;
-    let dumped = with_options(Some(path.clone()), |options| check(options, true)).text;
+    let dumped = with_options(Some(path.clone()), |options| check(options, true, &|_| Ok(None))).text;
     let again = with_options(Some(path), |options| load_text(None, &dumped, options)).expect("good").config;
     assert_eq!(first.cloud.static_hosts, again.cloud.static_hosts);
 }

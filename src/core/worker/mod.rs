@@ -97,8 +97,8 @@ pub struct Worker {
     pub evidence: Option<Evidence>,
     /// A probe round is in flight (the guard of the shell is taken).
     pub in_round: bool,
-    /// Failed rounds in a row while booting: sets the pause before the next.
-    pub boot_retries: u32,
+    /// Rounds in a row that failed, or that succeeded without a boot probe: sets the pause before the next.
+    pub failed_rounds: u32,
 }
 
 /// What a worker shares with its pool while it handles one event.
@@ -169,7 +169,7 @@ impl Worker {
             last_change: BTreeMap::new(),
             evidence: None,
             in_round: false,
-            boot_retries: 0,
+            failed_rounds: 0,
         }
     }
 

@@ -89,7 +89,7 @@ impl Worker {
             return self.round_failed(plan, booted, report, cx);
         };
         self.probed = cx.now;
-        self.boot_retries = 0;
+        self.failed_rounds = 0;
         self.round_succeeded(plan, booted, listing, cx)
     }
 
@@ -175,19 +175,15 @@ impl Worker {
             }
             return NextRound::Never;
         }
-        self.boot_retries = self.boot_retries.saturating_add(1);
+        self.failed_rounds = self.failed_rounds.saturating_add(1);
         NextRound::After(self.retry_pause(cx.settings.probe_interval))
     }
 
-    /// 250 ms, 500 ms, 1 s … up to ProbeInterval while booting; ProbeInterval otherwise (spec 10 §3).
+    /// 250 ms, 500 ms, 1 s … up to ProbeInterval: while booting, and after a failed round of a worker that is in service, which must
+    /// not be blind for longer than its connection needs to come back (spec 10 §3).
     fn retry_pause(&self, probe_interval: Duration) -> Duration {
-        match self.state {
-            WorkerState::Booting | WorkerState::Unknown => {
-                let doublings = self.boot_retries.saturating_sub(1).min(16);
-                Duration::from_millis(250).saturating_mul(1 << doublings).min(probe_interval)
-            }
-            _ => probe_interval,
-        }
+        let doublings = self.failed_rounds.saturating_sub(1).min(16);
+        Duration::from_millis(250).saturating_mul(1 << doublings).min(probe_interval)
     }
 
     fn round_succeeded(
@@ -224,7 +220,7 @@ impl Worker {
         }
         if late.is_empty() {
             return if self.state == WorkerState::Unknown {
-                self.boot_retries = self.boot_retries.saturating_add(1);
+                self.failed_rounds = self.failed_rounds.saturating_add(1);
                 NextRound::After(self.retry_pause(cx.settings.probe_interval))
             } else {
                 NextRound::LongPoll

@@ -1,0 +1,332 @@
+//! One connection: TCP, handshake, the host's identity, authentication (spec 45 §3–4, 20 §8).
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use ssh2::{ErrorCode, MethodType, Session};
+use subtle::ConstantTimeEq;
+
+use super::command_line::line;
+use super::exec::{ExecFault, Input, run};
+use super::wait::{Interrupt, Waiter, text_of};
+use super::{SshClient, resolve};
+use crate::core::effect::{Level, Note};
+use crate::log::write_note;
+use crate::remote::address::HostAddress;
+use crate::remote::identity::{HostKey, Verdict};
+use crate::remote::{ExecuteError, HostAccess, Program};
+
+/// From the name to a session that can be used (spec 10 §4).
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// A peer that acknowledges nothing for so long is gone. A stopped one still acknowledges: deadlines find it.
+const DEAD_LINK_MS: u32 = 30_000;
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Written at an instance's boot (spec 20 §1, §8).
+const SECRET_FILE: &str = "/var/run/arvados-instance-secret";
+/// What libssh2 negotiates without preferences, strongest types first.
+const HOST_KEY_ALGORITHMS: [&str; 6] = [
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+];
+
+/// A session and its socket.
+pub(super) struct Link {
+    session: Session,
+    socket: Arc<TcpStream>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.break_off();
+    }
+}
+
+impl Link {
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    pub(super) fn drive<T>(
+        &self,
+        waiter: &Waiter<'_>,
+        call: impl FnMut() -> Result<T, ssh2::Error>,
+    ) -> Result<T, Interrupt> {
+        waiter.drive(&self.session, &*self.socket, call)
+    }
+
+    /// The session's last error.
+    pub(super) fn last_error(&self) -> Option<ErrorCode> {
+        ssh2::Error::last_session_error(&self.session).map(|error| error.code())
+    }
+
+    /// Nothing is sent or received any more. Without this, freeing channels and sessions in non-blocking mode would wait for the
+    /// other side, give up, and leak them.
+    pub(super) fn break_off(&self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// A verified and authenticated connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) link: Link,
+    /// The key that the host has shown.
+    pub(super) key: HostKey,
+}
+
+/// Where to, as whom, and who that must be.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) client: &'a SshClient,
+    pub(super) access: &'a HostAccess,
+    pub(super) address: &'a str,
+    pub(super) user: &'a str,
+    /// The key that was verified before.
+    pub(super) verified: Option<HostKey>,
+    /// For log lines.
+    pub(super) sudo: bool,
+}
+
+impl Request<'_> {
+    /// Connects, within [`CONNECT_LIMIT`].
+    ///
+    /// # Errors
+    /// See [`ExecuteError`].
+    pub(super) fn connect(&self, waiter: Waiter<'_>) -> Result<Connection, ExecuteError> {
+        let limited = waiter.until(Instant::now() + CONNECT_LIMIT);
+        self.connect_within(limited).map_err(|error| match error {
+            // The limit of connecting is an end of its own: the command's deadline is later.
+            ExecuteError::Deadline if Instant::now() < waiter.deadline => {
+                self.no_connection(io::Error::new(io::ErrorKind::TimedOut, "no SSH session within 30 s"))
+            }
+            other => other,
+        })
+    }
+
+    fn no_connection(&self, source: io::Error) -> ExecuteError {
+        ExecuteError::Connect { address: self.address.to_owned(), source }
+    }
+
+    fn connect_within(&self, waiter: Waiter<'_>) -> Result<Connection, ExecuteError> {
+        if self.address.is_empty() {
+            return Err(ExecuteError::NoAddress);
+        }
+        let socket = Arc::new(self.tcp(&waiter)?);
+        let (link, key) = self.handshake(socket, &waiter)?;
+        let known = self.judge(&key)?;
+        self.authenticate(&link, &waiter)?;
+        if !known {
+            self.compare_secret(&link, waiter)?;
+        }
+        Ok(Connection { link, key })
+    }
+
+    fn tcp(&self, waiter: &Waiter<'_>) -> Result<TcpStream, ExecuteError> {
+        let failed = |interrupt| match interrupt {
+            Interrupt::Io(error) => self.no_connection(error),
+            other => other.into(),
+        };
+        let to = HostAddress::parse(self.address, self.client.default_port)
+            .map_err(|why| self.no_connection(io::Error::new(io::ErrorKind::NotFound, why)))?;
+        let found = resolve::resolve(&to.host, to.port, &self.client.spawn, waiter).map_err(failed)?;
+        let mut last = None;
+        for one in found {
+            match open_tcp(one, waiter) {
+                Err(Interrupt::Io(error)) => last = Some(error),
+                other => return other.map_err(failed),
+            }
+        }
+        Err(self.no_connection(last.unwrap_or_else(|| io::ErrorKind::NotFound.into())))
+    }
+
+    fn handshake(&self, socket: Arc<TcpStream>, waiter: &Waiter<'_>) -> Result<(Link, HostKey), ExecuteError> {
+        let failed = |error: ssh2::Error| self.handshake_failed(&error);
+        let mut session = Session::new().map_err(failed)?;
+        session.set_blocking(false);
+        session.set_tcp_stream(socket.clone());
+        let link = Link { session: session.clone(), socket };
+        session.method_pref(MethodType::HostKey, &self.preferred_algorithms()).map_err(failed)?;
+        link.drive(waiter, || session.handshake()).map_err(|interrupt| match interrupt {
+            Interrupt::Ssh(error) => failed(error),
+            other => other.into(),
+        })?;
+        let key = session.host_key().and_then(|(blob, _)| HostKey::new(blob)).ok_or_else(|| {
+            let reason = "the host has shown no key that is understood".to_owned();
+            ExecuteError::Handshake { address: self.address.to_owned(), reason }
+        })?;
+        Ok((link, key))
+    }
+
+    /// A peer that hangs up instead of shaking hands takes no more connections, or is still booting.
+    fn handshake_failed(&self, error: &ssh2::Error) -> ExecuteError {
+        const BANNER_RECV: i32 = -2;
+        const SOCKET_SEND: i32 = -7;
+        const SOCKET_DISCONNECT: i32 = -13;
+        const SOCKET_RECV: i32 = -43;
+        match error.code() {
+            ErrorCode::Session(BANNER_RECV | SOCKET_SEND | SOCKET_DISCONNECT | SOCKET_RECV) => {
+                let text = format!("the host has hung up: {}", text_of(error));
+                self.no_connection(io::Error::new(io::ErrorKind::ConnectionReset, text))
+            }
+            _ => ExecuteError::Handshake { address: self.address.to_owned(), reason: text_of(error) },
+        }
+    }
+
+    /// The types that are known of the host come first, so that it shows the key that can be compared.
+    fn preferred_algorithms(&self) -> String {
+        let mut names: Vec<String> = Vec::new();
+        let verified = self.verified.as_ref().map(|key| key.algorithm().to_owned());
+        let known = verified.into_iter().chain(self.access.check.algorithms(self.address));
+        let signatures = known.flat_map(|algorithm| match algorithm.as_str() {
+            // One key type, several ways to sign; the one with SHA-1 is not accepted.
+            "ssh-rsa" => vec!["rsa-sha2-512".to_owned(), "rsa-sha2-256".to_owned()],
+            _ => vec![algorithm],
+        });
+        for name in signatures.chain(HOST_KEY_ALGORITHMS.map(str::to_owned)) {
+            if HOST_KEY_ALGORITHMS.contains(&name.as_str()) && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(",")
+    }
+
+    /// True if the key is known to be the host's; false if only the secret can tell.
+    fn judge(&self, key: &HostKey) -> Result<bool, ExecuteError> {
+        match &self.verified {
+            Some(verified) if verified == key => return Ok(true),
+            Some(verified) => {
+                let note = Note::new(Level::Warn, "ssh", "host key has changed; verifying the host again");
+                let note = note.with("Address", self.address).with("Old", verified.fingerprint());
+                write_note(&note.with("New", key.fingerprint()));
+            }
+            None => {}
+        }
+        match (self.access.check.check(key, self.address), &self.access.secret) {
+            (Verdict::Trusted, _) => Ok(true),
+            (Verdict::Unknown, Some(_)) => Ok(false),
+            (Verdict::Unknown, None) => {
+                Err(self.rejected("nothing is known of it, and the instance has no secret tag"))
+            }
+            (Verdict::Refused(reason), _) => Err(self.rejected(&reason)),
+        }
+    }
+
+    fn rejected(&self, reason: &str) -> ExecuteError {
+        ExecuteError::HostKey { address: self.address.to_owned(), reason: reason.to_owned() }
+    }
+
+    fn authenticate(&self, link: &Link, waiter: &Waiter<'_>) -> Result<(), ExecuteError> {
+        let (user, key) = (self.user, self.client.key.text());
+        let login = || link.session.userauth_pubkey_memory(user, None, key, None);
+        link.drive(waiter, login).map_err(|interrupt| match interrupt {
+            Interrupt::Ssh(error) => match self.handshake_failed(&error) {
+                // The same kinds of hang-up as in a handshake.
+                reset @ ExecuteError::Connect { .. } => reset,
+                _ => ExecuteError::Authentication {
+                    address: self.address.to_owned(),
+                    user: user.to_owned(),
+                    reason: text_of(&error),
+                },
+            },
+            other => other.into(),
+        })
+    }
+
+    /// Over this very connection, before any command is trusted.
+    fn compare_secret(&self, link: &Link, waiter: Waiter<'_>) -> Result<(), ExecuteError> {
+        let Some(secret) = &self.access.secret else {
+            return Err(self.rejected("nothing is known of it, and the instance has no secret tag"));
+        };
+        let program = Program::Arguments(vec!["cat".to_owned(), SECRET_FILE.to_owned()]);
+        let line = line(&program, self.sudo);
+        let input = Input { line: &line, stdin: b"", open_until: None };
+        let output = run(link, input, waiter, None).map_err(|fault| match fault {
+            ExecFault::NotSent(error) => ExecuteError::Channel(error),
+            ExecFault::Failed(error) => error,
+        })?;
+        let equal: bool = output.stdout.ct_eq(secret.reveal().as_bytes()).into();
+        if output.succeeded() && equal {
+            return Ok(());
+        }
+        let reason = match output.succeeded() {
+            true => "bad instance secret".to_owned(),
+            false => format!(
+                "bad instance secret: cannot read {SECRET_FILE} ({}): {}",
+                output.ending(),
+                output.stderr_text()
+            ),
+        };
+        Err(self.rejected(&reason))
+    }
+}
+
+fn open_tcp(to: SocketAddr, waiter: &Waiter<'_>) -> Result<TcpStream, Interrupt> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, SocketType::STREAM, flags, None).map_err(|error| Interrupt::Io(error.into()))?;
+    match connect(&socket, &to) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::INPROGRESS) => {
+            waiter.poll(&socket, PollFlags::OUT, None)?;
+            match sockopt::socket_error(&socket).map_err(|error| Interrupt::Io(error.into()))? {
+                Ok(()) => {}
+                Err(error) => return Err(Interrupt::Io(error.into())),
+            }
+        }
+        Err(error) => return Err(Interrupt::Io(error.into())),
+    }
+    set_options(&socket).map_err(Interrupt::Io)?;
+    Ok(TcpStream::from(socket))
+}
+
+/// Without TCP_NODELAY a command takes 44 ms instead of 2 (measured, spec 45 §3).
+fn set_options(socket: &OwnedFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_tcp_user_timeout(socket, DEAD_LINK_MS)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::remote::ssh::wait::Closing;
+
+    #[test]
+    fn sockets_do_not_delay_and_notice_dead_links() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let closing = Closing::new().expect("a descriptor");
+        let waiter = Waiter { closing: &closing, deadline: Instant::now() + Duration::from_secs(60) };
+        let socket = open_tcp(listener.local_addr().expect("bound"), &waiter).expect("connects");
+        assert!(sockopt::tcp_nodelay(&socket).expect("readable"));
+        assert!(sockopt::socket_keepalive(&socket).expect("readable"));
+        assert_eq!(sockopt::tcp_user_timeout(&socket).expect("readable"), DEAD_LINK_MS);
+        closing.close();
+        let cancelled = open_tcp(listener.local_addr().expect("bound"), &waiter);
+        assert!(matches!(cancelled, Err(Interrupt::Cancelled) | Ok(_)), "{cancelled:?}");
+    }
+}

@@ -1,0 +1,116 @@
+//! What names stand for: hosts, and services.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rustix::event::PollFlags;
+
+use super::Spawn;
+use super::wait::{Interrupt, Waiter};
+use crate::remote::wake::Wake;
+
+/// Look-ups under way: each has a thread, and the system's resolver knows no deadline.
+const LOOKUPS_MAX: usize = 32;
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 8;
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+/// A TCP port.
+pub type Port = u16;
+
+/// `SSHPort`: a number, or a service's name from `/etc/services`; `ssh` is known anyway.
+pub fn port_number(text: &str) -> Option<Port> {
+    if let Ok(number) = text.parse::<u16>() {
+        return (number > 0).then_some(number);
+    }
+    if text == "ssh" {
+        return Some(22);
+    }
+    let services = std::fs::read_to_string("/etc/services").ok()?;
+    let entry = |line: &str| {
+        let mut words = line.split('#').next()?.split_ascii_whitespace();
+        let (name, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
+        (name == text || words.any(|alias| alias == text)).then(|| port.parse().ok())?
+    };
+    services.lines().find_map(entry)
+}
+
+#[derive(Debug)]
+struct Lookup {
+    done: Wake,
+    answer: Mutex<Option<io::Result<Vec<SocketAddr>>>>,
+}
+
+/// The addresses behind a name, at least one. Numbers need no look-up; names are looked up in a thread of their own, which
+/// is left alone when it takes too long.
+///
+/// # Errors
+/// An unknown name is [`io::ErrorKind::NotFound`].
+pub(super) fn resolve(
+    host: &str,
+    port: Port,
+    spawn: &Spawn,
+    waiter: &Waiter<'_>,
+) -> Result<Vec<SocketAddr>, Interrupt> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let lookup = Arc::new(Lookup { done: Wake::new().map_err(Interrupt::Io)?, answer: Mutex::new(None) });
+    start(host, port, &lookup, spawn).map_err(Interrupt::Io)?;
+    while lookup.answer.lock().is_none() {
+        waiter.poll(&lookup.done, PollFlags::IN, None)?;
+    }
+    match lookup.answer.lock().take() {
+        Some(Ok(found)) if !found.is_empty() => Ok(found),
+        Some(Err(error)) => Err(Interrupt::Io(io::Error::new(io::ErrorKind::NotFound, error))),
+        _ => Err(Interrupt::Io(io::ErrorKind::NotFound.into())),
+    }
+}
+
+fn start(host: &str, port: Port, lookup: &Arc<Lookup>, spawn: &Spawn) -> io::Result<()> {
+    if LOOKUPS.fetch_add(1, Ordering::AcqRel) >= LOOKUPS_MAX {
+        LOOKUPS.fetch_sub(1, Ordering::AcqRel);
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, "too many names are being looked up"));
+    }
+    let (of_thread, host) = (lookup.clone(), host.to_owned());
+    let body = move || {
+        let found = (host.as_str(), port).to_socket_addrs();
+        *of_thread.answer.lock() = Some(found.map(|found| found.take(ADDRESSES_MAX).collect()));
+        LOOKUPS.fetch_sub(1, Ordering::AcqRel);
+        of_thread.done.wake();
+    };
+    spawn("resolve".to_owned(), Box::new(body)).map(drop).inspect_err(|_| {
+        LOOKUPS.fetch_sub(1, Ordering::AcqRel);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::remote::ssh::wait::Closing;
+
+    #[test]
+    fn ports() {
+        assert_eq!((port_number("ssh"), port_number("2222"), port_number("0")), (Some(22), Some(2222), None));
+        assert_eq!(port_number("no-such-service"), None);
+    }
+
+    #[test]
+    fn names() {
+        let closing = Closing::new().expect("a descriptor");
+        let waiter = Waiter { closing: &closing, deadline: Instant::now() + Duration::from_secs(60) };
+        let spawn: Spawn = Arc::new(crate::shell::threads::spawn);
+        let found = resolve("localhost", 7, &spawn, &waiter).expect("known everywhere");
+        assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 7), "{found:?}");
+        // Reserved for names that do not exist (RFC 6761).
+        match resolve("nothing.invalid", 7, &spawn, &waiter) {
+            Err(Interrupt::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! SSH hosts inside a process, for tests: real key exchange and authentication, a worker in memory behind it, faults on demand.
+//!
+//! A [`Fleet`] owns a runtime with two threads and any number of hosts, each with its own port and key. A [`Host`] answers the
+//! command lines a dispatcher sends: the small programs of a deployment, and the runner's commands (spec 50, 52) as the real
+//! runner answers them. What goes wrong is set in [`Faults`], at any time. Real sshd and the real runner remain the judge; these
+//! hosts are for faults that sshd cannot be made to have, and for hundreds of hosts at a time.
+//!
+//! Reading order: `options` (what a host is like), `fleet` and `host` (the interface), `listener`, `transport` and `session`
+//! (a connection), `shell` and `exec` (a command line), `runner` and `worker` (the runner's commands and what they keep).
+
+mod exec;
+mod fleet;
+mod host;
+mod keys;
+mod listener;
+mod options;
+mod runner;
+mod session;
+mod shell;
+mod transport;
+mod worker;
+
+pub use fleet::Fleet;
+pub use host::{Counters, Host};
+pub use keys::ClientKey;
+pub use options::{Answer, ConnectFault, ExecFault, Faults, HostOptions, JobPlan};

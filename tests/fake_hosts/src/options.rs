@@ -1,0 +1,132 @@
+//! What a host is like, and what goes wrong on it: plain data that a test sets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a host is like from its start on.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// The only key that may log in (`ssh-ed25519 AAAA…`); none = any.
+    pub client_key: Option<String>,
+    /// The only name that may log in; none = any.
+    pub user: Option<String>,
+    /// Content of the file `/var/run/arvados-instance-secret`; none = there is no such file.
+    pub secret: Option<String>,
+    /// The runner's program is there already. Otherwise the deployment's script has to bring it.
+    pub deployed: bool,
+    /// The runner is a crunch-run: plain protocol (spec 50), without the additions of spec 52.
+    pub plain_runner: bool,
+    pub job: JobPlan,
+    /// As `uname -m`.
+    pub architecture: String,
+    pub cpus: u32,
+    /// Bytes.
+    pub ram: u64,
+    pub faults: Faults,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        Self {
+            client_key: None,
+            user: None,
+            secret: None,
+            deployed: true,
+            plain_runner: false,
+            job: JobPlan::default(),
+            architecture: "x86_64".into(),
+            cpus: 4,
+            ram: 16 << 30,
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// What a container does on a host, whatever its command is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobPlan {
+    /// It ends by itself after this long; none = only when the test says so.
+    pub time: Option<Duration>,
+    pub exit_code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    /// Files brought back as `outputs/NAME`, by name.
+    pub outputs: BTreeMap<String, Vec<u8>>,
+    /// It ends this long after a signal (0 = at once); beyond a second the kill command says that it is still alive.
+    pub kill_time: Duration,
+    /// It never ends by a signal.
+    pub ignores_kill: bool,
+}
+
+/// What goes wrong; may be changed at any time and holds for what begins after that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    pub connect: Option<ConnectFault>,
+    /// Connections beyond these are accepted and closed at once, as by a server with its MaxStartups reached.
+    pub connections_max: Option<usize>,
+    /// Present another key than before.
+    pub other_host_key: bool,
+    pub refuse_auth: bool,
+    /// Refuse to open channels, as a server with its MaxSessions reached.
+    pub refuse_channels: bool,
+    pub exec: Option<ExecFault>,
+    /// `exec` concerns only commands whose line contains this text; empty = all.
+    pub exec_if: String,
+    /// Comes out of standard output before anything else, as from a talkative `.bashrc`.
+    pub noise: Vec<u8>,
+    /// Each command has its effect at once, and its answer comes this much later.
+    pub delay: Duration,
+    /// `--detach` fails without starting anything.
+    pub refuse_starts: bool,
+    /// Nothing moves: connections stay, but nothing is read, written or accepted, as under SIGSTOP.
+    pub frozen: bool,
+    /// The runner's program is not found (exit status 127).
+    pub no_runner: bool,
+}
+
+/// What becomes of a new connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectFault {
+    /// Nobody listens.
+    Refuse,
+    /// Accepted, and closed at once.
+    Close,
+    /// Accepted, and never a word.
+    Silent,
+    /// The banner comes after this long, and then all goes well.
+    SlowBanner(Duration),
+    CloseAfterBanner,
+    /// The banner, and never a word after it.
+    HangInHandshake,
+    /// Something that is not SSH.
+    NoSsh,
+}
+
+/// What becomes of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecFault {
+    /// Never run, never answered.
+    Hang,
+    /// The request is refused.
+    Refuse,
+    /// Run; reported as killed by this signal (`KILL`, `SEGV` …) instead of a status.
+    Signal(String),
+    /// Run; the channel closes without exit status.
+    NoStatus,
+    /// Run; exit status and end of output come, the channel's close never does.
+    NeverClose,
+    /// This many bytes of standard output before the command's own.
+    FloodStdout(u64),
+    /// This many bytes of standard error before the command's own output.
+    FloodStderr(u64),
+    /// Run; the connection is dropped once this many bytes (on the wire) of the answer are sent, at the latest at its end.
+    Cut(u64),
+}
+
+/// Fixed answer to a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub exit_code: u8,
+}

@@ -1,0 +1,290 @@
+//! The runner's commands on a worker in memory (spec 50 §2, 52 §1): command line in, the real one's answers out.
+
+use std::time::Duration;
+
+use muster_runner::protocol::{Facts, PROTOCOL, parse_version, version_line};
+use tokio::time::Instant;
+
+use crate::exec::{Run, Sink};
+use crate::worker::{End, Killed};
+
+/// How long a kill waits for the runner to be gone.
+const GONE_TIMEOUT: Duration = Duration::from_secs(1);
+const TAIL_BYTES_MAX: usize = 1 << 20;
+
+/// What a command line says.
+#[derive(Debug, Default)]
+struct Arguments {
+    mode: String,
+    uuid: Option<String>,
+    set: String,
+    attempt: Option<u32>,
+    stdin_config: bool,
+    prices: bool,
+    wait: Duration,
+    known: Option<String>,
+    stream: String,
+    offset: usize,
+}
+
+const PLAIN_MODES: [&str; 4] = ["detach", "list", "kill", "version"];
+const MODES: [&str; 9] = ["detach", "list", "kill", "version", "reap", "collect", "forget", "tail", "facts"];
+
+/// A text for usage errors.
+fn parse(words: &[String], plain: bool) -> Result<Arguments, String> {
+    let mut arguments = Arguments::default();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        let Some(flag) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) else {
+            if arguments.uuid.replace(word.clone()).is_some() {
+                return Err(format!("unexpected argument {word:?}"));
+            }
+            continue;
+        };
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (flag, None),
+        };
+        let modes = if plain { &PLAIN_MODES[..] } else { &MODES[..] };
+        if modes.contains(&name) {
+            arguments.mode = name.to_owned();
+        }
+        match name {
+            "stdin-config" => arguments.stdin_config = true,
+            "stdin-prices" => arguments.prices = true,
+            "runtime-engine" => {}
+            // What an operator adds for a crunch-run.
+            _ if plain && value.is_some() => {}
+            _ if modes.contains(&name) && name != "kill" => {}
+            "kill" => drop(value.or_else(|| rest.next().cloned()).ok_or("--kill needs a signal")?),
+            "set" | "attempt" | "wait" | "known" | "stream" | "offset" | "lock-dir" | "state-dir" if !plain => {
+                let value = value.or_else(|| rest.next().cloned()).ok_or(format!("flag --{name} needs a value"))?;
+                option(&mut arguments, name, value)?;
+            }
+            _ => return Err(format!("unknown flag --{name}")),
+        }
+    }
+    Ok(arguments)
+}
+
+fn option(arguments: &mut Arguments, name: &str, value: String) -> Result<(), String> {
+    let bad = || format!("--{name} {value:?} is not a number it can take");
+    match name {
+        "set" => arguments.set = value,
+        "attempt" => arguments.attempt = Some(value.parse().map_err(|_| bad())?),
+        "wait" => {
+            let seconds: f64 = value.parse().map_err(|_| bad())?;
+            arguments.wait = Duration::try_from_secs_f64(seconds).map_err(|_| bad())?;
+        }
+        "known" => arguments.known = Some(value),
+        "stream" => arguments.stream = value,
+        "offset" => arguments.offset = value.parse().map_err(|_| bad())?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Runs one command of the runner; its exit status.
+pub(crate) async fn execute(run: &mut Run, words: &[String], sink: &mut Sink) -> u32 {
+    let plain = run.shared.options.plain_runner;
+    let (status, text) = match parse(words, plain) {
+        Err(text) => (2, format!("{text}; see --help")),
+        Ok(arguments) => match mode(run, &arguments, sink).await {
+            Ok(()) => return 0,
+            Err(text) => (1, text),
+        },
+    };
+    sink.stderr(&mut run.output, format!("muster-runner: {text}\n").as_bytes());
+    status
+}
+
+async fn mode(run: &mut Run, arguments: &Arguments, sink: &Sink) -> Result<(), String> {
+    let set = arguments.set.as_str();
+    let uuid = || arguments.uuid.as_deref().ok_or("the container uuid is missing");
+    let attempt = || arguments.attempt.ok_or("--attempt N is missing");
+    match arguments.mode.as_str() {
+        "version" if run.shared.options.plain_runner => sink.stdout(&mut run.output, b"crunch-run 3.1.0 (go1.23)\n"),
+        "version" => sink.stdout(&mut run.output, format!("{}\n", version_line()).as_bytes()),
+        "list" => list(run, arguments, sink).await,
+        "detach" => start(run, arguments, uuid()?, sink).await?,
+        "kill" => kill(run, arguments, uuid()?, sink).await?,
+        "reap" => run.shared.change_list(|worker| worker.reap(set, uuid()?, arguments.attempt))?,
+        // Wakes no lister, as the real one.
+        "forget" => run.shared.change(|state| state.worker.forget(set, uuid()?, attempt()?))?,
+        "collect" => {
+            let archive = archive(run, set, uuid()?, attempt()?)?;
+            sink.stdout(&mut run.output, &archive);
+        }
+        "tail" => tail(run, arguments, uuid()?, attempt()?, sink).await?,
+        "facts" => facts(run, sink),
+        _ => return Err("say what to do: --detach, --list, --kill …".into()),
+    }
+    Ok(())
+}
+
+/// At once, or as a long poll: when the list is another than the known one, the time is over, or standard input ends.
+async fn list(run: &mut Run, arguments: &Arguments, sink: &Sink) {
+    let waits = !arguments.wait.is_zero();
+    match (arguments.prices, waits) {
+        (true, true) => run.stdin.skip_line().await,
+        (true, false) => drop(run.stdin.ended().await),
+        (false, _) => {}
+    }
+    let deadline = Instant::now() + arguments.wait;
+    let mut changes = run.shared.list_changes.subscribe();
+    let mut over = !waits || arguments.known.is_none();
+    loop {
+        changes.borrow_and_update();
+        let (text, token) = run.shared.state().worker.list(&arguments.set);
+        if over || arguments.known.as_ref() != Some(&token) {
+            sink.stdout(&mut run.output, text.as_bytes());
+            if !run.shared.options.plain_runner {
+                sink.stdout(&mut run.output, format!("# {token}\n").as_bytes());
+            }
+            return;
+        }
+        // What was printed before must not wait with us.
+        run.output.flush().await;
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep_until(deadline) => over = true,
+            _ = run.stdin.ended() => over = true,
+        }
+    }
+}
+
+async fn start(run: &mut Run, arguments: &Arguments, uuid: &str, sink: &Sink) -> Result<(), String> {
+    if !arguments.stdin_config {
+        return Err("--detach needs --stdin-config".into());
+    }
+    let config = run.stdin.read_to_end().await;
+    if run.shared.faults.borrow().refuse_starts {
+        return Err("refused on purpose".into());
+    }
+    let now = crate::host::now_ms();
+    let (key, pid) =
+        run.shared.change_list(|worker| worker.start(&arguments.set, uuid, arguments.attempt, &config, now))?;
+    run.shared.finish_in_time(&key);
+    sink.stdout(&mut run.output, format!("{{\"UUID\":\"{uuid}\",\"PID\":{pid}}}\n").as_bytes());
+    Ok(())
+}
+
+async fn kill(run: &mut Run, arguments: &Arguments, uuid: &str, sink: &Sink) -> Result<(), String> {
+    let killed = run.shared.change(|state| state.worker.kill(&arguments.set, uuid, arguments.attempt));
+    let (key, pid, after, ignored) = match killed {
+        Killed::Nothing => return Ok(()),
+        Killed::Gone(pid) => {
+            sink.stderr(&mut run.output, format!("{uuid}: pid {pid}: is gone\n").as_bytes());
+            return Ok(());
+        }
+        Killed::Signalled { key, pid, after, ignored } => (key, pid, after, ignored),
+    };
+    let in_time = !ignored && after < GONE_TIMEOUT;
+    if !ignored {
+        run.shared.end_later(&key, End::Killed, after);
+    }
+    if !after.is_zero() || ignored {
+        run.output.flush().await;
+        tokio::time::sleep(if in_time { after } else { GONE_TIMEOUT }).await;
+    }
+    if !in_time {
+        return Err(format!("{uuid}: pid {pid}: sent signal 15 but process is still alive"));
+    }
+    // The timer may be a moment late.
+    run.shared.end(&key, End::Killed);
+    sink.stderr(&mut run.output, format!("{uuid}: pid {pid}: has ended\n").as_bytes());
+    Ok(())
+}
+
+/// `result.json`, `stdout`, `stderr` and the outputs, as the runner's `--collect` sends them.
+fn archive(run: &Run, set: &str, uuid: &str, attempt: u32) -> Result<Vec<u8>, String> {
+    let state = run.shared.state();
+    let entry = state.worker.entry(set, uuid, attempt);
+    let missing = || format!("cannot read {uuid}/{attempt}/result.json: No such file or directory");
+    let (plan, result) = entry.and_then(|e| Some((e.plan.clone(), e.result.clone()?))).ok_or_else(missing)?;
+    drop(state);
+    let mut text = serde_json::to_vec_pretty(&result).expect("plain data serialises");
+    text.push(b'\n');
+    let own = [("result.json".to_owned(), &text), ("stdout".into(), &plan.stdout), ("stderr".into(), &plan.stderr)];
+    let outputs = plan.outputs.iter().map(|(name, content)| (format!("outputs/{name}"), content));
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in own.into_iter().chain(outputs) {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_mtime(u64::try_from(result.finished_at / 1000).unwrap_or(0));
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, name, &content[..]).map_err(|error| error.to_string())?;
+    }
+    archive.into_inner().map_err(|error| error.to_string())
+}
+
+async fn tail(run: &mut Run, arguments: &Arguments, uuid: &str, attempt: u32, sink: &Sink) -> Result<(), String> {
+    let deadline = Instant::now() + arguments.wait.min(GONE_TIMEOUT);
+    let mut changes = run.shared.list_changes.subscribe();
+    loop {
+        changes.borrow_and_update();
+        let found = {
+            let state = run.shared.state();
+            let entry = state.worker.entry(&arguments.set, uuid, attempt);
+            entry.map(|entry| (entry.plan.clone(), entry.result.is_some()))
+        };
+        let (plan, ended) = found.ok_or_else(|| format!("cannot read {uuid}/{attempt}: No such file or directory"))?;
+        let bytes = match arguments.stream.as_str() {
+            "stdout" => &plan.stdout,
+            "stderr" => &plan.stderr,
+            other => return Err(format!("--stream is stdout or stderr, not {other:?}")),
+        };
+        let new = bytes.get(arguments.offset..).unwrap_or_default();
+        if !new.is_empty() || ended || Instant::now() >= deadline {
+            sink.stdout(&mut run.output, &new[..new.len().min(TAIL_BYTES_MAX)]);
+            return Ok(());
+        }
+        run.output.flush().await;
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    }
+}
+
+fn facts(run: &mut Run, sink: &Sink) {
+    let options = &run.shared.options;
+    let facts = Facts {
+        version: parse_version(&version_line()).map(|(version, _)| version).unwrap_or_default(),
+        protocol: PROTOCOL,
+        architecture: options.architecture.clone(),
+        kernel: "6.1.0-fake".into(),
+        cpus: options.cpus,
+        ram: options.ram,
+        free_disk: 100 << 30,
+        engines: vec!["process".into()],
+        cgroup: "none".into(),
+        isolates_user: true,
+    };
+    let mut line = serde_json::to_vec(&facts).expect("plain data serialises");
+    line.push(b'\n');
+    sink.stdout(&mut run.output, &line);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines() {
+        let parsed = |line: &str, plain| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            parse(&words, plain).map(|a| (a.mode, a.uuid.unwrap_or_default(), a.attempt, a.wait.as_millis()))
+        };
+        let ok = |mode: &str, uuid: &str, attempt, wait| Ok((mode.to_owned(), uuid.to_owned(), attempt, wait));
+        assert_eq!(parsed("--list --wait 1.5 --known t --set s", false), ok("list", "", None, 1500));
+        assert_eq!(parsed("--kill 15 --set s --attempt 3 u", false), ok("kill", "u", Some(3), 0));
+        assert_eq!(parsed("-kill 15 u --attempt=3", false), ok("kill", "u", Some(3), 0));
+        assert_eq!(parsed("--detach --stdin-config --runtime-engine=docker u", true), ok("detach", "u", None, 0));
+        assert!(parsed("--list --wait 1", true).is_err());
+        assert!(parsed("--list u v", false).is_err());
+        assert!(parsed("--attempt x", false).is_err());
+        assert!(parsed("--frobnicate", false).is_err());
+    }
+}

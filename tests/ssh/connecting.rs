@@ -1,0 +1,95 @@
+//! Why there is no connection: the closed set of spec 45 §1, and which of it is normal while a machine boots (10 §5).
+
+use std::io;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use muster::remote::{ExecuteError, Executor, Lane};
+use muster_ssh_hosts::{FaultProxy, client_key};
+
+use crate::fixture::{Remote, SERVERS, client, pin, sh, within};
+use muster::remote::ssh::SshExecutor;
+
+fn fails(executor: &SshExecutor, expected: &str, normal: bool) {
+    let error = executor.execute(Lane::Probe, &within(Duration::from_secs(5), "true", b"", None)).expect_err("fails");
+    let text = muster::core::errors::chain(&error);
+    assert!(text.contains(expected), "{text} lacks {expected}");
+    assert_eq!(error.is_normal_while_booting(), normal, "{text}");
+    assert!(!executor.has_connected());
+}
+
+#[test]
+fn no_way_to_the_host() {
+    let remote = Remote::on(SERVERS[0]);
+    let executor = remote.another(pin(&remote.host));
+    let user = remote.host.user();
+    executor.set_target("", user);
+    fails(&executor, "instance has no address", true);
+    // A port that was just free: nobody listens.
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").to_string();
+    executor.set_target(&free, user);
+    fails(&executor, &format!("cannot connect to {free}: Connection refused"), true);
+    executor.set_target("nothing.invalid:22", user);
+    fails(&executor, "cannot connect to nothing.invalid:22", false);
+    executor.set_target("a:b:c", user);
+    fails(&executor, "write [a:b:c]", false);
+
+    let proxy = FaultProxy::start(&remote.host.address()).expect("listens");
+    proxy.refuse();
+    executor.set_target(&proxy.address(), user);
+    fails(&executor, "the host has hung up", true);
+}
+
+/// The host accepts, and says nothing: `d` runs out.
+#[test]
+fn a_silent_host() {
+    let remote = Remote::on(SERVERS[0]);
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let executor = remote.another(pin(&remote.host));
+    executor.set_target(&silent.local_addr().expect("bound").to_string(), "root");
+    let result = executor.execute(Lane::Probe, &within(Duration::from_secs(1), "true", b"", None));
+    assert!(matches!(result, Err(ExecuteError::Deadline)), "{result:?}");
+}
+
+#[test]
+fn no_common_protocol() {
+    // libssh2 knows no post-quantum key exchange.
+    let remote = Remote::new(|options| options.config_line("KexAlgorithms sntrup761x25519-sha512@openssh.com"));
+    fails(&remote.executor, "SSH handshake with", false);
+}
+
+#[test]
+fn a_key_that_is_not_accepted() {
+    for server in SERVERS {
+        let remote = Remote::on(server);
+        let stranger = client_key().expect("made");
+        let executor = SshExecutor::new(client(&stranger), pin(&remote.host)).expect("a descriptor");
+        executor.set_target(&remote.host.address(), remote.host.user());
+        fails(&executor, "does not accept our key for user", false);
+        executor.set_target(&remote.host.address(), "nobody-knows-me");
+        fails(&executor, "for user nobody-knows-me", false);
+        // Ours is still fine.
+        assert_eq!(remote.output("echo in"), "in\n");
+        assert!(remote.executor.has_connected());
+    }
+}
+
+/// An action waits for a host that is just coming back; a probe does not.
+#[test]
+fn actions_are_patient() {
+    for server in SERVERS {
+        let remote = Remote::on(server);
+        assert_eq!(remote.output("echo up"), "up\n");
+        remote.host.kill_server().expect("killed");
+        let probe = remote.sh(Lane::Probe, "true").expect_err("nobody listens");
+        assert!(
+            matches!(&probe, ExecuteError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+        );
+        std::thread::scope(|scope| {
+            let action = scope.spawn(|| remote.executor.execute(Lane::Action, &sh("echo back", b"")));
+            remote.host.restart().expect("starts");
+            let output = action.join().expect("no panic").expect("gets through");
+            assert_eq!(output.stdout, b"back\n");
+        });
+    }
+}

@@ -1,0 +1,9 @@
+//! Commands over SSH against real servers (spec 45): OpenSSH, and Dropbear where it may differ.
+
+mod commands;
+mod connecting;
+mod fixture;
+mod identity;
+mod lanes;
+mod traps;
+mod users;

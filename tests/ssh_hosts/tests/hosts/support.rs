@@ -1,0 +1,71 @@
+//! Logging in, and waiting.
+
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use muster_ssh_hosts::{ClientKey, HostOptions, SshHost, caller_is_root, client_key};
+
+/// How long anything may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(100);
+
+pub(crate) fn key() -> ClientKey {
+    client_key().expect("ssh-keygen works")
+}
+
+pub(crate) fn started(options: &HostOptions) -> SshHost {
+    options.start().expect("a host")
+}
+
+/// A host that only root can have: to anybody else it is refused in words, and there is none.
+pub(crate) fn for_root(options: &HostOptions) -> Option<SshHost> {
+    if caller_is_root() {
+        return Some(started(options));
+    }
+    let error = options.start().expect_err("refused");
+    assert_eq!(error.kind(), std::io::ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("only when this runs as root"), "{error}");
+    None
+}
+
+/// What a command in the host printed, and how it ended.
+pub(crate) fn output(host: &SshHost, key: &ClientKey, command: &str) -> Output {
+    host.ssh(key, command).expect("set up").stdin(Stdio::null()).output().expect("ssh runs")
+}
+
+/// What a command printed that must succeed.
+pub(crate) fn says(host: &SshHost, key: &ClientKey, command: &str) -> String {
+    let output = output(host, key, command);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{command}: {} {out} {err}\n{}", output.status, host.log());
+    out.trim_end().to_owned()
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A command in the host whose streams are ours.
+pub(crate) fn session(host: &SshHost, key: &ClientKey, command: &str) -> Child {
+    let mut ssh: Command = host.ssh(key, command).expect("set up");
+    ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ssh runs")
+}
+
+/// Waits for a condition, looking often.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LIMIT, "waited too long: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Whether a process runs (a zombie does not).
+pub(crate) fn runs(pid: i32) -> bool {
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// The letter for its state in `/proc/PID/stat`.
+pub(crate) fn state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim().chars().next()
+}
