@@ -5,6 +5,7 @@ mod concurrency;
 mod crashes;
 mod fake;
 mod lifecycle;
+mod real;
 mod site;
 mod taking;
 mod trust;

@@ -213,21 +213,30 @@ impl Driver {
         wait_until(&format!("{name} is cleaned up"), || !self.names().contains(&name.to_owned()));
     }
 
-    pub(crate) fn runner(&self, name: &str, program: &str) -> Runner {
+    /// `directory`: of programs, where the driver leaves that to its default.
+    fn runner_at(&self, name: &str, address: &str, user: &str, directory: Option<&str>, program: &str) -> Runner {
         let Access { executor, places } = self.0.open(&id(name), None).expect("known");
-        executor.set_target(&format!("{name}:22"), "root");
-        let program = format!("{}/{program}", places.directory.as_deref().unwrap_or_default());
+        executor.set_target(address, user);
+        let program = format!("{}/{program}", directory.or(places.directory.as_deref()).expect("somewhere"));
         let (set, cluster_id) = (SET.into(), "local".into());
         Runner { executor, places: Arc::new(places), program: program.into(), set, cluster_id }
     }
 
+    pub(crate) fn runner(&self, name: &str, program: &str) -> Runner {
+        self.runner_at(name, &format!("{name}:22"), "root", None, program)
+    }
+
     /// The real runner, put on the host as the daemon does.
-    pub(crate) fn deployed(&self, name: &str) -> Runner {
+    pub(crate) fn deployed_at(&self, name: &str, address: &str, user: &str, directory: Option<&str>) -> Runner {
         let beside = std::path::Path::new(env!("CARGO_BIN_EXE_muster")).with_file_name("muster-runner");
         let binary = RunnerBinary::load(&beside).expect("built with the workspace");
-        let runner = self.runner(name, &format!("muster-runner~{}", binary.sha256));
-        deploy(&runner, &binary).expect("installs");
+        let runner = self.runner_at(name, address, user, directory, &format!("muster-runner~{}", binary.sha256));
+        deploy(&runner, &binary).unwrap_or_else(|error| panic!("{name}: {}", error.text()));
         runner
+    }
+
+    pub(crate) fn deployed(&self, name: &str) -> Runner {
+        self.deployed_at(name, &format!("{name}:22"), "root", None)
     }
 }
 

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use muster::cloud::InstanceSet;
 use muster::core::effect::Ending;
 
 use crate::fake::wait_until;
-use crate::site::{OTHER_SET, SET, Site, log_has};
+use crate::site::{OTHER_SET, SET, Site, log_has, start_job};
 
 #[test]
 fn the_owner_file_says_who_has_the_host() {
@@ -99,6 +100,28 @@ fn the_init_command_runs_after_the_claim_and_its_failure_gives_the_host_back() {
     std::fs::remove_file(host.path("broken-init")).expect("there");
     site.clock.advance(Duration::from_secs(61));
     assert_eq!(driver.created("big"), "init1");
+}
+
+/// The state file was lost: what may still run there is ended before the host is given out.
+#[test]
+fn a_host_of_ours_that_nobody_remembers_is_cleaned_up_first() {
+    let mut site = Site::new(&[("forgot1", "big")]);
+    let driver = site.open();
+    driver.created("big");
+    let runner = driver.deployed("forgot1");
+    start_job(&runner, 1, "while :; do sleep 0.1; done");
+    driver.0.stop();
+    drop(driver);
+    std::fs::remove_file(site.state_file()).expect("there");
+    let driver = site.open();
+    assert!(driver.list().is_empty());
+    driver.refused("big");
+    wait_until("it is cleaned up", || site.host("forgot1").owner().is_none());
+    let wake = muster::remote::wake::Wake::new().expect("a descriptor");
+    let left = site.open_again("forgot1").list(None, Duration::ZERO, &wake).expect("a list").runners;
+    assert!(left.is_empty(), "{left:?}");
+    site.clock.advance(Duration::from_secs(61));
+    wait_until("it can be taken", || driver.create("big").is_ok());
 }
 
 /// Two dispatchers that know the same hosts: each host has one owner, whoever is faster.

@@ -57,7 +57,8 @@ impl Bench {
         let key = PrivateKey::parse(self.key.private()).map_err(wrong)?;
         let client = Arc::new(SshClient::new(key, 22, Arc::new(muster::shell::threads::spawn)));
         let pinned = HostKey::parse(&self.host.host_key_openssh()).map_err(Failure::Wrong)?;
-        let executor = SshExecutor::new(client, HostAccess { check: Arc::new(Pinned(pinned)), secret: None, sudo: false })?;
+        let executor =
+            SshExecutor::new(client, HostAccess { check: Arc::new(Pinned(pinned)), secret: None, sudo: false })?;
         executor.set_target(&self.host.address(), self.host.user());
         Ok(executor)
     }

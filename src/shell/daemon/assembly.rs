@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::running::{Daemon, Ends, Parts, Threads};
 use super::settings::{scheduler_settings, selector, settings};
-use super::{DaemonError, keeper};
+use super::{DaemonError, drivers, keeper};
 use crate::cloud::instrumented::Instrumented;
 use crate::cloud::loopback::Loopback;
 use crate::cloud::{CloudEvent, CloudEvents, InstanceSet};
@@ -50,7 +50,7 @@ pub(super) fn start(config: Arc<Config>) -> Result<Daemon, DaemonError> {
     let metrics =
         Arc::new(Metrics::new(&format!("{}_", config.metrics_prefix), version).map_err(DaemonError::Metrics)?);
     let (cloud_events, events) = bounded(CLOUD_EVENTS_MAX);
-    let cloud = driver(&config, &set, &metrics, &cloud_events)?;
+    let cloud = driver(&config, &set, &state_dir, &metrics, &cloud_events)?;
     let binary = Arc::new(load_runner(&config)?);
     let wall: crate::queue::local::WallClock = Arc::new(wall_now);
     let queue = LocalQueue::open(queue_options(&config, &state_dir), wall, &threads::spawn)?;
@@ -90,16 +90,21 @@ fn instance_set_id(config: &Config, state_dir: &StateDir) -> Result<String, Daem
 fn driver(
     config: &Config,
     set: &str,
+    state_dir: &StateDir,
     metrics: &Arc<Metrics>,
-    _events: &CloudEvents,
+    events: &CloudEvents,
 ) -> Result<Arc<dyn InstanceSet>, DaemonError> {
-    let inner: Arc<dyn InstanceSet> = match config.cloud.driver {
-        CloudDriver::Loopback => {
+    let inner: Arc<dyn InstanceSet> = match (config.cloud.driver, &config.cloud.static_hosts) {
+        (CloudDriver::Loopback, _) => {
             let home = std::env::var("HOME").unwrap_or_else(|_| "/".to_owned());
             let tag = format!("{}InstanceSetID", config.cloud.tag_key_prefix);
             Arc::new(Loopback::open(&config.state_dir, home, (&tag, set)).map_err(DaemonError::Driver)?)
         }
-        other => return Err(DaemonError::NotBuilt(format!("the driver {other:?} does not exist yet"))),
+        (CloudDriver::Static, Some(hosts)) => {
+            let connector = drivers::connector(config, state_dir)?;
+            Arc::new(drivers::static_hosts(config, hosts, set, connector, events)?)
+        }
+        (other, _) => return Err(DaemonError::NotBuilt(format!("the driver {other:?} does not exist yet"))),
     };
     let counted = metrics.clone();
     Ok(Arc::new(Instrumented::new(inner, Arc::new(move |name, failed| counted.driver_operation(name, failed)))))
@@ -242,6 +247,7 @@ fn backend(base: &Base, done: Arc<Subscribers>, lanes: Lanes) -> DaemonBackend {
     };
     DaemonBackend {
         door: base.door.clone(),
+        cloud: base.cloud.clone(),
         clock: base.clock,
         queue: base.queue.clone(),
         workers: base.workers.clone(),

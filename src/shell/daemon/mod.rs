@@ -1,10 +1,11 @@
 //! The dispatcher process: assembled in order, told by signals, stopped in reverse order (spec 20 §9, 80 §3).
 //!
 //! Start: log, state directory, driver, queue, runner, pool, the API's addresses; then the threads: central, sync, scheduler,
-//! queue's keeper. Reading order: here, [`assembly`], [`settings`], [`running`] (stop, reload, dump), [`process`] (limits of the
+//! queue's keeper. Reading order: here, [`assembly`] with [`drivers`], [`settings`], [`running`] (stop, reload, dump), [`process`] (limits of the
 //! process, pid file, service manager).
 
 mod assembly;
+mod drivers;
 mod keeper;
 mod process;
 mod running;
@@ -49,6 +50,8 @@ pub enum DaemonError {
     StateDir(#[from] super::state_dir::StateDirError),
     #[error("error initializing driver")]
     Driver(#[source] std::io::Error),
+    #[error(transparent)]
+    Key(#[from] super::dispatch_key::DispatchKeyError),
     #[error("{0}")]
     NotBuilt(String),
     #[error(
