@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
 use super::Global;
 use super::client::{Client, encode};
 use super::exit::{self, Failure};
 use super::output::{Output, say};
+use crate::management::records::{InstanceList, InstanceRow};
 
 /// List instances, and hold, drain, release or kill them
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List instances: tab-separated, one a line
+    ///
+    /// Hosts of the driver static that cannot be used now are listed too, with one of the states unreachable, failed, foreign
+    /// (another dispatcher has it) and cleaning, and the reason in a last column.
     #[command(after_help = "Example:\n  muster instance list --header")]
     List {
         /// Begin with the names of the columns
@@ -42,25 +44,6 @@ pub(super) struct Ids {
     ids: Vec<String>,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
-struct Instances {
-    items: Option<Vec<Instance>>,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-struct Instance {
-    instance: String,
-    address: String,
-    price: f64,
-    arvados_instance_type: String,
-    provider_instance_type: String,
-    last_container_uuid: String,
-    last_busy: String,
-    running_container_uuids: Option<Vec<String>>,
-    worker_state: String,
-    idle_behavior: String,
-}
-
 const BASE: &str = "/arvados/v1/dispatch/instances";
 const HEADER: &str = "instance\taddress\tstate\tidle-behavior\tconfig-type\tprovider-type\tprice\trunning-containers";
 
@@ -76,12 +59,7 @@ pub(super) fn run(global: &Global, command: &Command) -> Result<u8, Failure> {
 }
 
 fn list(global: &Global, client: &Client, header: bool) -> Result<u8, Failure> {
-    let answer = client.send("GET", BASE, b"")?;
-    if answer.status != 200 {
-        return Err(Failure::Failed(format!("error doing API request: {}", answer.message())));
-    }
-    let instances: Instances = serde_json::from_slice(&answer.body)
-        .map_err(|error| Failure::Failed(format!("error decoding API response: {error}")))?;
+    let instances: InstanceList = client.get("instances")?;
     let mut output = Output::new();
     if global.json {
         output.json(&instances)?;
@@ -89,7 +67,7 @@ fn list(global: &Global, client: &Client, header: bool) -> Result<u8, Failure> {
         if header {
             output.line(HEADER)?;
         }
-        for one in instances.items.iter().flatten() {
+        for one in &instances.items {
             output.line(&line(one))?;
         }
     }
@@ -97,20 +75,25 @@ fn list(global: &Global, client: &Client, header: bool) -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
-fn line(one: &Instance) -> String {
+/// What is no instance says why in one more column.
+fn line(one: &InstanceRow) -> String {
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let running = one.running_container_uuids.as_deref().unwrap_or_default().join(",");
-    [
+    let mut columns = vec![
         or_dash(&one.instance),
         or_dash(&one.address),
         one.worker_state.clone(),
-        one.idle_behavior.clone(),
+        or_dash(&one.idle_behavior),
         one.arvados_instance_type.clone(),
         one.provider_instance_type.clone(),
         format!("{:.6}", one.price),
         or_dash(&running),
-    ]
-    .join("\t")
+    ];
+    if !one.detail.is_empty() {
+        // Whatever a host says must not end the line, or begin a column.
+        columns.push(one.detail.split(|letter: char| letter.is_control()).collect::<Vec<_>>().join(" "));
+    }
+    columns.join("\t")
 }
 
 /// One line for each id on standard error.

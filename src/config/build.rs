@@ -14,6 +14,7 @@ use super::{
 };
 use crate::core::ids::TypeName;
 use crate::core::instance_type::InstanceType;
+use crate::remote::ssh::port_number;
 
 /// Bytes of a private key.
 const KEY_BYTES_MAX: u64 = 64 * 1024;
@@ -283,12 +284,10 @@ impl Builder<'_, '_> {
             return None;
         }
         let port = self.values.text("Containers.CloudVMs.SSHPort");
-        let port = match port.as_str() {
-            "" | "ssh" => Some(22),
-            text => text.parse().ok().filter(|port| *port > 0),
-        };
+        let port = port_number(if port.is_empty() { "ssh" } else { &port });
         if port.is_none() {
-            self.error("Containers.CloudVMs.SSHPort", "must be a number from 1 to 65535, or ssh");
+            let message = "must be a number from 1 to 65535, or the name of a service";
+            self.error("Containers.CloudVMs.SSHPort", message);
         }
         let parameters = "Containers.CloudVMs.DriverParameters";
         let section = self.cluster.node.and_then(|root| super::values::find(root, parameters));

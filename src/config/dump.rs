@@ -212,6 +212,26 @@ fn insert(root: &mut Mapping, path: &str, value: Value) {
     }
 }
 
+/// Commented out twice, so that the file is one configuration when its comment signs are taken away.
+const STATIC_EXAMPLE: &str = "
+# # Hosts you already have, reached by SSH. `muster check` shows the public key that they must accept.
+# # Containers:
+# #   CloudVMs:
+# #     Driver: static
+# #     DriverParameters:
+# #       User: muster              # login name, default root; a host may have its own, as of the keys up to Hosts
+# #       UseSudo: true             # run commands with sudo where the user is not root; false: without root
+# #       KnownHosts: /etc/ssh/ssh_known_hosts   # for hosts without a HostKey; names may be hashed
+# #       TrustOnFirstUse: false    # true: take the key that a host shows first, and no other after that
+# #       StateFile: \"\"             # which hosts are taken; default StateDir/static-hosts.json
+# #       Hosts:
+# #         - {Name: node1, Address: \"10.0.0.5:22\", InstanceType: big, HostKey: \"ssh-ed25519 AAAA…\"}
+# #         - {Name: node2, Address: node2.lab, InstanceType: big}
+# # InstanceTypes:
+# #   # Idle hosts cost nothing: never keeps them taken, and saves doing the same again for the next job.
+# #   big: {VCPUs: 16, RAM: 64GiB, IncludedScratch: 500GB, TimeoutIdle: never}
+";
+
 /// The reference file: every key with its meaning and default, commented out, so that as installed it changes nothing.
 pub fn reference() -> String {
     let mut text = String::from(
@@ -251,5 +271,6 @@ pub fn reference() -> String {
         "\n# InstanceTypes:\n#   # One entry a type; with the loopback driver at most one: this host, by default with all it has.\n\
          #   localhost: {VCPUs: 4, RAM: 16GiB, IncludedScratch: 100GB, Price: 0, TimeoutIdle: never}\n",
     );
+    text.push_str(STATIC_EXAMPLE);
     text
 }

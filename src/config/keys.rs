@@ -84,7 +84,7 @@ pub(super) const KEYS: &[KeyInfo] = &[
 
     key("Containers.CloudVMs.Enable", Flag, "true", "Accepted for Arvados' sake."),
     key("Containers.CloudVMs.Driver", Text, "", "loopback (this host), static, exec, ec2 or azure; default ec2 in the Arvados form, else loopback."),
-    key("Containers.CloudVMs.DriverParameters", Free, "", "Keys of the driver."),
+    key("Containers.CloudVMs.DriverParameters", Free, "", "Keys of the driver; those of static stand at the end of this file."),
     key("Containers.CloudVMs.ImageID", Text, "", "Image of new instances."),
     key("Containers.CloudVMs.SSHPort", Text, "22", "Port name or number."),
     key("Containers.CloudVMs.PollInterval", PositiveDuration, "10s", "Time between two looks at the whole queue."),

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::backend::{ApiError, Backend, LogChunk};
 use super::http::response::Response;
 use super::operation::Operation;
-use super::records::{ATTEMPT_HEADER, END_HEADER, NEXT_OFFSET_HEADER};
+use super::records::{ATTEMPT_HEADER, END_HEADER, InstanceList, InstanceRow, NEXT_OFFSET_HEADER};
 
 /// Answers never fail: an error is an answer too.
 pub fn act(operation: Operation, backend: &dyn Backend) -> Response {
@@ -27,6 +27,7 @@ pub fn act(operation: Operation, backend: &dyn Backend) -> Response {
             answer(backend.append_batch(&batch, records).map(|records| json!({"records": records})))
         }
         Operation::CommitBatch(batch, commit) => answer(backend.commit_batch(&batch, commit)),
+        Operation::Instances => Response::json(200, &all_instances(backend)),
         Operation::InstanceTypes => answer(backend.instance_types()),
         Operation::ResetInstanceType(name) => done(backend.reset_instance_type(&name)),
         Operation::Backup(backup) => done(backend.backup(&backup)),
@@ -70,6 +71,14 @@ fn log_chunk(chunk: LogChunk) -> Response {
         .with(NEXT_OFFSET_HEADER, chunk.next_offset.to_string())
         .with(END_HEADER, chunk.end.to_string())
         .with(ATTEMPT_HEADER, chunk.attempt.to_string())
+}
+
+/// Machines that are no instances stand between those that are: an operator looks for a name.
+fn all_instances(backend: &dyn Backend) -> InstanceList {
+    let mut items: Vec<InstanceRow> = backend.instances().into_iter().map(InstanceRow::from).collect();
+    items.extend(backend.unlisted_instances());
+    items.sort_by(|a, b| (&a.instance, &a.arvados_instance_type).cmp(&(&b.instance, &b.arvados_instance_type)));
+    InstanceList { items }
 }
 
 fn instances(backend: &dyn Backend) -> Response {

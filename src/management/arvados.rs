@@ -14,6 +14,7 @@ use crate::core::pool::view::InstanceView;
 use crate::core::resources::Resources;
 use crate::core::time::{Moment, WallMillis};
 use crate::core::vocabulary::{IdleBehavior, WorkerState};
+use crate::management::records::InstanceRow;
 
 /// How Arvados' clients expect "no time".
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -273,6 +274,24 @@ impl InstanceRecord {
             running_container_uuids: (!pending).then(|| view.containers.iter().map(ToString::to_string).collect()),
             worker_state: if pending { WorkerState::Booting } else { view.state }.as_str(),
             idle_behavior: if pending { IdleBehavior::Run } else { view.idle_behavior }.as_str(),
+        }
+    }
+}
+
+impl From<InstanceRecord> for InstanceRow {
+    fn from(record: InstanceRecord) -> Self {
+        Self {
+            instance: record.instance,
+            address: record.address,
+            price: record.price,
+            arvados_instance_type: record.arvados_instance_type,
+            provider_instance_type: record.provider_instance_type,
+            last_container_uuid: record.last_container_uuid,
+            last_busy: record.last_busy,
+            running_container_uuids: record.running_container_uuids,
+            worker_state: record.worker_state.to_owned(),
+            idle_behavior: record.idle_behavior.to_owned(),
+            detail: String::new(),
         }
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::arvados::{InstanceRecord, QueueEntryRecord};
 use super::records::{
-    Backup, Batch, Commit, ContainerDetail, ContainerList, InstanceTypeList, Outcomes, Selection, Status, Submission,
-    Submitted, Version, Wait, WaitAnswer,
+    Backup, Batch, Commit, ContainerDetail, ContainerList, InstanceRow, InstanceTypeList, Outcomes, Selection, Status,
+    Submission, Submitted, Version, Wait, WaitAnswer,
 };
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId};
 use crate::core::vocabulary::{ContainerState, IdleBehavior};
@@ -217,6 +217,9 @@ pub trait Backend: Send + Sync {
 
     /// In any order: the listener sorts.
     fn instances(&self) -> Vec<InstanceRecord>;
+
+    /// Machines of the driver that are no instances now and not simply free (spec 46 §1), in any order.
+    fn unlisted_instances(&self) -> Vec<InstanceRow>;
 
     /// False if there is no such instance.
     fn set_idle_behavior(&self, instance: &InstanceId, behavior: IdleBehavior) -> bool;

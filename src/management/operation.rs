@@ -32,6 +32,7 @@ pub enum Operation {
     CreateBatch,
     AppendBatch(String, Vec<Value>),
     CommitBatch(String, Commit),
+    Instances,
     InstanceTypes,
     ResetInstanceType(String),
     Backup(Backup),
@@ -65,6 +66,7 @@ impl Operation {
                 let commit = if body.trim_ascii().is_empty() { Commit::default() } else { json(body)? };
                 Ok(Self::CommitBatch(batch(segment)?, commit))
             }
+            Route::Instances => params.only(&[]).map(|()| Self::Instances),
             Route::InstanceTypes => params.only(&[]).map(|()| Self::InstanceTypes),
             Route::ResetInstanceType => match params.with_form(body).filled("name") {
                 Some(name) => Ok(Self::ResetInstanceType(name)),

@@ -248,6 +248,35 @@ pub struct InstanceTypeList {
     pub items: Vec<InstanceTypeRecord>,
 }
 
+/// An instance, or a machine that is none now: the fields of Arvados' list (spec 82 §3.3), and why it is as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InstanceRow {
+    /// Empty while the create is pending.
+    pub instance: String,
+    pub address: String,
+    pub price: f64,
+    pub arvados_instance_type: String,
+    pub provider_instance_type: String,
+    pub last_container_uuid: String,
+    pub last_busy: String,
+    /// `null` for a pending create, and for what is no instance.
+    pub running_container_uuids: Option<Vec<String>>,
+    /// A worker's state; or of what is no instance `unreachable`, `failed`, `foreign`, `cleaning`.
+    pub worker_state: String,
+    /// Empty for what is no instance.
+    pub idle_behavior: String,
+    /// One sentence for people; empty for instances.
+    pub detail: String,
+}
+
+/// `GET instances`: by instance, then type.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InstanceList {
+    pub items: Vec<InstanceRow>,
+}
+
 /// `POST backup`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

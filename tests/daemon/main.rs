@@ -5,6 +5,7 @@ mod commands;
 mod crashes;
 mod errors;
 mod harness;
+mod hosts;
 mod instances;
 mod keys;
 mod lifecycle;

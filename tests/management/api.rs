@@ -44,6 +44,11 @@ fn arvados_paths() {
     let instances = get("/instances");
     assert!(instances.body.find("i-1").unwrap() < instances.body.find("i-2").unwrap(), "{instances:?}");
     assert_eq!(instances.header("Content-Type"), Some("application/json"));
+    // The shape of Arvados' list stays as it is: instances only, no further fields.
+    assert!(!instances.body.contains("unreachable") && !instances.body.contains("detail"), "{instances:?}");
+    let all = peer.ask("GET", "/muster/v1/instances", "");
+    let places = ["\"i-1\"", "\"i-11\"", "\"i-2\""].map(|name| all.body.find(name).unwrap());
+    assert!(places.is_sorted(), "{all:?}");
     for verb in ["hold", "drain", "run"] {
         post(&format!("/instances/{verb}"), "").is(400, &errors("instance_id parameter not provided"));
         post(&format!("/instances/{verb}?instance_id=x"), "").is(404, &errors("requested instance does not exist"));
@@ -160,6 +165,15 @@ fn own_paths() {
         ("POST", "batches/b.1/records", "{}", 404, "there is no batch", ""),
         ("POST", "batches/b1/commit", "", 200, "", "commit b1 None"),
         ("POST", "batches/b1/commit", "{\"token\":\"t\"}", 200, "", "commit b1 Some(\"t\")"),
+        (
+            "GET",
+            "instances",
+            "",
+            200,
+            "\"worker_state\":\"unreachable\",\"idle_behavior\":\"\",\"detail\":\"no route\"",
+            "",
+        ),
+        ("GET", "instances?x=1", "", 400, "there are no parameters here", ""),
         ("GET", "instance-types", "", 200, "items", ""),
         ("POST", "instance-types/reset?name=m5", "", 200, "", "reset m5"),
         ("POST", "instance-types/reset", "", 400, "name: the parameter is missing", ""),

@@ -13,8 +13,8 @@ use muster::management::arvados::{InstanceRecord, QueueEntryRecord};
 use muster::management::backend::{ApiError, Backend, Gauges, ListQuery, LogChunk, LogQuery};
 use muster::management::metrics::{DEFAULT_PREFIX, Metrics};
 use muster::management::records::{
-    API_VERSION, Backup, Batch, Commit, ContainerDetail, ContainerList, InstanceTypeList, Outcomes, Selection, Status,
-    Submission, Submitted, Version, Wait, WaitAnswer,
+    API_VERSION, Backup, Batch, Commit, ContainerDetail, ContainerList, InstanceRow, InstanceTypeList, Outcomes,
+    Selection, Status, Submission, Submitted, Version, Wait, WaitAnswer,
 };
 use muster::management::server::{Server, ServerOptions, Spawn};
 use muster::management::token::Token;
@@ -140,6 +140,15 @@ impl Backend for Fake {
                 idle_behavior: "run",
             })
             .to_vec()
+    }
+    fn unlisted_instances(&self) -> Vec<InstanceRow> {
+        let row = InstanceRow {
+            instance: "i-11".to_owned(),
+            worker_state: "unreachable".to_owned(),
+            detail: "no route".to_owned(),
+            ..InstanceRow::default()
+        };
+        vec![row]
     }
     fn set_idle_behavior(&self, instance: &InstanceId, behavior: IdleBehavior) -> bool {
         self.note(format!("{behavior} {instance}"));

@@ -1,7 +1,8 @@
 //! Taking a host: the owner file there says who has it, for all dispatchers that know the host (spec 46 §1).
 //!
 //! The file is complete from the moment it is there, and made only where there is none: a temporary file with the content, given its
-//! name with `ln`, which never replaces anything. One that is ours already is left from a create of ours that was cut off.
+//! name with `ln`, which never replaces anything. One that is ours already is of a life that nobody remembers (the state file was lost):
+//! that has to be cleaned up first.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ const INIT_LIMIT: Duration = Duration::from_secs(300);
 /// Of what a host says that is shown.
 const SHOWN_BYTES: usize = 1000;
 
-/// `$1` = set id, `$2` = the runner's directory, empty for its default. Prints `claimed`, or `foreign` and who has the host.
+/// `$1` = set id, `$2` = the runner's directory, empty for its default. Prints `claimed`; or `ours`, or `foreign` and
+/// who has the host.
 const CLAIM: &str = r#"set -eu
 set_id=$1
 directory=$2
@@ -38,7 +40,7 @@ sync "$new" 2>/dev/null || :
 for _ in 1 2 3; do
     if ln "$new" "$directory/owner" 2>/dev/null; then echo claimed; exit 0; fi
     if other=$(head -c 256 "$directory/owner" 2>/dev/null); then
-        if [ "$other" = "$set_id" ]; then echo claimed; else printf 'foreign %s\n' "$other"; fi
+        if [ "$other" = "$set_id" ]; then echo ours; else printf 'foreign %s\n' "$other"; fi
         exit 0
     fi
 done
@@ -86,9 +88,11 @@ pub(super) fn script(text: &str, arguments: &[&str]) -> Program {
     Program::Arguments(words.iter().chain(arguments).map(|word| (*word).to_owned()).collect())
 }
 
+/// On the probe's connection, which does not try again by itself when there is none: the next host waits, and a clean-up has a
+/// rhythm of its own.
 pub(super) fn run(executor: &dyn Executor, program: Program, limit: Duration) -> Result<Output, ExecuteError> {
     let command = Command { program, stdin: b"", open_until: None, deadline: Instant::now() + limit };
-    executor.execute(Lane::Action, &command)
+    executor.execute(Lane::Probe, &command)
 }
 
 /// The directory as text; empty for the runner's own default.
@@ -115,6 +119,10 @@ pub(super) fn claim(executor: &dyn Executor, set: &str, places: &RunnerPlaces, i
     let answer = String::from_utf8_lossy(&output.stdout);
     match (output.succeeded(), answer.trim_end()) {
         (true, "claimed") => {}
+        (true, "ours") => {
+            let detail = "it was ours, and the state file does not know that: it is cleaned up first".to_owned();
+            return Err(Refusal { problem: Problem { kind: Kind::Failed, detail }, touched: true });
+        }
         (true, answer) if answer.starts_with("foreign ") => {
             let owner = shown(answer.trim_start_matches("foreign "));
             let detail = format!("the dispatcher {owner} has it (its owner file says so)");

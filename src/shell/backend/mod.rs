@@ -19,6 +19,7 @@ use super::pool::PoolDoor;
 use super::scheduler::SchedulerShared;
 use super::stop::{Stop, StopSource};
 use super::workers::Workers;
+use crate::cloud::{InstanceSet, UnlistedInstance};
 use crate::config::Config;
 use crate::core::errors::chain;
 use crate::core::ids::{ContainerUuid, InstanceId};
@@ -28,8 +29,8 @@ use crate::core::vocabulary::IdleBehavior;
 use crate::management::arvados::{InstanceRecord, QueueEntryRecord};
 use crate::management::backend::{ApiError, Backend, Gauges, ListQuery, LogChunk, LogQuery};
 use crate::management::records::{
-    API_VERSION, Backup, Batch, Commit, ContainerDetail, ContainerList, InstanceTypeList, Outcomes, Selection, Status,
-    Submission, Submitted, Version, Wait, WaitAnswer,
+    API_VERSION, Backup, Batch, Commit, ContainerDetail, ContainerList, InstanceRow, InstanceTypeList, Outcomes,
+    Selection, Status, Submission, Submitted, Version, Wait, WaitAnswer,
 };
 use crate::queue::local::{CommandError, LocalQueue};
 use crate::queue::{ContainerQueue, QueueError};
@@ -38,6 +39,7 @@ use crate::queue::{ContainerQueue, QueueError};
 #[derive(Debug)]
 pub struct DaemonBackend {
     pub door: Arc<PoolDoor>,
+    pub cloud: Arc<dyn InstanceSet>,
     pub clock: Clock,
     pub queue: Arc<LocalQueue>,
     pub workers: Arc<Workers>,
@@ -197,6 +199,19 @@ impl Backend for DaemonBackend {
     fn instances(&self) -> Vec<InstanceRecord> {
         let view = self.door.view();
         view.instances.iter().map(|view| InstanceRecord::new(view, |moment| self.wall_of(moment))).collect()
+    }
+
+    fn unlisted_instances(&self) -> Vec<InstanceRow> {
+        let row = |one: UnlistedInstance| InstanceRow {
+            instance: one.id.to_string(),
+            address: one.address,
+            arvados_instance_type: one.type_name.to_string(),
+            provider_instance_type: one.provider_type,
+            worker_state: one.state.to_owned(),
+            detail: one.detail,
+            ..InstanceRow::default()
+        };
+        self.cloud.unlisted().into_iter().map(row).collect()
     }
 
     fn set_idle_behavior(&self, instance: &InstanceId, behavior: IdleBehavior) -> bool {

@@ -1,0 +1,273 @@
+//! A network of hosts, and drivers that are opened, dropped and opened again on it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_channel::{Receiver, bounded};
+use muster::cloud::static_hosts::{HostSpec, StaticHosts, StaticOptions};
+use muster::cloud::{Access, CloudError, CloudEvent, CloudInstance, InstanceSet, NewInstance, UnlistedInstance};
+use muster::core::effect::{Ending, Tags};
+use muster::core::ids::{ContainerUuid, InstanceId, InstanceSecret, TypeName};
+use muster::core::instance_type::InstanceType;
+use muster::remote::address::HostAddress;
+use muster::remote::deploy::deploy;
+use muster::remote::identity::HostTrust;
+use muster::remote::runner::{Runner, RunnerBinary};
+use muster_runner::protocol::{ContainerSpec, StartConfig};
+use serde_json::Value;
+
+use crate::fake::{FakeConnector, FakeHost, Network, TestClock, key, wait_until};
+
+pub(crate) const SET: &str = "zzzzz-zzzzz-000000000000000";
+pub(crate) const OTHER_SET: &str = "zzzzz-zzzzz-111111111111111";
+
+pub(crate) struct Site {
+    folder: tempfile::TempDir,
+    pub(crate) network: Arc<Network>,
+    pub(crate) clock: TestClock,
+    pub(crate) specs: Vec<HostSpec>,
+    pub(crate) init_command: String,
+    pub(crate) set: &'static str,
+    events: Option<Receiver<CloudEvent>>,
+}
+
+pub(crate) fn id(name: &str) -> InstanceId {
+    InstanceId::new(name)
+}
+
+pub(crate) fn spec(name: &str, type_name: &str) -> HostSpec {
+    HostSpec {
+        id: id(name),
+        address: HostAddress::parse(name, 22).expect("an address"),
+        user: "root".to_owned(),
+        sudo: true,
+        type_name: TypeName::new(type_name),
+        provider_type: format!("{type_name}-provider"),
+        trust: HostTrust::Keys(vec![key(0)]),
+    }
+}
+
+pub(crate) fn new_instance(type_name: &str, secret: &str) -> NewInstance {
+    let instance_type = InstanceType {
+        name: type_name.to_owned(),
+        provider_type: format!("{type_name}-provider"),
+        ..InstanceType::default()
+    };
+    let tags =
+        [("InstanceSetID", SET), ("InstanceType", type_name), ("IdleBehavior", "run"), ("InstanceSecret", secret)];
+    let tags = Tags::from_iter(tags.map(|(name, value)| (format!("Arvados{name}"), value.to_owned())));
+    NewInstance { instance_type: Arc::new(instance_type), tags, secret: InstanceSecret::new(secret) }
+}
+
+/// One log file for all tests: lines are told apart by the hosts' names.
+pub(crate) fn log() -> String {
+    static LOG: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = LOG.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let options =
+            muster::log::Options { file: Some(path.clone()), filter: "debug".to_owned(), ..Default::default() };
+        muster::log::init(&options).expect("a log");
+        (folder, path)
+    });
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+pub(crate) fn log_has(parts: &[&str]) -> bool {
+    log().lines().any(|line| parts.iter().all(|part| line.contains(part)))
+}
+
+impl Site {
+    /// Hosts with their types.
+    pub(crate) fn new(hosts: &[(&str, &str)]) -> Self {
+        log();
+        let folder = tempfile::Builder::new().prefix("muster-static-").tempdir().expect("a folder");
+        let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o711);
+        std::fs::set_permissions(folder.path(), mode).expect("set");
+        let network = Arc::new(Network::default());
+        for (name, _) in hosts {
+            network.add(folder.path(), name);
+        }
+        let specs = hosts.iter().map(|(name, type_name)| spec(name, type_name)).collect();
+        Self {
+            folder,
+            network,
+            clock: TestClock::default(),
+            specs,
+            init_command: String::new(),
+            set: SET,
+            events: None,
+        }
+    }
+
+    pub(crate) fn host(&self, name: &str) -> Arc<FakeHost> {
+        self.network.host(name)
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn state_file(&self) -> PathBuf {
+        self.folder.path().join("static-hosts.json")
+    }
+
+    pub(crate) fn state(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.state_file()).expect("there")).expect("JSON")
+    }
+
+    fn options(&self, events: crossbeam_channel::Sender<CloudEvent>) -> StaticOptions {
+        StaticOptions {
+            hosts: self.specs.clone(),
+            state_file: self.state_file(),
+            set: self.set.to_owned(),
+            cluster_id: "local".to_owned(),
+            tag_prefix: "Arvados".to_owned(),
+            init_command: self.init_command.clone(),
+            places: self.network.places(),
+            connector: Arc::new(FakeConnector(self.network.clone())),
+            events,
+            spawn: Arc::new(muster::shell::threads::spawn),
+            clock: self.clock.function(),
+        }
+    }
+
+    pub(crate) fn try_open(&mut self) -> std::io::Result<Driver> {
+        let (sender, receiver) = bounded(10_000);
+        let driver = StaticHosts::open(self.options(sender))?;
+        self.events = Some(receiver);
+        Ok(Driver(Arc::new(driver)))
+    }
+
+    /// Waits for the threads of a driver that was dropped: they hold the state file.
+    pub(crate) fn open(&mut self) -> Driver {
+        let mut opened = None;
+        wait_until("the state file is free", || {
+            opened = match self.try_open() {
+                Ok(driver) => Some(driver),
+                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => None,
+                Err(error) => panic!("{error}"),
+            };
+            opened.is_some()
+        });
+        opened.expect("it is there")
+    }
+
+    pub(crate) fn events(&self) -> Vec<CloudEvent> {
+        self.events.as_ref().expect("opened").try_iter().collect()
+    }
+
+    pub(crate) fn wait_event(&self, wanted: &CloudEvent) {
+        let events = self.events.as_ref().expect("opened");
+        wait_until(&format!("{wanted:?}"), || events.try_iter().any(|event| event == *wanted));
+    }
+}
+
+/// A driver with what a pool does with it.
+#[derive(Clone)]
+pub(crate) struct Driver(pub(crate) Arc<StaticHosts>);
+
+impl Driver {
+    pub(crate) fn create(&self, type_name: &str) -> Result<CloudInstance, CloudError> {
+        self.0.create(&new_instance(type_name, "5ec2e7"))
+    }
+
+    pub(crate) fn created(&self, type_name: &str) -> String {
+        self.create(type_name).expect("a free host").id.to_string()
+    }
+
+    /// The capacity error's text.
+    pub(crate) fn refused(&self, type_name: &str) -> String {
+        match self.create(type_name) {
+            Err(CloudError::Capacity { message, scope }) => {
+                assert_eq!(scope, muster::core::pool::limits::CapacityScope::Type);
+                message
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn list(&self) -> Vec<CloudInstance> {
+        self.0.list(&Tags::new()).expect("never fails")
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.list().iter().map(|one| one.id.to_string()).collect()
+    }
+
+    pub(crate) fn destroy(&self, name: &str, ending: Ending) {
+        self.0.destroy(&id(name), ending).expect("taken on");
+    }
+
+    pub(crate) fn unlisted(&self, name: &str) -> Option<UnlistedInstance> {
+        self.0.unlisted().into_iter().find(|one| one.id == id(name))
+    }
+
+    pub(crate) fn state_word(&self, name: &str) -> &'static str {
+        self.unlisted(name).map_or("", |one| one.state)
+    }
+
+    /// Destroyed, cleaned up, and seen gone.
+    pub(crate) fn given_back(&self, name: &str, ending: Ending) {
+        self.destroy(name, ending);
+        wait_until(&format!("{name} is cleaned up"), || !self.names().contains(&name.to_owned()));
+    }
+
+    /// `directory`: of programs, where the driver leaves that to its default.
+    fn runner_at(&self, name: &str, address: &str, user: &str, directory: Option<&str>, program: &str) -> Runner {
+        let Access { executor, places } = self.0.open(&id(name), None).expect("known");
+        executor.set_target(address, user);
+        let program = format!("{}/{program}", directory.or(places.directory.as_deref()).expect("somewhere"));
+        let (set, cluster_id) = (SET.into(), "local".into());
+        Runner { executor, places: Arc::new(places), program: program.into(), set, cluster_id }
+    }
+
+    pub(crate) fn runner(&self, name: &str, program: &str) -> Runner {
+        self.runner_at(name, &format!("{name}:22"), "root", None, program)
+    }
+
+    /// The real runner, put on the host as the daemon does.
+    pub(crate) fn deployed_at(&self, name: &str, address: &str, user: &str, directory: Option<&str>) -> Runner {
+        let beside = std::path::Path::new(env!("CARGO_BIN_EXE_muster")).with_file_name("muster-runner");
+        let binary = RunnerBinary::load(&beside).expect("built with the workspace");
+        let runner = self.runner_at(name, address, user, directory, &format!("muster-runner~{}", binary.sha256));
+        deploy(&runner, &binary).unwrap_or_else(|error| panic!("{name}: {}", error.text()));
+        runner
+    }
+
+    pub(crate) fn deployed(&self, name: &str) -> Runner {
+        self.deployed_at(name, &format!("{name}:22"), "root", None)
+    }
+}
+
+pub(crate) fn uuid(number: usize) -> ContainerUuid {
+    ContainerUuid::parse(&format!("local-dz642-{number:015}")).expect("well formed")
+}
+
+/// Starts a job on a host.
+pub(crate) fn start_job(runner: &Runner, number: usize, script: &str) {
+    let spec = ContainerSpec {
+        uuid: uuid(number).to_string(),
+        attempt: 1,
+        command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        ..ContainerSpec::default()
+    };
+    let config = StartConfig { container: Some(spec), ..StartConfig::default() };
+    runner.start(&uuid(number), 1, &config).expect("starts");
+}
+
+impl Site {
+    /// The runner on a host, as a driver would reach it, whoever has the state file.
+    pub(crate) fn open_again(&self, name: &str) -> Runner {
+        let folder = self.host(name).path("bin");
+        let program = std::fs::read_dir(&folder).expect("deployed").next().expect("one").expect("readable").path();
+        let executor = muster::remote::local::LocalExecutor::new("/".to_owned()).expect("a descriptor");
+        Runner {
+            executor: Arc::new(executor),
+            places: Arc::new((self.network.places())(&id(name))),
+            program: program.to_string_lossy().into_owned().into(),
+            set: SET.into(),
+            cluster_id: "local".into(),
+        }
+    }
+}
