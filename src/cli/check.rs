@@ -5,6 +5,7 @@ use super::exit::{self, Failure};
 use super::locate::{load_options, variable};
 use super::output::{Output, say};
 use crate::config::check;
+use crate::shell::daemon::runner_fault;
 
 /// Load and judge the configuration
 ///
@@ -18,7 +19,11 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let checked = check(&load_options(global, &variable), options.dump);
+    let mut checked = check(&load_options(global, &variable), options.dump);
+    if let Some(fault) = checked.config.as_ref().and_then(runner_fault) {
+        checked.problems.insert(0, fault);
+        checked.good = false;
+    }
     for problem in &checked.problems {
         say(&format!("muster: {problem}"));
     }

@@ -12,8 +12,10 @@ pub struct Checked {
     pub problems: Vec<String>,
     /// For standard output: the summary or, if asked for, the effective configuration. Empty if there is none.
     pub text: String,
-    /// A daemon would start with it.
+    /// A daemon would start with it, and run jobs.
     pub good: bool,
+    /// What was loaded; `None` after errors.
+    pub config: Option<Config>,
 }
 
 /// Loads and judges.
@@ -22,7 +24,7 @@ pub fn check(options: &LoadOptions<'_>, dump_wanted: bool) -> Checked {
         Ok(loaded) => loaded,
         Err(faults) => {
             let problems = faults.iter().map(ToString::to_string).collect();
-            return Checked { problems, text: String::new(), good: false };
+            return Checked { problems, text: String::new(), good: false, config: None };
         }
     };
     let config = &loaded.config;
@@ -30,7 +32,7 @@ pub fn check(options: &LoadOptions<'_>, dump_wanted: bool) -> Checked {
     let mut problems: Vec<String> = missing.iter().map(ToString::to_string).collect();
     problems.extend(loaded.warnings.iter().map(|warning| format!("warning: {warning}")));
     let text = if dump_wanted { dump(config) } else { summary(config) };
-    Checked { problems, text, good: missing.is_empty() }
+    Checked { problems, text, good: missing.is_empty(), config: Some(loaded.config) }
 }
 
 fn summary(config: &Config) -> String {

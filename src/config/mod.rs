@@ -6,6 +6,7 @@ mod check;
 mod checks;
 mod dump;
 mod fault;
+mod files;
 mod host;
 mod keys;
 mod load;

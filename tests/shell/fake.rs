@@ -16,7 +16,8 @@ use muster::core::settings::Settings;
 use muster::core::vocabulary::WorkerState;
 use muster::management::metrics::Metrics;
 use muster::queue::ContainerQueue;
-use muster::remote::runner::{RunnerBinary, RunnerPlaces};
+use muster::remote::runner::RunnerPlaces;
+use muster::remote::supply::{RunnerBinary, RunnerSupply};
 use muster::remote::{Command, Consume, ExecuteError, Executor, Lane, Output, Program};
 use muster::shell::central::{Central, Subscribers};
 use muster::shell::clock::Clock;
@@ -325,7 +326,7 @@ impl Fake {
             set: "local".into(),
             cluster_id: "local".into(),
             boot_probe_command: "true".into(),
-            binary: Arc::new(RunnerBinary { bytes: Arc::from(&b"x"[..]), sha256: "0".to_owned() }),
+            supply: Arc::new(RunnerSupply::of_binary(RunnerBinary::new(b"x".to_vec()), None)),
             metrics: metrics.clone(),
         }));
         let queue: Arc<dyn ContainerQueue> = Arc::new(AnyQueue);
