@@ -10,6 +10,7 @@ use crate::core::effect::{Level, Note, seconds};
 use crate::core::errors::chain;
 use crate::core::ids::InstanceId;
 use crate::core::vocabulary::WorkerState;
+use crate::core::worker::facts::HostFacts;
 use crate::core::worker::round::{RoundPlan, RoundReport, When};
 use crate::log::write_note;
 use crate::management::metrics::Metrics;
@@ -102,7 +103,7 @@ fn install(context: &mut RoundContext, report: &mut RoundReport) {
             };
             let note = context.note(Level::Info, message).with("Command", &deployment.program);
             write_note(&note.with("Duration", seconds(began.elapsed())));
-            take_facts(context, deployment.facts);
+            report.facts = take_facts(context, deployment.facts);
         }
         Err(error) => {
             report.booted = false;
@@ -118,18 +119,21 @@ fn install(context: &mut RoundContext, report: &mut RoundReport) {
 }
 
 /// Once per worker. `facts`: if the deployment has brought them.
-fn take_facts(context: &mut RoundContext, facts: Option<Facts>) {
+fn take_facts(context: &mut RoundContext, facts: Option<Facts>) -> Option<HostFacts> {
     if context.facts_logged {
-        return;
+        return None;
     }
     match facts.map_or_else(|| context.runner.facts(), Ok) {
         Ok(facts) => {
             context.facts_logged = true;
             log_facts(context, &facts);
+            let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+            Some(HostFacts { cpus: facts.cpus.into(), ram: bytes(facts.ram), scratch: bytes(facts.free_disk) })
         }
         Err(error) => {
             let note = context.note(Level::Debug, "cannot read the facts of the instance");
             write_note(&note.with("error", error.text()));
+            None
         }
     }
 }
