@@ -8,7 +8,7 @@ use crate::cloud::instrumented::Instrumented;
 use crate::cloud::loopback::Loopback;
 use crate::cloud::static_hosts::{HostSpec, StaticHosts, StaticOptions};
 use crate::cloud::{CloudEvents, InstanceSet};
-use crate::config::{CloudDriver, Config, StaticConfig};
+use crate::config::{CloudDriver, Config, DeployRunner, StaticConfig};
 use crate::core::ids::InstanceId;
 use crate::management::metrics::Metrics;
 use crate::remote::runner::RunnerPlaces;
@@ -70,10 +70,15 @@ fn specs(config: &Config, hosts: &StaticConfig) -> Vec<HostSpec> {
     hosts.hosts.iter().map(spec).collect()
 }
 
-/// The runner's own defaults, but for its program's directory if one is configured.
+/// The runner's own defaults, but for what the configuration says of its program.
 fn places(config: &Config) -> crate::cloud::static_hosts::Places {
-    let directory = config.cloud.deploy_runner_directory.clone();
-    Arc::new(move |_| RunnerPlaces { directory: directory.clone(), ..RunnerPlaces::default() })
+    let there = config.cloud.deploy_runner_binary == DeployRunner::PreInstalled;
+    let places = RunnerPlaces {
+        directory: config.cloud.deploy_runner_directory.clone(),
+        program: there.then(|| config.containers.crunch_run_command.clone()),
+        ..RunnerPlaces::default()
+    };
+    Arc::new(move |_| places.clone())
 }
 
 fn ssh_client(config: &Config, state_dir: &StateDir) -> Result<SshClient, DaemonError> {
