@@ -85,8 +85,13 @@ fn the_deadline_ends_command_and_children() {
     let result = executor().execute(Lane::Action, &command);
     assert!(matches!(result, Err(ExecuteError::Deadline)), "{result:?}");
     for pid in std::fs::read_to_string(&pids).unwrap_or_default().lines() {
-        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{pid} lives: {state}");
+        // Killed, but only the command itself is waited for: on a busy machine the other dies a little later.
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let started = Instant::now();
+        while !state().is_empty() && !state().contains(") Z ") {
+            assert!(started.elapsed() < Duration::from_secs(60), "{pid} lives: {}", state());
+            std::thread::yield_now();
+        }
     }
 }
 
