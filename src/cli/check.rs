@@ -6,6 +6,7 @@ use super::locate::{load_options, variable};
 use super::output::{Output, say};
 use crate::config::check;
 use crate::core::errors::chain;
+use crate::shell::daemon::runner_fault;
 use crate::shell::dispatch_key::public_key;
 
 /// Load and judge the configuration
@@ -22,7 +23,11 @@ pub(super) struct Options {
 
 pub(super) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     let key = |config: &_| public_key(config).map_err(|error| chain(&error));
-    let checked = check(&load_options(global, &variable), options.dump, &key);
+    let mut checked = check(&load_options(global, &variable), options.dump, &key);
+    if let Some(fault) = checked.config.as_ref().and_then(runner_fault) {
+        checked.problems.insert(0, fault);
+        checked.good = false;
+    }
     for problem in &checked.problems {
         say(&format!("muster: {problem}"));
     }

@@ -215,6 +215,7 @@ impl InstanceSet for Loopback {
             directory: Some(self.directory.join("bin").to_string_lossy().into_owned()),
             lock_dir: Some(self.lock_dir()),
             state_dir: Some(self.runner_dir.clone()),
+            ..RunnerPlaces::default()
         };
         Ok(Access { executor: Arc::new(LocalExecutor::new(self.home.clone())?), places })
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::Faults;
+use super::files::{check_binary, read_key};
 use super::load::{Cluster, LoadOptions, choose_cluster};
 use super::values::Values;
 use super::yaml::Node;
@@ -14,10 +15,9 @@ use super::{
 };
 use crate::core::ids::TypeName;
 use crate::core::instance_type::InstanceType;
+use crate::core::runner_file::is_plain_path;
 use crate::remote::ssh::port_number;
 
-/// Bytes of a private key.
-const KEY_BYTES_MAX: u64 = 64 * 1024;
 const BOOT_PROBE_OF_CLOUDS: &str = "systemctl is-system-running";
 
 /// Everything is looked at, whatever is wrong before it.
@@ -194,7 +194,6 @@ impl Builder<'_, '_> {
     fn runner(&mut self, driver: CloudDriver) -> RunnerConfig {
         let engines = ["process", "docker", "podman", "singularity"].map(|name| (name, name));
         let engine = self.one_of("Muster.Runner.Engine", &engines, "process").to_owned();
-        let binaries = self.values.text_map("Muster.Runner.Binaries");
         let path = "Muster.Runner.SelfDestructAfter";
         let self_destruct = self.values.duration(path);
         if !self_destruct.is_zero() && matches!(driver, CloudDriver::Loopback | CloudDriver::Static) {
@@ -205,9 +204,42 @@ impl Builder<'_, '_> {
             user: self.values.text("Muster.Runner.User"),
             engine,
             engine_arguments: self.values.texts("Muster.Runner.EngineArguments"),
-            binaries: binaries.into_iter().map(|(architecture, path)| (architecture, self.path(&path))).collect(),
+            binaries: self.binaries(),
             self_destruct_after: (!self_destruct.is_zero()).then_some(self_destruct),
         }
+    }
+
+    fn binaries(&mut self) -> BTreeMap<String, PathBuf> {
+        let key = "Muster.Runner.Binaries";
+        let paths = self.values.text_map(key);
+        let paths: BTreeMap<_, _> = paths.into_iter().map(|(name, path)| (name, self.path(&path))).collect();
+        if !paths.is_empty() && self.deploy_runner() != DeployRunner::Default {
+            let message = "not used: DeployRunnerBinary says which runner all workers get";
+            self.faults.warn(self.values.mark(key), &format!("{}{key}", self.values.prefix), message);
+        }
+        for (architecture, path) in &paths {
+            if let Err(why) = check_binary(architecture, path) {
+                let entry = format!("{key}.{architecture}");
+                let node = self.cluster.node.and_then(|node| super::values::find(node, &entry));
+                let mark = node.map(|node| node.mark).or(self.values.mark(key));
+                let message = format!("{}: {why}", path.display());
+                self.faults.error(mark, &format!("{}{entry}", self.values.prefix), message);
+            }
+        }
+        paths
+    }
+
+    /// Checked here as far as that can be done: the rest is on the workers (spec 62 §3).
+    fn runner_directory(&mut self) -> Option<String> {
+        let key = "Containers.CloudVMs.DeployRunnerDirectory";
+        let directory = self.values.text(key);
+        if !directory.is_empty() && !is_plain_path(&directory) {
+            let message = format!(
+                "{directory:?} must be an absolute path of letters, digits and . _ - / without .. (a directory on the workers)"
+            );
+            self.error(key, message);
+        }
+        (!directory.is_empty()).then_some(directory)
     }
 
     fn log(&mut self) -> LogConfig {
@@ -329,7 +361,6 @@ impl Builder<'_, '_> {
         let default_probe = if is_cloud { BOOT_PROBE_OF_CLOUDS } else { "true" };
         let set_probe = values.is_set(&at("BootProbeCommand"));
         let probes = values.number(&at("MaxProbesPerSecond"));
-        let directory = text("DeployRunnerDirectory");
         CloudConfig {
             driver,
             driver_parameters: DriverParameters(values.free(&at("DriverParameters"))),
@@ -360,7 +391,7 @@ impl Builder<'_, '_> {
             timeout_shutdown: duration("TimeoutShutdown"),
             instance_init_command: text("InstanceInitCommand"),
             deploy_runner_binary: self.deploy_runner(),
-            deploy_runner_directory: (!directory.is_empty()).then_some(directory),
+            deploy_runner_directory: self.runner_directory(),
             deploy_public_key: values.flag(&at("DeployPublicKey")),
             resource_tags: values.text_map(&at("ResourceTags")),
             tag_key_prefix: text("TagKeyPrefix"),
@@ -416,18 +447,6 @@ impl Builder<'_, '_> {
 fn absolute(file: Option<&Path>, text: &str) -> PathBuf {
     let base = file.and_then(Path::parent).unwrap_or(Path::new(""));
     std::path::absolute(base.join(text)).unwrap_or_else(|_| base.join(text))
-}
-
-/// A key's text. Only from a regular file with an absolute path, and not larger than a key is.
-fn read_key(file: &Path) -> Result<String, String> {
-    let metadata = std::fs::metadata(file).map_err(|error| error.to_string())?;
-    if !file.is_absolute() || !metadata.is_file() {
-        return Err("it must be the absolute path of a file".to_owned());
-    }
-    if metadata.len() > KEY_BYTES_MAX {
-        return Err(format!("it has more than {KEY_BYTES_MAX} bytes"));
-    }
-    std::fs::read_to_string(file).map_err(|error| error.to_string())
 }
 
 /// `http://host:port/` as `host:port`; the scheme's port if there is none.

@@ -12,8 +12,10 @@ pub struct Checked {
     pub problems: Vec<String>,
     /// For standard output: the summary or, if asked for, the effective configuration. Empty if there is none.
     pub text: String,
-    /// A daemon would start with it.
+    /// A daemon would start with it, and run jobs.
     pub good: bool,
+    /// What was loaded; `None` after errors.
+    pub config: Option<Config>,
 }
 
 /// Loads and judges. `public_key`: what workers must accept, `None` if the driver uses no SSH; or why the daemon would have no key.
@@ -26,7 +28,7 @@ pub fn check(
         Ok(loaded) => loaded,
         Err(faults) => {
             let problems = faults.iter().map(ToString::to_string).collect();
-            return Checked { problems, text: String::new(), good: false };
+            return Checked { problems, text: String::new(), good: false, config: None };
         }
     };
     let config = &loaded.config;
@@ -37,7 +39,7 @@ pub fn check(
     problems.extend(loaded.warnings.iter().map(|warning| format!("warning: {warning}")));
     let good = missing.is_empty() && public_key.is_ok();
     let text = if dump_wanted { dump(config) } else { summary(config, public_key.ok().flatten()) };
-    Checked { problems, text, good }
+    Checked { problems, text, good, config: Some(loaded.config) }
 }
 
 fn summary(config: &Config, public_key: Option<String>) -> String {

@@ -6,6 +6,7 @@ mod check;
 mod checks;
 mod dump;
 mod fault;
+mod files;
 mod host;
 mod hosts;
 mod keys;
@@ -263,6 +264,8 @@ impl Config {
             max_workers: self.max_workers,
             runner_keeps_results: self.queue.driver == QueueDriver::Local,
             cheap_list: matches!(cloud.driver, CloudDriver::Loopback | CloudDriver::Static),
+            // What the type of this very host says is the operator's decision, and there is no other host to take.
+            judge_hosts: cloud.driver != CloudDriver::Loopback,
             list_delay: LIST_DELAY,
         }
     }

@@ -268,9 +268,13 @@ fn zero_means_the_default_and_paths_begin_at_the_file() {
 
 #[test]
 fn dump_loads_again_and_hides_secrets() {
-    let text = "ManagementToken: abcdefghijklmnopqrstuvwxyz0123456789\nMuster: {StateDir: /s, Runner: {Binaries: {x86_64: /r}}}\n\
-        Containers: {CloudVMs: {ResourceTags: {a: b}, TimeoutIdle: 90s}}\nInstanceTypes: {big: {VCPUs: 3, RAM: 1GiB, Price: 0.5, TimeoutIdle: never}}";
-    let first = loaded(text).config;
+    let text = format!(
+        "ManagementToken: abcdefghijklmnopqrstuvwxyz0123456789\nMuster: {{StateDir: /s, Runner: {{Binaries: {{{}: /proc/self/exe}}}}}}\n\
+        Containers: {{CloudVMs: {{ResourceTags: {{a: b}}, TimeoutIdle: 90s, DeployRunnerDirectory: /opt/m}}}}\n\
+        InstanceTypes: {{big: {{VCPUs: 3, RAM: 1GiB, Price: 0.5, TimeoutIdle: never}}}}",
+        std::env::consts::ARCH
+    );
+    let first = loaded(&text).config;
     let dumped = dump(&first);
     assert!(!dumped.contains("abcdefghij"), "{dumped}");
     let again = loaded(&dumped);
@@ -294,6 +298,36 @@ fn reference_file_is_up_to_date_and_empty() {
     let options = LoadOptions { path: None, cluster: None, env: &env, host: host(), private_key_fault };
     let all = load_text(None, &uncommented, &options);
     assert!(all.is_ok(), "{all:?}\n{uncommented}");
+}
+
+/// The runner's files and its directory (spec 62 §3), each fault with its place.
+#[test]
+fn runner_files_and_directory() {
+    let binaries = |entries: &str| format!("Muster:\n  Runner:\n    Binaries:\n{entries}");
+    for (text, part) in [
+        (
+            binaries("      riscv64: /proc/self/exe\n"),
+            "/conf/config.yml:4:16: Muster.Runner.Binaries.riscv64: /proc/self/exe: it is a program for ",
+        ),
+        (binaries("      a: /nonexistent/r\n"), ":4:10: Muster.Runner.Binaries.a: /nonexistent/r: cannot read it: "),
+        (binaries("      a: /etc/passwd\n"), "Muster.Runner.Binaries.a: /etc/passwd: it is no program"),
+        (binaries("      a: /dev/zero\n"), "it is not a file"),
+        (binaries("      a: /\n"), "it is not a file"),
+    ] {
+        let found = faults(&text);
+        assert!(found.len() == 1 && found[0].contains(part), "{text}: {found:?}");
+    }
+    for directory in ["bin", "~/bin", "/a b", "/a/../b", "/x'$(touch y)'", "/é", "/"] {
+        let found = faults(&format!("Containers: {{CloudVMs: {{DeployRunnerDirectory: \"{directory}\"}}}}"));
+        let part = "/conf/config.yml:1:48: Containers.CloudVMs.DeployRunnerDirectory: ";
+        assert!(found.len() == 1 && found[0].starts_with(part) && found[0].contains("absolute path"), "{found:?}");
+    }
+    let both = format!(
+        "Containers: {{CloudVMs: {{DeployRunnerBinary: /r, DeployRunnerDirectory: /opt/m}}}}\n{}",
+        binaries(&format!("      {}: /proc/self/exe\n", std::env::consts::ARCH))
+    );
+    assert!(warnings(&both)[0].contains("Muster.Runner.Binaries: not used"), "{:?}", warnings(&both));
+    assert_eq!(loaded(&both).config.cloud.deploy_runner_directory.as_deref(), Some("/opt/m"));
 }
 
 /// Every live key is taken over by a reload, and no other.

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod instance_type;
 pub mod pool;
 pub mod resources;
+pub mod runner_file;
 pub mod scheduler;
 pub mod settings;
 pub mod time;

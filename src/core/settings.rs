@@ -30,6 +30,8 @@ pub struct Settings {
     pub runner_keeps_results: bool,
     /// The driver's list costs little: list again after each create and destroy.
     pub cheap_list: bool,
+    /// An instance that is smaller than its type says is drained (spec 52 §1).
+    pub judge_hosts: bool,
     /// Clouds list with a delay: an instance whose create finished less than this ago and that was never listed is not gone
     /// (spec 20 §5). Zero for a driver whose lists are exact.
     pub list_delay: Duration,
@@ -58,6 +60,7 @@ impl Default for Settings {
             max_workers: 10_000,
             runner_keeps_results: true,
             cheap_list: false,
+            judge_hosts: true,
             list_delay: LIST_DELAY,
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Reading order: the contract here, [`wake`] (ending a wait from another thread), [`local`] (this host, without SSH), [`address`]
 //! (where a host is), [`identity`] and [`known_hosts`] (is it the right one), [`ssh`] (hosts over SSH), [`runner`] (the runner's
-//! commands and their answers), [`deploy`] (putting the runner there), [`unpack`] (results, which are not trusted).
+//! commands and their answers), [`supply`] (its program), [`deploy`] (putting that on a worker), [`unpack`] (results, which are not
+//! trusted).
 //!
 //! Nothing here knows workers, the pool or the queue.
 
@@ -13,6 +14,7 @@ pub mod known_hosts;
 pub mod local;
 pub mod runner;
 pub mod ssh;
+pub mod supply;
 pub mod unpack;
 pub mod wake;
 
@@ -132,11 +134,11 @@ impl ExecuteError {
 /// The connections that a worker has (spec 45 §2): so that neither a large file nor a long poll delays a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// The probe's, usually inside a long poll.
+    /// The worker's own thread's: probes, usually inside a long poll, and before them the deployment.
     Probe,
     /// Start, kill, reap, forget.
     Action,
-    /// Deployment, collection, log reading.
+    /// Collection, log reading.
     Bulk,
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Every command names the dispatcher's set, so that several dispatchers can share a host.
 
-use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use muster_runner::protocol::{Facts, PROTOCOL, StartConfig, parse_version};
-use sha2::{Digest, Sha256};
+use parking_lot::RwLock;
 
+use super::supply::{RunnerFiles, RunnerSupply};
 use super::wake::Wake;
 use super::{Command, Consume, ExecuteError, Executor, Lane, Output, Program};
 use crate::core::errors::chain;
@@ -17,63 +17,46 @@ use crate::core::ids::{Attempt, ContainerUuid};
 use crate::core::settings::COMMAND_DEADLINE;
 use crate::core::worker::listing::{self, Listing};
 
-/// Largest runner binary that is read; ours has about a megabyte.
-const BINARY_BYTES_MAX: u64 = 256 * 1024 * 1024;
-
-/// A runner that is copied to workers: read once, with its checksum.
-#[derive(Clone)]
-pub struct RunnerBinary {
-    pub bytes: Arc<[u8]>,
-    /// Lower-case hexadecimal SHA-256 of `bytes`.
-    pub sha256: String,
-}
-
-impl std::fmt::Debug for RunnerBinary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RunnerBinary").field("bytes", &self.bytes.len()).field("sha256", &self.sha256).finish()
-    }
-}
-
-impl RunnerBinary {
-    /// # Errors
-    /// The file cannot be read, is empty, or is larger than 256 MiB.
-    pub fn load(path: &std::path::Path) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(BINARY_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        if bytes.is_empty() || bytes.len() as u64 > BINARY_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a program: its size is out of range"));
-        }
-        let digest = Sha256::digest(&bytes);
-        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { bytes: bytes.into(), sha256 })
-    }
-}
-
 /// Where a runner lives and keeps its files on one kind of host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunnerPlaces {
     /// Directory that the program is put into; `None`: as spec 62 §3 says.
     pub directory: Option<String>,
+    /// A program that is there already, where nothing is copied (`DeployRunnerBinary: ""`).
+    pub program: Option<String>,
     /// `None`: the runner's own default.
     pub lock_dir: Option<PathBuf>,
     pub state_dir: Option<PathBuf>,
 }
 
-/// The runner on one worker.
+/// The runner on one worker. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Runner {
     pub executor: Arc<dyn Executor>,
     pub places: Arc<RunnerPlaces>,
-    /// Absolute path of the program there.
-    pub program: Arc<str>,
+    pub supply: Arc<RunnerSupply>,
     /// Entries of other sets are invisible.
     pub set: Arc<str>,
     pub cluster_id: Arc<str>,
+    found: Arc<RwLock<Found>>,
+}
+
+/// What was found out about the worker.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    /// The program; `None` until a deployment has seen that it is the right one and that nobody else can swap it.
+    pub(super) program: Option<Arc<str>>,
+    /// Home directory of the login user.
+    pub(super) home: Option<String>,
+    /// As `uname -m`.
+    pub(super) architecture: Option<String>,
 }
 
 /// Why a list is none (spec 10 §6): the probe has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
+    #[error(transparent)]
+    NotDeployed(#[from] NotDeployed),
     #[error("failed to run the list command")]
     Execute(#[from] ExecuteError),
     #[error("the list command failed ({ending}): {stderr}")]
@@ -82,15 +65,32 @@ pub enum ListError {
     Fault(#[from] listing::ListFault),
 }
 
+/// Nothing is run before it was looked at: what has the program's name may be anybody's.
+#[derive(Debug, thiserror::Error)]
+#[error("no runner was put on the instance yet")]
+pub struct NotDeployed;
+
 /// A command that did not do what it should: what to log.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
+    #[error(transparent)]
+    NotDeployed(#[from] NotDeployed),
     #[error("failed to run the command")]
     Execute(#[from] ExecuteError),
     #[error("{ending}: {stderr}")]
     Failed { ending: String, stderr: String },
     #[error("its answer is not understood: {0}")]
     Answer(String),
+}
+
+/// Whether a program that answers `--version` so can be used; else why not.
+pub(super) fn judge_version(answer: &str) -> Result<(), String> {
+    let answer = answer.trim_end();
+    match parse_version(answer) {
+        Some((_, PROTOCOL)) => Ok(()),
+        Some((_, protocol)) => Err(format!("{answer}: protocol {protocol}, this dispatcher speaks {PROTOCOL}")),
+        None => Err(format!("{answer:?}: not a muster-runner")),
+    }
 }
 
 fn require_success(output: Output) -> Result<Output, CommandError> {
@@ -101,26 +101,73 @@ fn require_success(output: Output) -> Result<Output, CommandError> {
 }
 
 impl Runner {
-    fn run(&self, arguments: &[&str]) -> Program {
-        let mut words = vec![self.program.to_string()];
+    /// `supply` and `places` say where the program comes from and goes to; [`deploy`](super::deploy::deploy) puts it there.
+    pub fn new(
+        executor: Arc<dyn Executor>,
+        places: Arc<RunnerPlaces>,
+        supply: Arc<RunnerSupply>,
+        set: Arc<str>,
+        cluster_id: Arc<str>,
+    ) -> Self {
+        Self { executor, places, supply, set, cluster_id, found: Arc::default() }
+    }
+
+    /// A runner whose program is known to be at `program`.
+    pub fn at(
+        program: &str,
+        executor: Arc<dyn Executor>,
+        places: Arc<RunnerPlaces>,
+        set: Arc<str>,
+        cluster_id: Arc<str>,
+    ) -> Self {
+        let supply = Arc::new(RunnerSupply::new(RunnerFiles::PreInstalled(program.to_owned()), None));
+        let runner = Self::new(executor, places, supply, set, cluster_id);
+        runner.note_found(|found| found.program = Some(program.into()));
+        runner
+    }
+
+    /// The program on the worker.
+    ///
+    /// # Errors
+    /// It was not deployed yet.
+    pub fn program(&self) -> Result<Arc<str>, NotDeployed> {
+        self.found.read().program.clone().ok_or(NotDeployed)
+    }
+
+    pub(super) fn found(&self) -> Found {
+        self.found.read().clone()
+    }
+
+    pub(super) fn note_found(&self, note: impl FnOnce(&mut Found)) {
+        note(&mut self.found.write());
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<Vec<String>, NotDeployed> {
+        let mut words = vec![self.program()?.to_string()];
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
-        words.extend(["--set".to_owned(), self.set.to_string()]);
+        words.extend(self.flags());
+        Ok(words)
+    }
+
+    /// Flags of every command but `--version`: whose entries it is about, and where they are.
+    pub(super) fn flags(&self) -> Vec<String> {
+        let mut words = vec!["--set".to_owned(), self.set.to_string()];
         for (flag, place) in [("--lock-dir", &self.places.lock_dir), ("--state-dir", &self.places.state_dir)] {
             if let Some(path) = place {
                 words.extend([flag.to_owned(), path.to_string_lossy().into_owned()]);
             }
         }
-        Program::Arguments(words)
+        words
     }
 
     /// The uuid comes last: parsing stops at the first word that is not a flag.
-    fn on_container(&self, arguments: &[&str], uuid: &ContainerUuid, attempt: Attempt) -> Program {
-        let Program::Arguments(mut words) = self.run(arguments) else { unreachable!("made of arguments") };
+    fn on_container(&self, arguments: &[&str], uuid: &ContainerUuid, attempt: Attempt) -> Result<Program, NotDeployed> {
+        let mut words = self.run(arguments)?;
         if attempt > 0 {
             words.extend(["--attempt".to_owned(), attempt.to_string()]);
         }
         words.push(uuid.to_string());
-        Program::Arguments(words)
+        Ok(Program::Arguments(words))
     }
 
     fn command<'a>(&self, program: Program, stdin: &'a [u8], limit: Duration) -> Command<'a> {
@@ -128,17 +175,23 @@ impl Runner {
     }
 
     /// What runs on the worker. With a `known` token and a `wait` the answer comes when the list changes, when `wait` has passed, or
-    /// when `wake` is woken.
+    /// when `wake` is woken. `limit`: how long it may take beyond that.
     ///
     /// # Errors
     /// See [`ListError`]: never a shortened list.
-    pub fn list(&self, known: Option<&str>, wait: Duration, wake: &Wake) -> Result<Listing, ListError> {
+    pub fn list(
+        &self,
+        known: Option<&str>,
+        wait: Duration,
+        limit: Duration,
+        wake: &Wake,
+    ) -> Result<Listing, ListError> {
         let seconds = format!("{:.3}", wait.as_secs_f64());
-        let program = match known {
-            Some(token) => self.run(&["--list", "--wait", &seconds, "--known", token]),
-            None => self.run(&["--list"]),
+        let words = match known {
+            Some(token) => self.run(&["--list", "--wait", &seconds, "--known", token])?,
+            None => self.run(&["--list"])?,
         };
-        let mut command = self.command(program, b"", COMMAND_DEADLINE + wait);
+        let mut command = self.command(Program::Arguments(words), b"", limit + wait);
         command.open_until = known.is_some().then_some(wake);
         let output = self.executor.execute(Lane::Probe, &command)?;
         if !output.succeeded() {
@@ -153,7 +206,7 @@ impl Runner {
     /// The runner may have started all the same: only a probe tells.
     pub fn start(&self, uuid: &ContainerUuid, attempt: Attempt, config: &StartConfig) -> Result<(), CommandError> {
         let stdin = serde_json::to_vec(config).map_err(|error| CommandError::Answer(error.to_string()))?;
-        let program = self.on_container(&["--detach", "--stdin-config"], uuid, attempt);
+        let program = self.on_container(&["--detach", "--stdin-config"], uuid, attempt)?;
         require_success(self.executor.execute(Lane::Action, &self.command(program, &stdin, COMMAND_DEADLINE))?)?;
         Ok(())
     }
@@ -183,7 +236,7 @@ impl Runner {
     }
 
     fn act(&self, arguments: &[&str], uuid: &ContainerUuid, attempt: Attempt) -> Result<(), CommandError> {
-        let program = self.on_container(arguments, uuid, attempt);
+        let program = self.on_container(arguments, uuid, attempt)?;
         require_success(self.executor.execute(Lane::Action, &self.command(program, b"", COMMAND_DEADLINE))?)?;
         Ok(())
     }
@@ -199,7 +252,7 @@ impl Runner {
         limit: Duration,
         consume: &mut Consume<'_>,
     ) -> Result<(), CommandError> {
-        let program = self.on_container(&["--collect"], uuid, attempt);
+        let program = self.on_container(&["--collect"], uuid, attempt)?;
         let command = self.command(program, b"", limit);
         require_success(self.executor.stream(Lane::Bulk, &command, consume)?)?;
         Ok(())
@@ -220,7 +273,7 @@ impl Runner {
         let offset = offset.to_string();
         let wait = format!("{:.3}", wait.min(Duration::from_secs(1)).as_secs_f64());
         let arguments = ["--tail", "--stream", stream, "--offset", &offset, "--wait", &wait];
-        let program = self.on_container(&arguments, uuid, attempt);
+        let program = self.on_container(&arguments, uuid, attempt)?;
         let output = self.executor.execute(Lane::Bulk, &self.command(program, b"", COMMAND_DEADLINE))?;
         Ok(require_success(output)?.stdout)
     }
@@ -230,27 +283,21 @@ impl Runner {
     /// # Errors
     /// The command failed or its answer is no such document.
     pub fn facts(&self) -> Result<Facts, CommandError> {
-        let output = self.executor.execute(Lane::Bulk, &self.command(self.run(&["--facts"]), b"", COMMAND_DEADLINE))?;
-        let output = require_success(output)?;
+        let program = Program::Arguments(self.run(&["--facts"])?);
+        let output =
+            require_success(self.executor.execute(Lane::Probe, &self.command(program, b"", COMMAND_DEADLINE))?)?;
         serde_json::from_slice(&output.stdout).map_err(|error| CommandError::Answer(error.to_string()))
     }
 
-    /// Asks the program who it is: only a muster-runner with our protocol number may be used with the additions of spec 52.
+    /// Asks a program who it is: only a muster-runner with our protocol number may be used with the additions of spec 52.
     ///
     /// # Errors
     /// It cannot be run, or is something else.
-    pub fn check_version(&self) -> Result<(), CommandError> {
-        let program = Program::Arguments(vec![self.program.to_string(), "--version".to_owned()]);
+    pub(super) fn check_version(&self, program: &str) -> Result<(), CommandError> {
+        let program = Program::Arguments(vec![program.to_owned(), "--version".to_owned()]);
         let output =
-            require_success(self.executor.execute(Lane::Bulk, &self.command(program, b"", COMMAND_DEADLINE))?)?;
-        let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
-        match parse_version(&text) {
-            Some((_, PROTOCOL)) => Ok(()),
-            Some((_, protocol)) => {
-                Err(CommandError::Answer(format!("{text}: protocol {protocol}, this dispatcher speaks {PROTOCOL}")))
-            }
-            None => Err(CommandError::Answer(text)),
-        }
+            require_success(self.executor.execute(Lane::Probe, &self.command(program, b"", COMMAND_DEADLINE))?)?;
+        judge_version(&String::from_utf8_lossy(&output.stdout)).map_err(CommandError::Answer)
     }
 
     /// The boot probe of the operator's configuration.

@@ -3,17 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use muster_runner::protocol::Facts;
+
 use super::pool::PoolDoor;
 use crate::core::effect::{Level, Note, seconds};
 use crate::core::errors::chain;
 use crate::core::ids::InstanceId;
+use crate::core::settings::COMMAND_DEADLINE;
 use crate::core::vocabulary::WorkerState;
+use crate::core::worker::facts::HostFacts;
 use crate::core::worker::round::{RoundPlan, RoundReport, When};
 use crate::log::write_note;
 use crate::management::metrics::Metrics;
-use crate::remote::deploy::{Deployed, deploy};
-use crate::remote::runner::{ListError, Runner, RunnerBinary};
+use crate::remote::deploy::{DeployError, Deployed, deploy};
+use crate::remote::runner::{ListError, Runner};
 use crate::remote::wake::Wake;
+
+/// However impatient the configuration is: connecting takes its time, too.
+const LIST_LIMIT_MIN: Duration = Duration::from_secs(2);
 
 /// What the rounds of one worker need, and what they remember from one to the next.
 #[derive(Debug)]
@@ -21,7 +28,6 @@ pub struct RoundContext {
     pub instance: InstanceId,
     pub runner: Runner,
     pub boot_probe_command: Arc<str>,
-    pub binary: Arc<RunnerBinary>,
     pub metrics: Arc<Metrics>,
     pub connected: bool,
     pub facts_logged: bool,
@@ -53,9 +59,17 @@ pub fn carry_out(
         install(context, &mut report);
     }
     if wanted(plan.run_probe, report.booted) {
-        // How long a long poll waits when nothing changes; read anew, since a reload may have changed it.
-        let wait = door.settings().probe_interval;
-        run_probe(context, known, wait, wake, &mut report);
+        // Read anew, since a reload may have changed them.
+        let settings = door.settings();
+        let patience = match plan.state {
+            WorkerState::Unknown | WorkerState::Booting => settings.timeout_booting,
+            _ => settings.timeout_probe,
+        };
+        // A list that takes longer than the worker may be silent comes too late for it.
+        let limit = COMMAND_DEADLINE.min(patience).max(LIST_LIMIT_MIN);
+        // How long a long poll waits when nothing changes.
+        let wait = settings.probe_interval;
+        run_probe(context, (known, wait, limit), wake, &mut report);
     }
     report
 }
@@ -92,52 +106,70 @@ fn boot_probe(context: &mut RoundContext, door: &PoolDoor, plan: &RoundPlan, rep
 
 fn install(context: &mut RoundContext, report: &mut RoundReport) {
     let began = Instant::now();
-    match deploy(&context.runner, &context.binary) {
-        Ok(deployed) => {
-            let message = match deployed {
+    match deploy(&context.runner) {
+        Ok(deployment) => {
+            let message = match deployment.done {
+                Deployed::PreInstalled => "runner is on the instance as the configuration says",
                 Deployed::AlreadyThere => "runner is already on the instance",
                 Deployed::Installed => "runner installed on the instance",
             };
-            let note = context.note(Level::Info, message).with("Command", &context.runner.program);
+            let note = context.note(Level::Info, message).with("Command", &deployment.program);
             write_note(&note.with("Duration", seconds(began.elapsed())));
-            log_facts(context);
+            report.facts = take_facts(context, deployment.facts);
         }
         Err(error) => {
             report.booted = false;
             report.last_error = Some(format!("cannot install the runner: {}", error.text()));
-            write_note(&context.note(Level::Warn, "cannot install the runner").with("error", error.text()));
+            // Spec 20 §7: the dispatcher's own fault, whatever the worker is like.
+            let (level, message) = match error {
+                DeployError::NoRunner(_) => (Level::Error, "cannot boot worker: error loading runner binary"),
+                _ => (Level::Warn, "cannot install the runner"),
+            };
+            write_note(&context.note(level, message).with("error", error.text()));
         }
     }
 }
 
-/// Once per worker.
-fn log_facts(context: &mut RoundContext) {
+/// Once per worker. `facts`: if the deployment has brought them.
+fn take_facts(context: &mut RoundContext, facts: Option<Facts>) -> Option<HostFacts> {
     if context.facts_logged {
-        return;
+        return None;
     }
-    match context.runner.facts() {
+    match facts.map_or_else(|| context.runner.facts(), Ok) {
         Ok(facts) => {
             context.facts_logged = true;
-            let note = context.note(Level::Info, "facts of the instance").with("Kernel", &facts.kernel);
-            let note = note.with("Architecture", &facts.architecture).with("CPUs", facts.cpus).with("RAM", facts.ram);
-            let note = note.with("FreeDisk", facts.free_disk).with("Engines", facts.engines.join(","));
-            write_note(&note.with("Cgroup", &facts.cgroup).with("Runner", &facts.version));
-            if !facts.isolates_user {
-                let message = "the runner has no root: jobs run as its own user and are not isolated from it";
-                write_note(&context.note(Level::Warn, message));
-            }
+            log_facts(context, &facts);
+            let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+            Some(HostFacts { cpus: facts.cpus.into(), ram: bytes(facts.ram), scratch: bytes(facts.free_disk) })
         }
         Err(error) => {
-            write_note(
-                &context.note(Level::Debug, "cannot read the facts of the instance").with("error", error.text()),
-            );
+            let note = context.note(Level::Debug, "cannot read the facts of the instance");
+            write_note(&note.with("error", error.text()));
+            None
         }
     }
 }
 
-fn run_probe(context: &RoundContext, known: Option<&str>, wait: Duration, wake: &Wake, report: &mut RoundReport) {
+fn log_facts(context: &RoundContext, facts: &Facts) {
+    let note = context.note(Level::Info, "facts of the instance").with("Kernel", &facts.kernel);
+    let note = note.with("Architecture", &facts.architecture).with("CPUs", facts.cpus).with("RAM", facts.ram);
+    let note = note.with("FreeDisk", facts.free_disk).with("Engines", facts.engines.join(","));
+    write_note(&note.with("Cgroup", &facts.cgroup).with("Runner", &facts.version));
+    if !facts.isolates_user {
+        let message = "the runner has no root: jobs run as its own user and are not isolated from it";
+        write_note(&context.note(Level::Warn, message));
+    }
+}
+
+/// With the token of a list that is known, how long to wait for another, and how long it may take beyond that.
+fn run_probe(
+    context: &RoundContext,
+    (known, wait, limit): (Option<&str>, Duration, Duration),
+    wake: &Wake,
+    report: &mut RoundReport,
+) {
     let began = Instant::now();
-    let result = context.runner.list(known, wait, wake);
+    let result = context.runner.list(known, wait, limit, wake);
     // A long poll's duration says nothing about the worker.
     if known.is_none() {
         context.metrics.run_probe(result.is_ok(), began.elapsed());

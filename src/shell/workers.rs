@@ -16,7 +16,8 @@ use crate::core::effect::{Level, Note};
 use crate::core::ids::{InstanceId, InstanceSecret};
 use crate::log::write_note;
 use crate::management::metrics::Metrics;
-use crate::remote::runner::{Runner, RunnerBinary};
+use crate::remote::runner::Runner;
+use crate::remote::supply::RunnerSupply;
 
 /// What every worker's thread is made from.
 #[derive(Debug)]
@@ -26,7 +27,8 @@ pub struct WorkerParts {
     pub set: Arc<str>,
     pub cluster_id: Arc<str>,
     pub boot_probe_command: Arc<str>,
-    pub binary: Arc<RunnerBinary>,
+    /// The runner, and where it is put.
+    pub supply: Arc<RunnerSupply>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -49,6 +51,11 @@ pub struct Workers {
 impl Workers {
     pub fn new(parts: WorkerParts) -> Self {
         Self { parts, open: Mutex::default(), ending: Mutex::default() }
+    }
+
+    /// The runner that workers get.
+    pub fn supply(&self) -> &RunnerSupply {
+        &self.parts.supply
     }
 
     /// The worker's handle; `None` if it is not open.
@@ -76,19 +83,15 @@ impl Workers {
 
     fn start(&self, instance: &InstanceId, secret: Option<&InstanceSecret>) -> std::io::Result<Open> {
         let parts = &self.parts;
-        let name = format!("muster-runner~{}", parts.binary.sha256);
         let Access { executor, places } = parts.cloud.open(instance, secret)?;
-        let (set, cluster_id) = (parts.set.clone(), parts.cluster_id.clone());
-        let directory = places.directory.as_deref().unwrap_or("/var/lib/muster-runner/bin");
-        let program = format!("{directory}/{name}").into();
-        let runner = Runner { executor, places: Arc::new(places), program, set, cluster_id };
+        let (supply, set, cluster_id) = (parts.supply.clone(), parts.set.clone(), parts.cluster_id.clone());
+        let runner = Runner::new(executor, Arc::new(places), supply, set, cluster_id);
         let handle = Arc::new(WorkerHandle::new(instance.clone(), runner)?);
         let closing = StopSource::new();
         let context = RoundContext {
             instance: instance.clone(),
             runner: handle.runner.clone(),
             boot_probe_command: parts.boot_probe_command.clone(),
-            binary: parts.binary.clone(),
             metrics: parts.metrics.clone(),
             connected: false,
             facts_logged: false,

@@ -3,6 +3,7 @@
 mod client;
 mod commands;
 mod crashes;
+mod deployment;
 mod errors;
 mod harness;
 mod hosts;

@@ -16,7 +16,8 @@ use muster::core::settings::Settings;
 use muster::core::vocabulary::WorkerState;
 use muster::management::metrics::Metrics;
 use muster::queue::ContainerQueue;
-use muster::remote::runner::{RunnerBinary, RunnerPlaces};
+use muster::remote::runner::RunnerPlaces;
+use muster::remote::supply::{RunnerBinary, RunnerSupply};
 use muster::remote::{Command, Consume, ExecuteError, Executor, Lane, Output, Program};
 use muster::shell::central::{Central, Subscribers};
 use muster::shell::clock::Clock;
@@ -59,6 +60,8 @@ pub(crate) struct Host {
     pub(crate) forgotten: Mutex<BTreeSet<ContainerUuid>>,
     /// Results are archives that lead out of their directory.
     pub(crate) hostile: AtomicBool,
+    /// Half of what its type says.
+    weak: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -129,8 +132,11 @@ impl Host {
             return None;
         }
         match uuid {
-            _ if has("sh") => Some("ok\n".to_owned()),
-            _ if has("--version") => Some("muster-runner 0.0.0 protocol 1\n".to_owned()),
+            // The deployment's script: there already, with version and facts.
+            _ if has("sh") => {
+                let cpus = if self.weak.load(Ordering::SeqCst) { 1 } else { 2 };
+                Some(format!("ok /bin/r\nmuster-runner 0.0.0 protocol 1\n{{\"cpus\":{cpus},\"ram\":1000}}\n"))
+            }
             _ if has("--list") => Some(self.list(words, command)),
             Some(_) if has("--detach") && self.refuse_starts.load(Ordering::SeqCst) => None,
             Some(uuid) if has("--detach") => Some(self.change(|state| {
@@ -209,6 +215,7 @@ pub(crate) struct Cloud {
     pub(crate) lists: AtomicUsize,
     pub(crate) refuse_creates: AtomicBool,
     pub(crate) refuse_lists: AtomicBool,
+    pub(crate) weak_hosts: AtomicBool,
     /// So many opens fail.
     pub(crate) refuse_opens: AtomicUsize,
 }
@@ -279,6 +286,7 @@ impl InstanceSet for Cloud {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
         let host = self.hosts.lock().entry(id.to_string()).or_default().clone();
+        host.weak.store(self.weak_hosts.load(Ordering::SeqCst), Ordering::SeqCst);
         let places = RunnerPlaces { directory: Some("/bin".to_owned()), ..RunnerPlaces::default() };
         Ok(Access { executor: host, places })
     }
@@ -305,8 +313,13 @@ impl Fake {
     pub(crate) fn start(prepare: impl FnOnce(&Cloud)) -> Self {
         let cloud = Arc::new(Cloud::default());
         prepare(&cloud);
-        let small =
-            InstanceType { name: "small".to_owned(), provider_type: "small".to_owned(), ..InstanceType::default() };
+        let small = InstanceType {
+            name: "small".to_owned(),
+            provider_type: "small".to_owned(),
+            vcpus: 2,
+            ram: 1000,
+            ..InstanceType::default()
+        };
         let types = BTreeMap::from([(TypeName::new("small"), Arc::new(small))]);
         let settings = Settings {
             probe_interval: Duration::from_millis(500),
@@ -325,7 +338,7 @@ impl Fake {
             set: "local".into(),
             cluster_id: "local".into(),
             boot_probe_command: "true".into(),
-            binary: Arc::new(RunnerBinary { bytes: Arc::from(&b"x"[..]), sha256: "0".to_owned() }),
+            supply: Arc::new(RunnerSupply::of_binary(RunnerBinary::new(b"x".to_vec()), None)),
             metrics: metrics.clone(),
         }));
         let queue: Arc<dyn ContainerQueue> = Arc::new(AnyQueue);

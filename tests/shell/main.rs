@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use fake::{Fake, Host, wait_until};
 use muster::core::effect::RunnerOrder;
-use muster::core::ids::OperationId;
+use muster::core::ids::{InstanceId, OperationId};
 use muster::core::vocabulary::{IdleBehavior, WorkerState};
 use muster::shell::containers::{REFUSALS_MAX, result_dir};
 use muster::shell::lanes::Work;
@@ -29,6 +29,20 @@ fn an_instance_is_created_booted_used_and_let_go() {
     assert_eq!(fake.door.set_idle_behavior(&id, IdleBehavior::Drain), Some(true));
     wait_until("the instance is gone", || fake.state(&id).is_none());
     assert!(fake.cloud.instances.lock().is_empty());
+    fake.stop();
+}
+
+/// Spec 52 §1: what the deployment brought of the host's facts decides before anything is started there.
+#[test]
+fn a_host_that_is_smaller_than_its_type_is_let_go() {
+    let fake = Fake::start(|cloud| cloud.weak_hosts.store(true, Ordering::SeqCst));
+    assert!(fake.create());
+    let id = InstanceId::new("i-0");
+    wait_until("it is let go", || fake.state(&id) == Some(WorkerState::Shutdown));
+    wait_until("it is destroyed", || fake.cloud.instances.lock().is_empty());
+    fake.cloud.weak_hosts.store(false, Ordering::SeqCst);
+    assert!(fake.create());
+    fake.wait_idle(1);
     fake.stop();
 }
 

@@ -67,6 +67,7 @@ fn event() -> impl Strategy<Value = String> {
         3 => of_cloud.prop_map(str::to_owned),
         2 => (1..4).prop_map(|number| format!("created {number} i{number}")),
         1 => (1..4, refusal).prop_map(|(number, refusal)| format!("failed {number} {refusal}")),
+        1 => prop_oneof![Just("facts 4 850 100"), Just("facts 4 700 100")].prop_map(str::to_owned),
         6 => (instance(), how, lines()).prop_map(|(instance, how, lines)| format!("end {instance} {how} {lines}")),
         5 => (instance(), lines()).prop_map(|(instance, lines)| format!("probe {instance} ok {lines}")),
         5 => (instance(), container()).prop_map(|(instance, container)| format!("start {instance} {container}")),

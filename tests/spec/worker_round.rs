@@ -328,3 +328,44 @@ fn s10_6_stale_lock() {
         ),
     ]);
 }
+
+/// Spec 52 §1: what the host says, against its type (4 CPUs, 1000 bytes of RAM, 100 of scratch).
+#[test]
+fn s52_1_hosts_that_are_smaller_than_their_type() {
+    let drained =
+        "warn: instance has much less than its type says | outcome failure | info: set idle behavior | tags i1 t drain";
+    let gone = format!(
+        "info: instance booted; will try run probe | {drained} | info: shutdown worker | cut i1 | destroy i1 | notify"
+    );
+    let in_service = "info: instance booted; will try run probe | outcome success | info: probes succeeded, instance is in service | notify";
+    let warned = in_service.replacen(" | ", " | warn: instances of this type have less than it says | ", 1);
+    let adopts = format!(
+        "info: instance booted; will try run probe | {drained} | info: runner process detected | info: probes succeeded, instance is in service | notify"
+    );
+    let mut rows = vec![
+        ("booting 1 i1", "facts 4 930 100; probe i1 ok", in_service.to_owned(), "i1 idle run"),
+        ("booting 1 i1", "facts 3 1000 100; probe i1 ok", gone.clone(), "i1 shutdown drain"),
+        ("booting 1 i1", "facts 4 799 100; probe i1 ok", gone, "i1 shutdown drain"),
+        ("booting 1 i1", "facts 4 899 100; probe i1 ok", warned.clone(), "i1 idle run"),
+        ("booting 1 i1", "facts 4 1000 99; probe i1 ok", warned, "i1 idle run"),
+        // What runs there goes on.
+        ("list i1", "facts 1 1000 100; probe i1 ok a", adopts, "i1 running drain a"),
+    ];
+    // Once per type, and again when the types are others.
+    rows.push((
+        "create t; created 1 i1; create t; created 2 i2; facts 4 850 100; probe i1 ok",
+        "facts 4 850 100; probe i2 ok",
+        in_service.to_owned(),
+        "i1 idle run; i2 idle run",
+    ));
+    // Held for somebody to look at.
+    rows.push((
+        "create t; created 1 i1; hold i1",
+        "facts 1 1 1; probe i1 ok",
+        in_service.replacen(" | ", " | warn: instance has much less than its type says | ", 1),
+        "i1 idle hold",
+    ));
+    let rows: Vec<_> =
+        rows.iter().map(|(before, events, effects, state)| (*before, *events, &**effects, *state)).collect();
+    check(&rows);
+}

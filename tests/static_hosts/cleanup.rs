@@ -8,6 +8,7 @@ use crossbeam_channel::bounded;
 use muster::cloud::CloudEvent;
 use muster::core::effect::Ending;
 use muster::core::ids::TypeName;
+use muster::core::settings::COMMAND_DEADLINE;
 use muster::core::worker::listing::RunnerState;
 use muster::remote::wake::Wake;
 
@@ -24,7 +25,7 @@ fn what_is_ours_is_ended_and_removed() {
     let host = site.host("clean1");
     let runner = driver.deployed("clean1");
     let wake = Wake::new().expect("a descriptor");
-    let ours = || runner.list(None, Duration::ZERO, &wake).expect("a list").runners;
+    let ours = || runner.list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).expect("a list").runners;
     // One that says when TERM comes, one that is deaf to it, one that has finished.
     let out = host.open_folder("out");
     let deaf_until_told = "while :; do sleep 0.1; done";
@@ -36,7 +37,8 @@ fn what_is_ours_is_ended_and_removed() {
     start_job(&runner, 2, "trap '' TERM; while :; do sleep 0.1; done");
     start_job(&runner, 3, "true");
     wait_until("one has finished", || ours().get(&uuid(3)).is_some_and(|one| one.state == RunnerState::Finished));
-    let theirs = muster::remote::runner::Runner { set: OTHER_SET.into(), ..runner.clone() };
+    let mut theirs = runner.clone();
+    theirs.set = OTHER_SET.into();
     start_job(&theirs, 4, "while :; do sleep 0.1; done");
     std::fs::write(host.path("secret"), "x").expect("written");
     std::fs::write(host.path("lock/crunch-run-broken"), "").expect("written");
@@ -47,7 +49,7 @@ fn what_is_ours_is_ended_and_removed() {
     assert!(ours().is_empty(), "{:?}", ours());
     assert!(!host.path("secret").exists() && !host.path("lock/crunch-run-broken").exists());
     assert_eq!(host.owner(), None);
-    let left = theirs.list(None, Duration::ZERO, &wake).expect("a list").runners;
+    let left = theirs.list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).expect("a list").runners;
     assert_eq!(left.keys().collect::<Vec<_>>(), [&uuid(4)]);
     wait_until("theirs ends by hand", || theirs.kill(&uuid(4), 1).is_ok());
     assert!(log_has(&["msg=\"host cleaned up\"", "Instance=clean1"]));
@@ -70,11 +72,11 @@ fn what_a_dead_runner_left_is_reaped() {
     rustix::process::kill_process(pid.expect("not 0"), rustix::process::Signal::KILL).expect("it lives");
     let wake = Wake::new().expect("a descriptor");
     wait_until("it is stale", || {
-        let listing = runner.list(None, Duration::ZERO, &wake).expect("a list");
+        let listing = runner.list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).expect("a list");
         listing.runners.get(&uuid(1)).is_some_and(|one| one.state == RunnerState::Stale)
     });
     driver.given_back("stale1", Ending::Unwanted);
-    assert!(runner.list(None, Duration::ZERO, &wake).expect("a list").runners.is_empty());
+    assert!(runner.list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).expect("a list").runners.is_empty());
     assert_eq!(host.owner(), None);
 }
 

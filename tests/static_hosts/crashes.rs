@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use muster::cloud::InstanceSet;
 use muster::core::effect::Ending;
+use muster::core::settings::COMMAND_DEADLINE;
 use muster::remote::ExecuteError;
 use muster::remote::wake::Wake;
 use parking_lot::Mutex;
@@ -97,7 +98,7 @@ fn killed_while_a_host_is_cleaned_up() {
         assert_eq!(state["hosts"][&name]["phase"], "cleaning", "step {step}");
         recovers(&mut site, &name, &format!("step {step}"));
         let wake = Wake::new().expect("a descriptor");
-        let left = site.open_again(&name).list(None, Duration::ZERO, &wake).expect("a list").runners;
+        let left = site.open_again(&name).list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).expect("a list").runners;
         assert!(!left.contains_key(&uuid(1)), "step {step}: {left:?}");
     }
 }
@@ -117,9 +118,9 @@ fn killed_while_jobs_run() {
     assert_eq!(driver.list(), listed);
     let wake = Wake::new().expect("a descriptor");
     let runner = driver.deployed("kill-run");
-    assert!(runner.list(None, Duration::ZERO, &wake).expect("a list").runners.contains_key(&uuid(1)));
+    assert!(runner.list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).expect("a list").runners.contains_key(&uuid(1)));
     driver.given_back("kill-run", Ending::Unwanted);
-    assert!(runner.list(None, Duration::ZERO, &wake).expect("a list").runners.is_empty());
+    assert!(runner.list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).expect("a list").runners.is_empty());
 }
 
 /// A write that was cut off: the temporary file is left, and the old text counts.

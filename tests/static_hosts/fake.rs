@@ -121,6 +121,7 @@ impl FakeHost {
             directory: Some(self.path("bin").to_string_lossy().into_owned()),
             lock_dir: Some(self.path("lock")),
             state_dir: Some(self.path("state")),
+            ..RunnerPlaces::default()
         }
     }
 

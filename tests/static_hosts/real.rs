@@ -91,7 +91,14 @@ fn one_life(name: &str, host: &SshHost, key: &ClientKey, sudo: bool) {
     }
     let runner = driver.deployed_at(name, &made.address, host.user(), Some(&bin));
     start_job(&runner, 1, "while :; do sleep 0.1; done");
-    let listed = || runner.list(None, Duration::ZERO, &muster::remote::wake::Wake::new().expect("a descriptor"));
+    let listed = || {
+        runner.list(
+            None,
+            Duration::ZERO,
+            Duration::from_secs(60),
+            &muster::remote::wake::Wake::new().expect("a descriptor"),
+        )
+    };
     assert!(listed().expect(name).runners.contains_key(&uuid(1)), "{name}");
     driver.destroy(name, Ending::Unwanted);
     wait_until(&format!("{name} is cleaned up"), || driver.0.list(&Tags::new()).expect("never fails").is_empty());

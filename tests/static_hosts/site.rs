@@ -12,7 +12,8 @@ use muster::core::instance_type::InstanceType;
 use muster::remote::address::HostAddress;
 use muster::remote::deploy::deploy;
 use muster::remote::identity::HostTrust;
-use muster::remote::runner::{Runner, RunnerBinary};
+use muster::remote::runner::Runner;
+use muster::remote::supply::{RunnerBinary, RunnerSupply};
 use muster_runner::protocol::{ContainerSpec, StartConfig};
 use serde_json::Value;
 
@@ -213,25 +214,23 @@ impl Driver {
         wait_until(&format!("{name} is cleaned up"), || !self.names().contains(&name.to_owned()));
     }
 
-    /// `directory`: of programs, where the driver leaves that to its default.
-    fn runner_at(&self, name: &str, address: &str, user: &str, directory: Option<&str>, program: &str) -> Runner {
-        let Access { executor, places } = self.0.open(&id(name), None).expect("known");
-        executor.set_target(address, user);
-        let program = format!("{}/{program}", directory.or(places.directory.as_deref()).expect("somewhere"));
-        let (set, cluster_id) = (SET.into(), "local".into());
-        Runner { executor, places: Arc::new(places), program: program.into(), set, cluster_id }
-    }
-
+    /// A program that is said to be there.
     pub(crate) fn runner(&self, name: &str, program: &str) -> Runner {
-        self.runner_at(name, &format!("{name}:22"), "root", None, program)
+        let Access { executor, places } = self.0.open(&id(name), None).expect("known");
+        executor.set_target(&format!("{name}:22"), "root");
+        let program = format!("{}/{program}", places.directory.as_deref().expect("somewhere"));
+        Runner::at(&program, executor, Arc::new(places), SET.into(), "local".into())
     }
 
     /// The real runner, put on the host as the daemon does.
     pub(crate) fn deployed_at(&self, name: &str, address: &str, user: &str, directory: Option<&str>) -> Runner {
         let beside = std::path::Path::new(env!("CARGO_BIN_EXE_muster")).with_file_name("muster-runner");
         let binary = RunnerBinary::load(&beside).expect("built with the workspace");
-        let runner = self.runner_at(name, address, user, directory, &format!("muster-runner~{}", binary.sha256));
-        deploy(&runner, &binary).unwrap_or_else(|error| panic!("{name}: {}", error.text()));
+        let supply = Arc::new(RunnerSupply::of_binary(binary, directory.map(str::to_owned)));
+        let Access { executor, places } = self.0.open(&id(name), None).expect("known");
+        executor.set_target(address, user);
+        let runner = Runner::new(executor, Arc::new(places), supply, SET.into(), "local".into());
+        deploy(&runner).unwrap_or_else(|error| panic!("{name}: {}", muster::core::errors::chain(&error)));
         runner
     }
 
@@ -262,12 +261,8 @@ impl Site {
         let folder = self.host(name).path("bin");
         let program = std::fs::read_dir(&folder).expect("deployed").next().expect("one").expect("readable").path();
         let executor = muster::remote::local::LocalExecutor::new("/".to_owned()).expect("a descriptor");
-        Runner {
-            executor: Arc::new(executor),
-            places: Arc::new((self.network.places())(&id(name))),
-            program: program.to_string_lossy().into_owned().into(),
-            set: SET.into(),
-            cluster_id: "local".into(),
-        }
+        let places = Arc::new((self.network.places())(&id(name)));
+        let program = program.to_string_lossy().into_owned();
+        Runner::at(&program, Arc::new(executor), places, SET.into(), "local".into())
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use muster::cloud::InstanceSet;
 use muster::core::effect::Ending;
+use muster::core::settings::COMMAND_DEADLINE;
 
 use crate::fake::wait_until;
 use crate::site::{OTHER_SET, SET, Site, log_has, start_job};
@@ -118,7 +119,7 @@ fn a_host_of_ours_that_nobody_remembers_is_cleaned_up_first() {
     driver.refused("big");
     wait_until("it is cleaned up", || site.host("forgot1").owner().is_none());
     let wake = muster::remote::wake::Wake::new().expect("a descriptor");
-    let left = site.open_again("forgot1").list(None, Duration::ZERO, &wake).expect("a list").runners;
+    let left = site.open_again("forgot1").list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).expect("a list").runners;
     assert!(left.is_empty(), "{left:?}");
     site.clock.advance(Duration::from_secs(61));
     wait_until("it can be taken", || driver.create("big").is_ok());

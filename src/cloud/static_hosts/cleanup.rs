@@ -7,11 +7,14 @@ use super::claim::{place, run, script, shown};
 use super::host::{Kind, Problem};
 use super::shared::Shared;
 use crate::core::errors::chain;
+use crate::core::settings::COMMAND_DEADLINE;
 use crate::core::worker::listing::RunnerState;
 use crate::remote::runner::{CommandError, ListError, Runner, RunnerPlaces};
 use crate::remote::wake::Wake;
 use crate::remote::{ExecuteError, Executor};
 
+/// For the first answer. The containers of a host that stopped answering wait for this before they get another attempt.
+const REACH_LIMIT: Duration = Duration::from_secs(15);
 const SCRIPT_LIMIT: Duration = Duration::from_secs(60);
 /// A runner gives its job 10 s between TERM and KILL, and then writes the result.
 const ENDING_LIMIT: Duration = Duration::from_secs(120);
@@ -91,15 +94,10 @@ pub(super) fn clean(
     places: RunnerPlaces,
 ) -> Result<Released, Problem> {
     let (directory, locks) = (place(places.state_dir.as_ref()), place(places.lock_dir.as_ref()));
-    if let Some(program) = find_runner(&**executor, places.directory.as_deref().unwrap_or_default())? {
-        let runner = Runner {
-            executor: executor.clone(),
-            places: places.into(),
-            program: program.into(),
-            set: shared.set.as_str().into(),
-            cluster_id: cluster_id.into(),
-        };
-        end_runners(shared, &runner)?;
+    let found = find_runner(&**executor, places.directory.as_deref().unwrap_or_default())?;
+    if let Some(program) = places.program.clone().or(found) {
+        let (set, cluster_id) = (shared.set.as_str().into(), cluster_id.into());
+        end_runners(shared, &Runner::at(&program, executor.clone(), places.into(), set, cluster_id))?;
     }
     let program = script(RELEASE, &[&shared.set, &directory, &locks, SECRET_FILE]);
     let output = run(&**executor, program, SCRIPT_LIMIT).map_err(of_execute)?;
@@ -114,7 +112,7 @@ pub(super) fn clean(
 }
 
 fn find_runner(executor: &dyn Executor, directory: &str) -> Result<Option<String>, Problem> {
-    let output = run(executor, script(FIND_RUNNER, &[directory]), SCRIPT_LIMIT).map_err(of_execute)?;
+    let output = run(executor, script(FIND_RUNNER, &[directory]), REACH_LIMIT).map_err(of_execute)?;
     if !output.succeeded() {
         return Err(Problem::of_output("looking for the runner", &output));
     }
@@ -132,7 +130,7 @@ fn end_runners(shared: &Shared, runner: &Runner) -> Result<(), Problem> {
     let wake = Wake::new().map_err(|error| failed(format!("cannot list what runs there: {error}")))?;
     let deadline = Instant::now() + ENDING_LIMIT;
     loop {
-        let listing = runner.list(None, Duration::ZERO, &wake).map_err(|error| match &error {
+        let listing = runner.list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).map_err(|error| match &error {
             ListError::Execute(execute) => Problem::of_execute(execute),
             _ => failed(format!("cannot list what runs there: {}", shown(&chain(&error)))),
         })?;

@@ -136,6 +136,9 @@ impl Pool {
         for worker in self.workers.values_mut() {
             worker.instance_type = types.get(&worker.type_name).cloned();
         }
+        if self.types != types {
+            self.short_types.clear();
+        }
         self.types = types;
         effects.notify();
     }

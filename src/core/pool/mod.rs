@@ -54,6 +54,8 @@ pub struct Pool {
     /// Instances we saw and that disappeared; needed only until two lists are far enough apart to tell without it.
     pub(super) departed: BTreeSet<InstanceId>,
     pub(super) last_unknown_resolved: Option<Moment>,
+    /// Types whose instances were found to be smaller than they say: warned of once.
+    pub(super) short_types: BTreeSet<TypeName>,
     /// Why no runner can be put on a worker, if so (spec 20 §7): then no instance is created.
     pub(super) runner_fault: Option<String>,
     pub(super) max_instances_logged: bool,
@@ -78,6 +80,7 @@ impl Pool {
             last_list: None,
             departed: BTreeSet::new(),
             last_unknown_resolved: None,
+            short_types: BTreeSet::new(),
             runner_fault: None,
             max_instances_logged: false,
         }
@@ -186,6 +189,7 @@ impl Pool {
             timers: &mut self.timers,
             next_operation: &mut self.next_operation,
             last_unknown_resolved: &mut self.last_unknown_resolved,
+            short_types: &mut self.short_types,
         };
         let before = (worker.state, worker.idle_behavior);
         let result = event(worker, &mut cx);

@@ -1,19 +1,20 @@
 //! One instance: its record, and what each event does to it (spec 10).
 //!
 //! Reading order: the record here, [`round`] (a probe round from plan to report), [`running`] (which containers are here),
-//! [`kill`], [`collect`], [`shutdown`] (eligibility, unresponsive, destroy, tags), [`listing`] (the runner's output).
+//! [`facts`] (is it what its type says), [`kill`], [`collect`], [`shutdown`] (eligibility, unresponsive, destroy, tags), [`listing`] (the runner's output).
 //!
 //! A worker never looks at another one. What it shares with the pool (settings, the exited map, timers, effects) comes in as
 //! [`Context`].
 
 pub mod collect;
+pub mod facts;
 pub mod kill;
 pub mod listing;
 pub mod round;
 pub mod running;
 pub mod shutdown;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::effect::{Effect, Effects, Figure, Level, Note, RunnerOrder, Tags};
@@ -114,6 +115,8 @@ pub struct Context<'a> {
     pub next_operation: &'a mut u64,
     /// Set when a worker leaves `unknown`.
     pub last_unknown_resolved: &'a mut Option<Moment>,
+    /// Types whose instances are known to be smaller than they say.
+    pub short_types: &'a mut BTreeSet<TypeName>,
 }
 
 impl Context<'_> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::facts::HostFacts;
 use super::listing::{Listing, RunnerState};
 use super::{Context, Evidence, Worker};
 use crate::core::effect::{Effect, Figure, Level, seconds};
@@ -38,6 +39,8 @@ pub struct RoundReport {
     pub boot_stderr: String,
     /// The last error of any part.
     pub last_error: Option<String>,
+    /// What the host is, in the round that asked it.
+    pub facts: Option<HostFacts>,
     /// The run probe's list; `None` if it failed or was not made.
     pub listing: Option<Listing>,
 }
@@ -81,6 +84,9 @@ impl Worker {
         let reported_broken = report.listing.as_ref().is_some_and(|listing| self.is_broken(listing, cx));
         if reported_broken {
             self.reported_broken(cx);
+        }
+        if let Some(facts) = &report.facts {
+            self.judge_facts(facts, cx);
         }
         if self.state == WorkerState::Shutdown {
             return NextRound::Never;

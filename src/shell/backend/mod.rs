@@ -223,8 +223,7 @@ impl Backend for DaemonBackend {
     }
 
     fn health(&self) -> Result<(), String> {
-        // The runner was loaded before anything else began, and is kept.
-        self.queue.trouble().map_or(Ok(()), Err)
+        self.queue.trouble().or_else(|| self.workers.supply().fault()).map_or(Ok(()), Err)
     }
 
     fn gauges(&self) -> Gauges {

@@ -1,6 +1,6 @@
 //! Putting the daemon together from a configuration.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -8,13 +8,12 @@ use crossbeam_channel::{Receiver, bounded};
 use md5::{Digest, Md5};
 use parking_lot::{Mutex, RwLock};
 
+use super::runner::{runner_supply, tell_runner_fault};
 use super::running::{Daemon, Ends, Parts, Threads};
 use super::settings::{scheduler_settings, selector, settings};
-use super::{DaemonError, drivers, keeper};
-use crate::cloud::instrumented::Instrumented;
-use crate::cloud::loopback::Loopback;
+use super::{DaemonError, keeper};
 use crate::cloud::{CloudEvent, CloudEvents, InstanceSet};
-use crate::config::{CloudDriver, Config, DeployRunner, QueueDriver};
+use crate::config::{Config, QueueDriver};
 use crate::core::effect::{Level, Note, RunnerOrder};
 use crate::core::ids::{ContainerUuid, InstanceId, OperationId};
 use crate::core::pool::Pool;
@@ -24,7 +23,7 @@ use crate::management::server::{CONNECTIONS_MAX, Server, ServerOptions};
 use crate::management::token::Token;
 use crate::queue::ContainerQueue;
 use crate::queue::local::{LocalQueue, LocalQueueOptions};
-use crate::remote::runner::RunnerBinary;
+use crate::remote::supply::RunnerSupply;
 use crate::remote::unpack::UnpackLimits;
 use crate::shell::backend::DaemonBackend;
 use crate::shell::central::{Central, Subscribers};
@@ -50,11 +49,13 @@ pub(super) fn start(config: Arc<Config>) -> Result<Daemon, DaemonError> {
     let metrics =
         Arc::new(Metrics::new(&format!("{}_", config.metrics_prefix), version).map_err(DaemonError::Metrics)?);
     let (cloud_events, events) = bounded(CLOUD_EVENTS_MAX);
-    let cloud = driver(&config, &set, &state_dir, &metrics, &cloud_events)?;
-    let binary = Arc::new(load_runner(&config)?);
+    let clock = Clock::start();
+    let cloud = super::drivers::driver(&config, &state_dir, &set, clock, &metrics, &cloud_events)?;
+    let supply = Arc::new(runner_supply(&config));
     let wall: crate::queue::local::WallClock = Arc::new(wall_now);
     let queue = LocalQueue::open(queue_options(&config, &state_dir), wall, &threads::spawn)?;
-    let parts = connect(&config, &set, cloud, queue, binary, metrics, &state_dir);
+    let parts = connect(&config, &set, clock, cloud, queue, supply, (metrics, state_dir.results()));
+    tell_runner_fault(&parts.backend);
     let events = (cloud_events, events);
     // Before any thread acts: an address that is taken must not leave half-started containers behind.
     let server = listen(&config, &state_dir, &parts)?;
@@ -87,50 +88,6 @@ fn instance_set_id(config: &Config, state_dir: &StateDir) -> Result<String, Daem
     Ok(Md5::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn driver(
-    config: &Config,
-    set: &str,
-    state_dir: &StateDir,
-    metrics: &Arc<Metrics>,
-    events: &CloudEvents,
-) -> Result<Arc<dyn InstanceSet>, DaemonError> {
-    let inner: Arc<dyn InstanceSet> = match (config.cloud.driver, &config.cloud.static_hosts) {
-        (CloudDriver::Loopback, _) => {
-            let home = std::env::var("HOME").unwrap_or_else(|_| "/".to_owned());
-            let tag = format!("{}InstanceSetID", config.cloud.tag_key_prefix);
-            Arc::new(Loopback::open(&config.state_dir, home, (&tag, set)).map_err(DaemonError::Driver)?)
-        }
-        (CloudDriver::Static, Some(hosts)) => {
-            let connector = drivers::connector(config, state_dir)?;
-            Arc::new(drivers::static_hosts(config, hosts, set, connector, events)?)
-        }
-        (other, _) => return Err(DaemonError::NotBuilt(format!("the driver {other:?} does not exist yet"))),
-    };
-    let counted = metrics.clone();
-    Ok(Arc::new(Instrumented::new(inner, Arc::new(move |name, failed| counted.driver_operation(name, failed)))))
-}
-
-fn load_runner(config: &Config) -> Result<RunnerBinary, DaemonError> {
-    let path = runner_path(config);
-    RunnerBinary::load(&path).map_err(|source| DaemonError::Runner { path, source })
-}
-
-/// The installed `muster-runner`, unless the configuration names another: below `libexec` of the prefix that this program was
-/// installed in, or beside this program (a build directory).
-fn runner_path(config: &Config) -> PathBuf {
-    if let DeployRunner::File(path) = &config.cloud.deploy_runner_binary {
-        return path.clone();
-    }
-    if let Some(path) = config.runner.binaries.get(std::env::consts::ARCH) {
-        return path.clone();
-    }
-    let program = std::env::current_exe().unwrap_or_default();
-    let directory = program.parent().unwrap_or(Path::new("/usr/local/bin"));
-    let beside = directory.join("muster-runner");
-    let installed = directory.parent().unwrap_or(directory).join("libexec/muster/muster-runner");
-    if !installed.exists() && beside.exists() { beside } else { installed }
-}
-
 fn queue_options(config: &Arc<Config>, state_dir: &StateDir) -> LocalQueueOptions {
     debug_assert_eq!(config.queue.driver, QueueDriver::Local);
     LocalQueueOptions {
@@ -158,13 +115,12 @@ struct Base {
 fn connect(
     config: &Arc<Config>,
     set: &str,
+    clock: Clock,
     cloud: Arc<dyn InstanceSet>,
     queue: Arc<LocalQueue>,
-    binary: Arc<RunnerBinary>,
-    metrics: Arc<Metrics>,
-    state_dir: &StateDir,
+    supply: Arc<RunnerSupply>,
+    (metrics, results): (Arc<Metrics>, PathBuf),
 ) -> Parts {
-    let clock = Clock::start();
     let pool = Pool::new(settings(config, set, &*cloud), config.instance_types.clone());
     let (door, batches) = PoolDoor::new(pool, clock);
     let groups = config.instance_types.iter().map(|(name, one)| (name.clone(), cloud.quota_group(one))).collect();
@@ -175,10 +131,9 @@ fn connect(
         set: set.into(),
         cluster_id: config.cluster_id.as_str().into(),
         boot_probe_command: config.cloud.boot_probe_command.as_str().into(),
-        binary,
+        supply,
         metrics: metrics.clone(),
     }));
-    let results = state_dir.results();
     let base = Base { config: config.clone(), clock, door, cloud, queue, workers, metrics, results };
     let lanes = lanes(&base);
     let (list_soon, list_asked) = bounded(1);

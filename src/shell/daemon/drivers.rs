@@ -1,63 +1,91 @@
-//! Drivers whose hosts are reached over SSH, made from the configuration.
+//! The cloud driver that the configuration names, with what it needs.
 
+use std::io;
 use std::sync::Arc;
 
 use super::DaemonError;
-use crate::cloud::CloudEvents;
+use crate::cloud::instrumented::Instrumented;
+use crate::cloud::loopback::Loopback;
 use crate::cloud::static_hosts::{HostSpec, StaticHosts, StaticOptions};
-use crate::config::{Config, StaticConfig, StaticHost};
+use crate::cloud::{CloudEvents, InstanceSet};
+use crate::config::{CloudDriver, Config, DeployRunner, StaticConfig};
 use crate::core::ids::InstanceId;
-use crate::remote::Connector;
+use crate::management::metrics::Metrics;
 use crate::remote::runner::RunnerPlaces;
 use crate::remote::ssh::{SshClient, SshConnector, port_number};
 use crate::shell::clock::Clock;
 use crate::shell::state_dir::StateDir;
 use crate::shell::threads;
 
-/// Connections with the dispatcher's key, which is made if there is none.
-pub(super) fn connector(config: &Config, state_dir: &StateDir) -> Result<Arc<dyn Connector>, DaemonError> {
-    let key = state_dir.dispatch_key(&config.containers.dispatch_private_key)?;
-    let Some(port) = port_number(&config.cloud.ssh_port) else {
-        return Err(DaemonError::NotBuilt(format!("SSHPort: {:?} is no port", config.cloud.ssh_port)));
-    };
-    Ok(Arc::new(SshConnector(Arc::new(SshClient::new(key, port, Arc::new(threads::spawn))))))
-}
-
-/// Reads the driver's state file, and begins to clean up what a predecessor left half done.
-pub(super) fn static_hosts(
+/// Its calls are counted.
+pub(super) fn driver(
     config: &Config,
-    hosts: &StaticConfig,
+    state_dir: &StateDir,
     set: &str,
-    connector: Arc<dyn Connector>,
+    clock: Clock,
+    metrics: &Arc<Metrics>,
     events: &CloudEvents,
-) -> Result<StaticHosts, DaemonError> {
-    let clock = Clock::start();
-    let places = RunnerPlaces { directory: config.cloud.deploy_runner_directory.clone(), ..RunnerPlaces::default() };
-    let options = StaticOptions {
-        hosts: hosts.hosts.iter().map(|host| spec(config, host)).collect(),
-        state_file: hosts.state_file.clone(),
-        set: set.to_owned(),
-        cluster_id: config.cluster_id.clone(),
-        tag_prefix: config.cloud.tag_key_prefix.clone(),
-        init_command: config.cloud.instance_init_command.clone(),
-        places: Arc::new(move |_| places.clone()),
-        connector,
-        events: events.clone(),
-        spawn: Arc::new(threads::spawn),
-        clock: Arc::new(move || clock.now()),
+) -> Result<Arc<dyn InstanceSet>, DaemonError> {
+    let inner: Arc<dyn InstanceSet> = match (config.cloud.driver, &config.cloud.static_hosts) {
+        (CloudDriver::Loopback, _) => {
+            let home = std::env::var("HOME").unwrap_or_else(|_| "/".to_owned());
+            let tag = format!("{}InstanceSetID", config.cloud.tag_key_prefix);
+            Arc::new(Loopback::open(&config.state_dir, home, (&tag, set)).map_err(DaemonError::Driver)?)
+        }
+        (CloudDriver::Static, Some(hosts)) => {
+            let options = StaticOptions {
+                hosts: specs(config, hosts),
+                state_file: hosts.state_file.clone(),
+                set: set.to_owned(),
+                cluster_id: config.cluster_id.clone(),
+                tag_prefix: config.cloud.tag_key_prefix.clone(),
+                init_command: config.cloud.instance_init_command.clone(),
+                places: places(config),
+                connector: Arc::new(SshConnector(Arc::new(ssh_client(config, state_dir)?))),
+                events: events.clone(),
+                spawn: Arc::new(threads::spawn),
+                clock: Arc::new(move || clock.now()),
+            };
+            Arc::new(StaticHosts::open(options).map_err(DaemonError::Driver)?)
+        }
+        (other, _) => return Err(DaemonError::NotBuilt(format!("the driver {other:?} does not exist yet"))),
     };
-    StaticHosts::open(options).map_err(DaemonError::Driver)
+    let counted = metrics.clone();
+    Ok(Arc::new(Instrumented::new(inner, Arc::new(move |name, failed| counted.driver_operation(name, failed)))))
 }
 
-fn spec(config: &Config, host: &StaticHost) -> HostSpec {
-    let provider_type = config.instance_types.get(&host.instance_type).map(|one| one.provider_type.clone());
-    HostSpec {
-        id: InstanceId::new(&host.name),
-        address: host.address.clone(),
-        user: host.user.clone(),
-        sudo: host.use_sudo,
-        type_name: host.instance_type.clone(),
-        provider_type: provider_type.unwrap_or_default(),
-        trust: host.trust.clone(),
-    }
+fn specs(config: &Config, hosts: &StaticConfig) -> Vec<HostSpec> {
+    let spec = |host: &crate::config::StaticHost| {
+        let instance_type = config.instance_types.get(&host.instance_type);
+        HostSpec {
+            id: InstanceId::new(&host.name),
+            address: host.address.clone(),
+            user: host.user.clone(),
+            sudo: host.use_sudo,
+            type_name: host.instance_type.clone(),
+            provider_type: instance_type.map(|one| one.provider_type.clone()).unwrap_or_default(),
+            trust: host.trust.clone(),
+        }
+    };
+    hosts.hosts.iter().map(spec).collect()
+}
+
+/// The runner's own defaults, but for what the configuration says of its program.
+fn places(config: &Config) -> crate::cloud::static_hosts::Places {
+    let there = config.cloud.deploy_runner_binary == DeployRunner::PreInstalled;
+    let places = RunnerPlaces {
+        directory: config.cloud.deploy_runner_directory.clone(),
+        program: there.then(|| config.containers.crunch_run_command.clone()),
+        ..RunnerPlaces::default()
+    };
+    Arc::new(move |_| places.clone())
+}
+
+fn ssh_client(config: &Config, state_dir: &StateDir) -> Result<SshClient, DaemonError> {
+    let key = state_dir.dispatch_key(&config.containers.dispatch_private_key)?;
+    let port = port_number(&config.cloud.ssh_port).ok_or_else(|| {
+        let text = format!("SSHPort {:?} is neither a number nor a service in /etc/services", config.cloud.ssh_port);
+        DaemonError::Driver(io::Error::new(io::ErrorKind::InvalidInput, text))
+    })?;
+    Ok(SshClient::new(key, port, Arc::new(threads::spawn)))
 }

@@ -1,15 +1,19 @@
 //! The dispatcher process: assembled in order, told by signals, stopped in reverse order (spec 20 §9, 80 §3).
 //!
 //! Start: log, state directory, driver, queue, runner, pool, the API's addresses; then the threads: central, sync, scheduler,
-//! queue's keeper. Reading order: here, [`assembly`] with [`drivers`], [`settings`], [`running`] (stop, reload, dump), [`process`] (limits of the
+//! queue's keeper. Reading order: here, [`assembly`], [`drivers`], [`settings`], [`runner`] (which one workers get), [`running`] (stop,
+//! reload, dump), [`process`] (limits of the
 //! process, pid file, service manager).
 
 mod assembly;
 mod drivers;
 mod keeper;
 mod process;
+mod runner;
 mod running;
 mod settings;
+
+pub use runner::runner_fault;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,20 +52,12 @@ pub enum DaemonError {
     Log(#[source] std::io::Error),
     #[error(transparent)]
     StateDir(#[from] super::state_dir::StateDirError),
+    #[error(transparent)]
+    DispatchKey(#[from] super::dispatch_key::DispatchKeyError),
     #[error("error initializing driver")]
     Driver(#[source] std::io::Error),
-    #[error(transparent)]
-    Key(#[from] super::dispatch_key::DispatchKeyError),
     #[error("{0}")]
     NotBuilt(String),
-    #[error(
-        "error loading runner binary {path}: set DeployRunnerBinary to the file muster-runner, or install it there"
-    )]
-    Runner {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
     #[error(transparent)]
     Queue(#[from] crate::queue::local::OpenError),
     #[error("cannot start a thread")]

@@ -7,6 +7,7 @@ use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
 use super::Reload;
+use super::runner::reload_runner;
 use super::settings::{scheduler_settings, selector, settings};
 use crate::cloud::InstanceSet;
 use crate::config::Config;
@@ -110,7 +111,10 @@ impl Daemon {
                     write_note(&note.with("error", fault));
                 }
             }
-            Ok(config) => self.take_over(Arc::new(config)),
+            Ok(config) => {
+                self.take_over(Arc::new(config));
+                reload_runner(&self.parts.backend);
+            }
         }
     }
 

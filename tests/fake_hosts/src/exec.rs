@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::server::{Handle, Msg};
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Sig};
 
 use crate::host::Shared;
 use crate::options::{ExecFault, Faults};
@@ -173,9 +173,9 @@ pub(crate) async fn run(
     // Who is gone does not hear it.
     match &fault {
         Some(ExecFault::Cut(_)) => {
-            // What was written has time to leave.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            return link.cut();
+            // In its turn: a cut from aside could come before what was written has left.
+            let _ = handle.disconnect(Disconnect::ByApplication, "cut".into(), String::new()).await;
+            return;
         }
         Some(ExecFault::NoStatus) => {}
         Some(ExecFault::Signal(name)) => {

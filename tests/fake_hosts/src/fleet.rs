@@ -8,6 +8,7 @@ use std::time::Duration;
 use russh::keys::{PrivateKey, PublicKey};
 use russh::server::Config;
 use russh::{MethodKind, MethodSet};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
 use crate::host::{Host, Shared};
@@ -43,6 +44,7 @@ impl Fleet {
     /// # Panics
     /// As [`Fleet::start`].
     pub fn start_each(options: impl IntoIterator<Item = HostOptions>) -> Self {
+        raise_descriptor_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .max_blocking_threads(1)
@@ -108,6 +110,13 @@ impl Fleet {
     pub fn find(&self, uuid: &str) -> Option<&Host> {
         self.hosts.iter().find(|host| host.running().iter().any(|(running, _)| running == uuid))
     }
+}
+
+/// The usual limit of 1,024 is too small for hundreds of hosts with their connections; the hard one is ours to use.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it fails, too few descriptors are reported when one is missing.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn config(key: PrivateKey) -> Arc<Config> {

@@ -5,6 +5,9 @@
 //! runner answers them. What goes wrong is set in [`Faults`], at any time. Real sshd and the real runner remain the judge; these
 //! hosts are for faults that sshd cannot be made to have, and for hundreds of hosts at a time.
 //!
+//! Known cost: russh keeps about 3.5 KB for each command until its connection ends. Tests that run hundreds of thousands of
+//! commands on few connections do so in another process (`fake-hosts`).
+//!
 //! Reading order: `options` (what a host is like), `fleet` and `host` (the interface), `listener`, `transport` and `session`
 //! (a connection), `shell` and `exec` (a command line), `runner` and `worker` (the runner's commands and what they keep).
 

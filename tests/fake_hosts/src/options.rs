@@ -119,7 +119,8 @@ pub enum ExecFault {
     FloodStdout(u64),
     /// This many bytes of standard error before the command's own output.
     FloodStderr(u64),
-    /// Run; the connection is dropped once this many bytes (on the wire) of the answer are sent, at the latest at its end.
+    /// Run; the connection ends once this many bytes (on the wire) of the answer are sent: in the middle of a packet, for the
+    /// client as if the other process had died. At the end of a shorter answer, without its status, by a disconnect message.
     Cut(u64),
 }
 

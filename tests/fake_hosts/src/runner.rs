@@ -36,7 +36,7 @@ fn parse(words: &[String], plain: bool) -> Result<Arguments, String> {
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         let Some(flag) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) else {
-            if arguments.uuid.replace(word.clone()).is_some() {
+            if arguments.uuid.replace(word.clone()).is_some() || (!plain && !is_uuid(word)) {
                 return Err(format!("unexpected argument {word:?}"));
             }
             continue;
@@ -64,7 +64,28 @@ fn parse(words: &[String], plain: bool) -> Result<Arguments, String> {
             _ => return Err(format!("unknown flag --{name}")),
         }
     }
+    complete(&arguments, plain)?;
     Ok(arguments)
+}
+
+/// The form of spec 70 §2.
+fn is_uuid(word: &str) -> bool {
+    word.len() == 27 && word.get(5..12) == Some("-dz642-")
+}
+
+/// Everything that the mode needs is there.
+fn complete(arguments: &Arguments, plain: bool) -> Result<(), String> {
+    let mode = arguments.mode.as_str();
+    let missing = match mode {
+        "" => "say what to do: --detach, --list, --kill …",
+        "list" | "version" | "facts" => return Ok(()),
+        _ if arguments.uuid.is_none() => "the container uuid is missing",
+        "detach" if !arguments.stdin_config && !plain => "--detach needs --stdin-config",
+        "collect" | "forget" | "tail" if arguments.attempt.is_none() => "--attempt N is missing",
+        "tail" if !matches!(arguments.stream.as_str(), "stdout" | "stderr") => "--tail needs --stream stdout or stderr",
+        _ => return Ok(()),
+    };
+    Err(missing.into())
 }
 
 fn option(arguments: &mut Arguments, name: &str, value: String) -> Result<(), String> {
@@ -100,24 +121,25 @@ pub(crate) async fn execute(run: &mut Run, words: &[String], sink: &mut Sink) ->
 
 async fn mode(run: &mut Run, arguments: &Arguments, sink: &Sink) -> Result<(), String> {
     let set = arguments.set.as_str();
-    let uuid = || arguments.uuid.as_deref().ok_or("the container uuid is missing");
-    let attempt = || arguments.attempt.ok_or("--attempt N is missing");
+    // Those that need one have one.
+    let uuid = arguments.uuid.as_deref().unwrap_or_default();
+    let attempt = arguments.attempt.unwrap_or_default();
     match arguments.mode.as_str() {
         "version" if run.shared.options.plain_runner => sink.stdout(&mut run.output, b"crunch-run 3.1.0 (go1.23)\n"),
         "version" => sink.stdout(&mut run.output, format!("{}\n", version_line()).as_bytes()),
         "list" => list(run, arguments, sink).await,
-        "detach" => start(run, arguments, uuid()?, sink).await?,
-        "kill" => kill(run, arguments, uuid()?, sink).await?,
-        "reap" => run.shared.change_list(|worker| worker.reap(set, uuid()?, arguments.attempt))?,
+        "detach" => start(run, arguments, uuid, sink).await?,
+        "kill" => kill(run, arguments, uuid, sink).await?,
+        "reap" => run.shared.change_list(|worker| worker.reap(set, uuid, arguments.attempt))?,
         // Wakes no lister, as the real one.
-        "forget" => run.shared.change(|state| state.worker.forget(set, uuid()?, attempt()?))?,
+        "forget" => run.shared.change(|state| state.worker.forget(set, uuid, attempt))?,
         "collect" => {
-            let archive = archive(run, set, uuid()?, attempt()?)?;
+            let archive = archive(run, set, uuid, attempt)?;
             sink.stdout(&mut run.output, &archive);
         }
-        "tail" => tail(run, arguments, uuid()?, attempt()?, sink).await?,
+        "tail" => tail(run, arguments, uuid, attempt, sink).await?,
         "facts" => facts(run, sink),
-        _ => return Err("say what to do: --detach, --list, --kill …".into()),
+        mode => return Err(format!("{mode} is not known")),
     }
     Ok(())
 }
@@ -154,9 +176,6 @@ async fn list(run: &mut Run, arguments: &Arguments, sink: &Sink) {
 }
 
 async fn start(run: &mut Run, arguments: &Arguments, uuid: &str, sink: &Sink) -> Result<(), String> {
-    if !arguments.stdin_config {
-        return Err("--detach needs --stdin-config".into());
-    }
     let config = run.stdin.read_to_end().await;
     if run.shared.faults.borrow().refuse_starts {
         return Err("refused on purpose".into());
@@ -232,8 +251,7 @@ async fn tail(run: &mut Run, arguments: &Arguments, uuid: &str, attempt: u32, si
         let (plan, ended) = found.ok_or_else(|| format!("cannot read {uuid}/{attempt}: No such file or directory"))?;
         let bytes = match arguments.stream.as_str() {
             "stdout" => &plan.stdout,
-            "stderr" => &plan.stderr,
-            other => return Err(format!("--stream is stdout or stderr, not {other:?}")),
+            _ => &plan.stderr,
         };
         let new = bytes.get(arguments.offset..).unwrap_or_default();
         if !new.is_empty() || ended || Instant::now() >= deadline {
@@ -279,8 +297,9 @@ mod tests {
         };
         let ok = |mode: &str, uuid: &str, attempt, wait| Ok((mode.to_owned(), uuid.to_owned(), attempt, wait));
         assert_eq!(parsed("--list --wait 1.5 --known t --set s", false), ok("list", "", None, 1500));
-        assert_eq!(parsed("--kill 15 --set s --attempt 3 u", false), ok("kill", "u", Some(3), 0));
-        assert_eq!(parsed("-kill 15 u --attempt=3", false), ok("kill", "u", Some(3), 0));
+        let u = "local-dz642-00000000000000a";
+        assert_eq!(parsed(&format!("--kill 15 --set s --attempt 3 {u}"), false), ok("kill", u, Some(3), 0));
+        assert_eq!(parsed(&format!("-kill 15 {u} --attempt=3"), false), ok("kill", u, Some(3), 0));
         assert_eq!(parsed("--detach --stdin-config --runtime-engine=docker u", true), ok("detach", "u", None, 0));
         assert!(parsed("--list --wait 1", true).is_err());
         assert!(parsed("--list u v", false).is_err());

@@ -144,11 +144,10 @@ impl Worker {
 
     /// The list of one set and its token.
     pub(crate) fn list(&self, set: &str) -> (String, String) {
-        // Later attempts come later and win; whoever has the lock wins over results.
+        // Later attempts come later and win: an attempt starts only after all before it have ended.
         let mut lines: BTreeMap<&str, (&Entry, u32)> = BTreeMap::new();
         for ((uuid, attempt), entry) in self.entries.iter().filter(|(_, entry)| entry.set == set) {
-            let beaten = lines.get(uuid.as_str()).is_some_and(|(other, _)| other.holds_lock() && !entry.holds_lock());
-            if entry.phase != Phase::Crashed && !beaten {
+            if entry.phase != Phase::Crashed {
                 lines.insert(uuid, (entry, *attempt));
             }
         }

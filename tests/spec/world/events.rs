@@ -10,6 +10,7 @@ use muster::core::pool::invariants::{self, Cause};
 use muster::core::pool::limits::{CallKind, CapacityScope, CloudRefusal};
 use muster::core::vocabulary::IdleBehavior;
 use muster::core::worker::collect::CollectReturn;
+use muster::core::worker::facts::HostFacts;
 use muster::core::worker::kill::KillReturn;
 use muster::core::worker::listing;
 use muster::core::worker::round::RoundReport;
@@ -35,6 +36,11 @@ impl World {
             // A create that succeeded: `booting 1 i1`.
             "booting" => self.run(&format!("create t; created {rest}")),
             "begin" | "end" | "probe" | "connect" | "tick" => self.probe_event(verb, &words, rest),
+            // What the host of the next round's end says it has: CPUs, RAM, scratch.
+            "facts" => {
+                let [cpus, ram, scratch] = [0, 1, 2].map(|at| words[at].parse().expect("a number"));
+                self.facts = Some(HostFacts { cpus, ram, scratch });
+            }
             "wait" | "jump" => self.pass(verb, seconds(words[0])),
             "plain" | "max" | "ops" | "cheap" => self.change_setting(verb, words.first().copied().unwrap_or("0")),
             "run" | "hold" | "drain" => {
@@ -239,6 +245,7 @@ impl World {
             booted: matches!(how, "ok" | "fail"),
             boot_stderr: "not yet".to_owned(),
             last_error: Some("refused".to_owned()),
+            facts: self.facts.take(),
             listing: matches!(how, "ok" | "noboot").then(|| listing_of(lines)),
         };
         let Some(plan) = self.rounds.remove(instance) else {

@@ -19,6 +19,7 @@ use muster::core::pool::invariants::{self, Cause, Snapshot};
 use muster::core::settings::Settings;
 use muster::core::time::Moment;
 use muster::core::vocabulary::WorkerState;
+use muster::core::worker::facts::HostFacts;
 use muster::core::worker::round::{NextRound, RoundPlan};
 
 /// One row: the events before, the events under test, the effects of the latter, and the pool afterwards.
@@ -57,6 +58,7 @@ pub(crate) struct World {
     pub(crate) rounds: BTreeMap<InstanceId, RoundPlan>,
     pub(crate) next_round: Option<NextRound>,
     list_began: Option<Moment>,
+    facts: Option<HostFacts>,
     /// What the scheduler knew when it was last notified.
     known: String,
     history: Vec<String>,
@@ -68,6 +70,8 @@ impl World {
             name: name.to_owned(),
             provider_type: provider_type.to_owned(),
             vcpus: 4,
+            ram: 1000,
+            included_scratch: 100,
             preemptible,
             ..InstanceType::default()
         };
@@ -89,6 +93,7 @@ impl World {
             rounds: BTreeMap::new(),
             next_round: None,
             list_began: None,
+            facts: None,
             known: String::new(),
             history: Vec::new(),
         }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::process::Signal;
 
 use crate::keys::ClientKey;
-use crate::layout::{Layout, named, write_file};
+use crate::layout::{Layout, named, private_folder, write_file};
 use crate::namespace::Namespace;
 use crate::options::HostOptions;
 use crate::processes::{self, HostProcess};
@@ -37,7 +37,7 @@ struct State {
 
 impl SshHost {
     pub(crate) fn start(options: &HostOptions) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("muster-ssh-host-").tempdir_in(base())?;
+        let folder = private_folder("muster-ssh-host-")?;
         let name = options.name.clone().unwrap_or_else(|| default_name(folder.path()));
         let layout = Layout::make(folder.path(), options, &name)?;
         let host_keys = server::make_host_keys(&layout, options)?;
@@ -249,13 +249,6 @@ impl Drop for SshHost {
         // The rest of the machine ends with its namespaces.
         drop(self.kill_listener());
     }
-}
-
-/// Where folders of hosts are: not below what a host has of its own.
-fn base() -> PathBuf {
-    let usual = std::env::temp_dir();
-    let own = ["/run", "/var/lib", "/home", "/root", "/etc", "/usr"].iter().any(|folder| usual.starts_with(folder));
-    if own { PathBuf::from("/tmp") } else { usual }
 }
 
 fn default_name(folder: &Path) -> String {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::layout::{program, run};
+use crate::layout::{private_folder, program, run};
 
 /// What algorithm a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl ClientKey {
     /// # Errors
     /// `ssh-keygen` is not installed or fails.
     pub fn generate(kind: KeyKind, form: KeyForm, passphrase: &str) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("muster-ssh-key-").tempdir()?;
+        let folder = private_folder("muster-ssh-key-")?;
         let path = folder.path().join("key");
         keygen(kind, &path, passphrase, form)?;
         let private = std::fs::read_to_string(&path)?;

@@ -203,7 +203,8 @@ impl Layout {
             }
         }
         make_dir(&etc.join("ssh"), 0o755)?;
-        self.mount("bind", &etc.join("ssh"), "etc/ssh");
+        // With what is mounted in it.
+        self.mount("rbind", &etc.join("ssh"), "etc/ssh");
         Ok(())
     }
 
@@ -271,6 +272,16 @@ impl Layout {
         self.mount("bind", &links, "usr/bin");
         Ok(())
     }
+}
+
+/// A new folder for its owner only. Not below what a host has of its own, since a host could not mount it from there.
+pub(crate) fn private_folder(prefix: &str) -> io::Result<tempfile::TempDir> {
+    let usual = std::env::temp_dir();
+    let own = ["/run", "/var/lib", "/home", "/root", "/etc", "/usr"].iter().any(|folder| usual.starts_with(folder));
+    let base = if own { PathBuf::from("/tmp") } else { usual };
+    let owner_only = fs::Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().prefix(prefix).permissions(owner_only).tempdir_in(&base);
+    folder.map_err(|error| named(&base, &error))
 }
 
 /// In the form of fstab(5).

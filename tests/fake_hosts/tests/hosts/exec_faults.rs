@@ -92,20 +92,26 @@ fn a_connection_is_cut_in_the_middle_of_output() {
     let mut channel = client.begin(&format!("muster-runner --collect --set s --attempt 1 {U}")).expect("accepted");
     let mut bytes = Vec::new();
     let _ = channel.read_to_end(&mut bytes);
-    assert!((200_000..300_000).contains(&bytes.len()), "{}", bytes.len());
+    // libssh2 may throw away what came just before the end.
+    assert!(bytes.len() < 300_000, "{}", bytes.len());
+    assert!(!channel.eof());
     assert!(client.session.channel_session().is_err(), "the connection is gone");
     assert_eq!(host.finished(), [(U.to_owned(), 1)]);
 }
 
 #[test]
-fn a_short_answer_comes_whole_before_the_cut_and_has_had_its_effect() {
+fn a_short_answer_is_cut_at_its_end_and_has_had_its_effect() {
     let (_fleet, host, client) = host();
     set(&host, ExecFault::Cut(1 << 20));
-    let mut channel = client.begin("echo whole").expect("accepted");
+    let line = format!("muster-runner --detach --stdin-config --set s {U}");
+    let mut channel = client.begin(&line).expect("accepted");
+    std::io::Write::write_all(&mut channel, crate::client::config(U, 1).as_bytes()).expect("taken");
+    channel.send_eof().expect("sent");
     let mut text = String::new();
     let _ = channel.read_to_string(&mut text);
-    assert_eq!(text, "whole\n");
-    assert!(client.session.channel_session().is_err());
+    assert!(channel.wait_close().is_err(), "no end came");
+    assert!(client.session.channel_session().is_err(), "the connection is gone");
+    assert_eq!(host.running(), [(U.to_owned(), 1)]);
 }
 
 #[test]

@@ -5,5 +5,6 @@ mod commands;
 mod connect_faults;
 mod exec_faults;
 mod many;
+mod parity;
 mod program;
 mod protocol;

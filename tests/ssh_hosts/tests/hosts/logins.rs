@@ -2,7 +2,7 @@
 
 use muster_ssh_hosts::{HostOptions, KeyForm, KeyKind, Login, Server, Shell, SshHost, Sudo, caller_is_root};
 
-use crate::support::{for_root, key, output, says, started, text};
+use crate::support::{for_root, key, output, output_with, says, started, text};
 
 fn id(host: &SshHost, key: &muster_ssh_hosts::ClientKey) -> (String, String) {
     (says(host, key, "id -un"), says(host, key, "id -u"))
@@ -146,8 +146,11 @@ fn dropbear() {
     let host = started(&options.clone().banner("careful here\n"));
     assert_eq!(id(&host, &key).0, host.user());
     assert!(host.log().contains("Pubkey auth succeeded"), "{}", host.log());
-    let shown = host.ssh(&key, "true").expect("set up").args(["-v"]).output().expect("ssh runs");
+    let shown = output_with(&host, &key, &["-oLogLevel=INFO"], "true");
+    assert!(text(&shown.stderr).contains("careful here"), "{}", text(&shown.stderr));
     assert!(shown.status.success());
+    let asked = output_with(&host, &key, &["-oLogLevel=INFO", "-oPubkeyAuthentication=no"], "true");
+    assert!(text(&asked.stderr).contains("Permission denied (publickey)"), "{}", text(&asked.stderr));
     let Some(worker) = for_root(&options.login(Login::Worker)) else { return };
     assert_eq!(says(&worker, &key, "id -un; echo $XDG_RUNTIME_DIR; sudo id -un"), "worker\n/run/user/2001\nroot");
 }
@@ -156,11 +159,10 @@ fn dropbear() {
 fn lines_of_sshd_config() {
     let key = key();
     let host = started(&HostOptions::new(key.public()).max_sessions(0).max_auth_tries(1).banner("careful here\n"));
-    let none = output(&host, &key, "true");
+    let none = output_with(&host, &key, &["-oLogLevel=INFO"], "true");
     assert_eq!(none.status.code(), Some(255), "no session is allowed");
-    let mut loud = host.ssh(&key, "true").expect("set up");
-    let shown = loud.env("LC_ALL", "C").output().expect("ssh runs");
-    assert!(!shown.status.success());
+    assert!(text(&none.stderr).contains("careful here"), "{}", text(&none.stderr));
+    assert!(host.log().contains("no more sessions"), "{}", host.log());
     let config = std::fs::read_to_string(host.path("/etc/ssh/sshd_config")).expect("text");
     for line in ["MaxSessions 0", "MaxAuthTries 1", "Banner /etc/ssh/banner"] {
         assert!(config.contains(line), "{line} in {config}");

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use muster_ssh_hosts::{ClientKey, HostOptions, SshHost};
 
-use crate::support::{key, output, runs, says, session, started, text, wait_until};
+use crate::support::{code, key, output, runs, says, session, started, state, text, wait_until};
 
 /// A process that has left its session, as a runner does; gives its number.
 fn detached_job(host: &SshHost, key: &ClientKey) -> i32 {
@@ -24,15 +24,16 @@ fn two_hosts_do_not_see_each_other() {
     let (one, two) = (started(&HostOptions::new(key.public())), started(&HostOptions::new(key.public())));
     assert_ne!(one.host_key_openssh(), two.host_key_openssh());
     assert_ne!(one.name(), two.name());
+    let mark = format!("mark-of-{}", one.name());
     for folder in ["/run/lock", "/var/lock", "/run", "/var/lib", "~"] {
-        says(&one, &key, &format!("echo of-one > {folder}/mark-of-one"));
-        let looked = output(&two, &key, &format!("cat {folder}/mark-of-one"));
+        says(&one, &key, &format!("echo of-one > {folder}/{mark}"));
+        let looked = output(&two, &key, &format!("cat {folder}/{mark}"));
         assert!(!looked.status.success(), "{folder}: {}", text(&looked.stdout));
     }
     for inside in ["/run/lock", "/var/lib", "/run", one.home()] {
-        let file = one.path(inside).join("mark-of-one");
+        let file = one.path(inside).join(&mark);
         assert_eq!(std::fs::read_to_string(&file).expect("there").trim(), "of-one", "{}", file.display());
-        assert!(!Path::new(inside).join("mark-of-one").exists(), "{inside} is the caller's");
+        assert!(!Path::new(inside).join(&mark).exists(), "{inside} is the caller's");
     }
     // The rest they share.
     let shared = tempfile::NamedTempFile::new_in("/tmp").expect("a file");
@@ -40,9 +41,9 @@ fn two_hosts_do_not_see_each_other() {
     assert_eq!(says(&two, &key, &format!("cat {}", shared.path().display())), "shared");
 
     let apart = started(&HostOptions::new(key.public()).private_tmp().name("node-7"));
-    assert_eq!(says(&apart, &key, "ls -A /tmp; uname -n; touch /tmp/mine"), "node-7");
-    assert!(apart.path("/tmp/mine").exists() && !Path::new("/tmp/mine").exists());
-    assert_eq!(one.path("/tmp/mine"), Path::new("/tmp/mine"));
+    assert_eq!(says(&apart, &key, "ls -A /tmp; uname -n; touch /tmp/only-in-the-host"), "node-7");
+    assert!(apart.path("/tmp/only-in-the-host").exists() && !Path::new("/tmp/only-in-the-host").exists());
+    assert_eq!(one.path("/tmp/only-in-the-host"), Path::new("/tmp/only-in-the-host"));
 }
 
 #[test]
@@ -64,14 +65,16 @@ fn nothing_is_left() {
     assert!(jobs.iter().all(|process| !process.name.starts_with("sshd")), "{jobs:?}");
 
     let folder = host.root().to_owned();
-    assert!(folder.is_dir());
+    for private in [folder.as_path(), key.path().parent().expect("a folder")] {
+        assert_eq!(std::fs::metadata(private).expect("there").mode() & 0o777, 0o700, "{}", private.display());
+    }
     drop(host);
     for process in all {
         assert!(!runs(process.pid), "{process:?}");
     }
     assert_eq!(in_namespace(namespace), Vec::<String>::new());
     assert!(!folder.exists(), "{}", folder.display());
-    assert_eq!(open.wait().expect("ended").code(), Some(255));
+    assert_eq!(code(&mut open), Some(255));
 }
 
 fn in_namespace(namespace: u64) -> Vec<String> {
@@ -162,7 +165,7 @@ fn jobs_are_not_the_server() {
     let host = started(&HostOptions::new(key.public()));
     let job = detached_job(&host, &key);
     host.stop_server().expect("stopped");
-    assert_eq!(crate::support::state(job), Some('S'));
+    wait_until("the job waits for its child, not stopped", || state(job) == Some('S'));
     host.kill_server().expect("killed");
     assert!(runs(job));
     host.restart().expect("restarted");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use muster_ssh_hosts::{FaultProxy, HostOptions};
 
-use crate::support::{key, says, started, text, wait_until};
+use crate::support::{key, output_with, says, started, text, wait_until};
 
 const SOON: Duration = Duration::from_millis(200);
 const LATE: Duration = Duration::from_secs(100);
@@ -61,16 +61,14 @@ fn much_data_is_whole() {
     const SIZE: usize = 32 << 20;
     let (proxy, listener) = proxy();
     let (near, far) = connect(&proxy, &listener);
+    let piece: Vec<u8> = (0..=250_u8).cycle().take(SIZE).collect();
     std::thread::scope(|scope| {
         for (from, to) in [(&near, &far), (&far, &near)] {
-            scope.spawn(move || {
-                let piece: Vec<u8> = (0..=250_u8).cycle().take(SIZE).collect();
-                (&mut &*from).write_all(&piece).expect("written");
-            });
-            scope.spawn(move || {
+            scope.spawn(|| (&mut &*from).write_all(&piece).expect("written"));
+            scope.spawn(|| {
                 let mut whole = vec![0; SIZE];
                 (&mut &*to).read_exact(&mut whole).expect("it arrives");
-                assert!(whole.iter().copied().eq((0..=250_u8).cycle().take(SIZE)));
+                assert!(whole == piece, "other bytes");
             });
         }
     });
@@ -173,15 +171,8 @@ fn ssh_through_it() {
     let key = key();
     let host = started(&HostOptions::new(key.public()));
     let proxy = FaultProxy::start(&host.address()).expect("started");
-    let through = |command: &str| {
-        let mut ssh = host.ssh(&key, command).expect("set up");
-        // The last port of a command line is not the one that counts, the first is; so options come first here.
-        let arguments: Vec<_> = ssh.get_args().map(std::ffi::OsStr::to_owned).collect();
-        let mut moved = std::process::Command::new(ssh.get_program());
-        moved.args(["-p", &proxy.port().to_string(), "-o", &format!("HostKeyAlias=[127.0.0.1]:{}", host.port())]);
-        ssh = moved;
-        ssh.args(arguments).output().expect("ssh runs")
-    };
+    let (port, alias) = (format!("-p{}", proxy.port()), format!("-oHostKeyAlias=[127.0.0.1]:{}", host.port()));
+    let through = |command: &str| output_with(&host, &key, &[&port, &alias], command);
     assert_eq!(text(&through("echo through").stdout), "through\n");
     proxy.slow_banner(Duration::from_millis(5));
     proxy.delay(Duration::from_millis(5));

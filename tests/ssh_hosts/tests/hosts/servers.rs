@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use muster_ssh_hosts::{HostOptions, Server, SshHost};
 
-use crate::support::{key, output, says, session, started, state, text, wait_until};
+use crate::support::{code, key, output, output_with, says, session, started, state, text, wait_until};
 
 /// A session that echoes lines.
 struct Echo {
@@ -41,7 +41,7 @@ impl Echo {
 
     fn end(mut self) -> Option<i32> {
         drop(self.stdin);
-        self.child.wait().expect("ended").code()
+        code(&mut self.child)
     }
 }
 
@@ -158,18 +158,14 @@ fn restarted_with_other_keys() {
     each(|options, key| {
         let host = started(options);
         let old = host.host_key_openssh();
-        let mut with_old_key = host.ssh(key, "echo in").expect("set up");
         let kept = key.path().with_file_name("old_known_hosts");
         std::fs::write(&kept, format!("{}\n", host.known_hosts_line())).expect("written");
-        with_old_key.arg("-v");
         host.restart_with_new_keys().expect("restarted");
         assert_ne!(host.host_key_openssh(), old);
         assert_eq!(says(&host, key, "echo back"), "back");
 
-        let mut ssh = std::process::Command::new("ssh");
-        ssh.args(["-F", "none", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o"]);
-        ssh.arg(format!("UserKnownHostsFile={}", kept.display())).args(["-p", &host.port().to_string()]);
-        let refused = ssh.arg(format!("{}@127.0.0.1", host.user())).output().expect("ssh runs");
+        let old_file = format!("-oUserKnownHostsFile={}", kept.display());
+        let refused = output_with(&host, key, &[&old_file], "echo in");
         assert_eq!(refused.status.code(), Some(255));
         assert!(text(&refused.stderr).contains("HOST IDENTIFICATION HAS CHANGED"), "{}", text(&refused.stderr));
     });

@@ -32,6 +32,23 @@ pub(crate) fn output(host: &SshHost, key: &ClientKey, command: &str) -> Output {
     host.ssh(key, command).expect("set up").stdin(Stdio::null()).output().expect("ssh runs")
 }
 
+/// The same with other options for `ssh`, which win: it takes what it reads first.
+pub(crate) fn output_with(host: &SshHost, key: &ClientKey, options: &[&str], command: &str) -> Output {
+    let usual = host.ssh(key, command).expect("set up");
+    let mut ssh = Command::new(usual.get_program());
+    ssh.args(options).args(usual.get_args()).stdin(Stdio::null()).output().expect("ssh runs")
+}
+
+/// The exit code of what ends by itself.
+pub(crate) fn code(child: &mut Child) -> Option<i32> {
+    let mut status = None;
+    wait_until("a process ends", || {
+        status = child.try_wait().expect("a child");
+        status.is_some()
+    });
+    status.and_then(|status| status.code())
+}
+
 /// What a command printed that must succeed.
 pub(crate) fn says(host: &SshHost, key: &ClientKey, command: &str) -> String {
     let output = output(host, key, command);

@@ -1,0 +1,113 @@
+//! A daemon, and hosts for it.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use muster_ssh_hosts::{ClientKey, HostOptions, SshHost, client_key};
+
+use crate::harness::Site;
+
+/// How a host appears in the configuration.
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    pub(crate) host: SshHost,
+    /// More keys of the host's entry, such as `UseSudo: false`.
+    pub(crate) more: String,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) site: Site,
+    pub(crate) hosts: Vec<Entry>,
+    pub(crate) key: ClientKey,
+}
+
+/// What a test wants to be different.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wishes {
+    /// Further lines of `CloudVMs`, indented by four.
+    pub(crate) cloud: &'static str,
+    /// Further lines at top level.
+    pub(crate) top: &'static str,
+}
+
+const NAMES: [&str; 3] = ["ada", "bob", "cyd"];
+
+impl Cluster {
+    /// So many OpenSSH hosts, two containers of one CPU at once on each; the daemon is not started.
+    pub(crate) fn of(count: usize, wishes: Wishes) -> Self {
+        let options: Vec<_> =
+            (0..count).map(|_| (|options: HostOptions| options) as fn(HostOptions) -> HostOptions).collect();
+        Self::with(&options, wishes)
+    }
+
+    pub(crate) fn with(options: &[fn(HostOptions) -> HostOptions], wishes: Wishes) -> Self {
+        let key = client_key().expect("made");
+        let start = |(name, options): (&&'static str, &fn(HostOptions) -> HostOptions)| {
+            let host = options(HostOptions::new(key.public()).name(name)).start().expect("starts");
+            let more = if host.user() == "root" { String::new() } else { format!(", User: {}", host.user()) };
+            Entry { name, host, more }
+        };
+        let hosts = NAMES.iter().zip(options).map(start).collect();
+        let mut cluster = Self { site: Site::new(), hosts, key };
+        cluster.configure(wishes);
+        cluster
+    }
+
+    /// Writes the configuration anew.
+    pub(crate) fn configure(&mut self, wishes: Wishes) {
+        let mut text = format!(
+            "Containers:\n  DispatchPrivateKey: file://{}\n  CloudVMs:\n    Driver: static\n{}    DriverParameters:\n      Hosts:\n",
+            self.key.path().display(),
+            wishes.cloud
+        );
+        for Entry { name, host, more } in &self.hosts {
+            let identity = if more.contains("Trust") || more.contains("KnownHosts") {
+                String::new()
+            } else {
+                format!(", HostKey: {:?}", host.host_key_openssh())
+            };
+            let address = host.address();
+            writeln!(text, "        - {{Name: {name}, Address: {address:?}, InstanceType: small{identity}{more}}}")
+                .expect("a string");
+        }
+        text.push_str("InstanceTypes:\n  small: {VCPUs: 2, RAM: 1GiB, IncludedScratch: 1GiB, Price: 0.1}\n");
+        text.push_str(wishes.top);
+        self.site.configure(&text);
+    }
+
+    pub(crate) fn host(&self, name: &str) -> &SshHost {
+        &self.hosts.iter().find(|entry| entry.name == name).expect("a host").host
+    }
+
+    /// Where a host keeps what outlives a restart of the daemon.
+    pub(crate) fn runner_dir(&self, name: &str) -> PathBuf {
+        let host = self.host(name);
+        match host.user() {
+            "root" | "worker" => host.path("/var/lib/muster-runner"),
+            _ => host.path(&format!("{}/.local/state/muster-runner", host.home())),
+        }
+    }
+
+    /// The line of `muster instance list` about a host, if there is one.
+    pub(crate) fn line(&self, name: &str) -> Option<String> {
+        let text = self.site.ok(&["instance", "list"]);
+        text.lines().find(|line| line.split('\t').next() == Some(name)).map(str::to_owned)
+    }
+
+    /// Names of the hosts that are in use.
+    pub(crate) fn in_use(&self) -> Vec<String> {
+        let text = self.site.ok(&["instance", "list"]);
+        text.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
+    }
+
+    /// Every host is free again, and clean.
+    pub(crate) fn wait_until_released(&mut self) {
+        let Self { site, .. } = self;
+        site.wait_until("all hosts are free", |site| site.ok(&["instance", "list"]).is_empty());
+        for entry in &self.hosts {
+            let jobs = entry.host.jobs().expect("readable");
+            assert!(jobs.is_empty(), "{}: {jobs:?}", entry.name);
+            assert!(!self.runner_dir(entry.name).join("owner").exists(), "{}", entry.name);
+        }
+    }
+}

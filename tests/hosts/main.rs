@@ -1,0 +1,10 @@
+//! The daemon with hosts of its own over SSH: real servers, real runners, real jobs (spec 45, 46 §1, 50 §1).
+
+// What it has beyond our needs serves the tests of the daemon on one host.
+#[path = "../daemon/harness.rs"]
+#[expect(dead_code, reason = "shared with the tests of the daemon on one host, which use the rest")]
+mod harness;
+
+mod fixture;
+mod life;
+mod trouble;

@@ -1,0 +1,135 @@
+//! Hosts that stop answering, that change, or that belong to somebody else.
+
+use crate::fixture::{Cluster, Wishes};
+
+const IMPATIENT: Wishes = Wishes {
+    cloud: "    TimeoutIdle: 2s\n    TimeoutProbe: 2s\n    ProbeInterval: 1s\n    TimeoutBooting: 20s\n",
+    top: "",
+};
+
+/// A host whose server stands still: written off after its timeout, its containers get a new attempt elsewhere; it is shown as
+/// unreachable, and not given out before it was cleaned up.
+#[test]
+fn a_host_that_stands_still() {
+    let mut cluster = Cluster::of(2, IMPATIENT);
+    cluster.site.start();
+    let gate = cluster.site.folder().join("runs/gate");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    let held = cluster.site.submit_counted(&["--array", "1-4"], &script);
+    for uuid in &held {
+        cluster.site.wait_state(uuid, "Running");
+    }
+    cluster.host("ada").stop_server().expect("stops");
+    cluster.site.wait_until("the host is written off", |site| {
+        site.ok(&["instance", "list"]).lines().any(|line| line.starts_with("ada\t") && line.contains("unreachable"))
+    });
+    // Two of four have lost their attempt; the others run on.
+    let lost: Vec<&String> =
+        held.iter().filter(|uuid| cluster.site.show(uuid)["container"]["state"] != "Running").collect();
+    assert_eq!(lost.len(), 2);
+    std::fs::write(&gate, b"").expect("written");
+    assert!(
+        cluster.site.run(&[&["wait"], &*held.iter().map(String::as_str).collect::<Vec<_>>()].concat()).status.success()
+    );
+    for uuid in lost {
+        assert_eq!(cluster.site.show(uuid)["container"]["attempt"], 2, "a second attempt");
+    }
+    assert!(cluster.line("ada").is_some_and(|line| line.contains("unreachable")));
+    cluster.host("ada").continue_server().expect("continues");
+    cluster.wait_until_released();
+    cluster.site.stop();
+}
+
+/// The server is killed and comes back soon: nobody loses anything.
+#[test]
+fn a_server_that_restarts() {
+    let mut cluster = Cluster::of(1, Wishes { cloud: "    TimeoutIdle: 2s\n", top: "" });
+    cluster.site.start();
+    let gate = cluster.site.folder().join("runs/gate");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    let uuids = cluster.site.submit_counted(&["--array", "1-2"], &script);
+    for uuid in &uuids {
+        cluster.site.wait_state(uuid, "Running");
+    }
+    cluster.host("ada").kill_server().expect("killed");
+    cluster.site.wait_until("the daemon has noticed", |site| site.log().contains("run probe failed"));
+    cluster.host("ada").restart().expect("starts");
+    std::fs::write(&gate, b"").expect("written");
+    assert!(
+        cluster
+            .site
+            .run(&[&["wait"], &*uuids.iter().map(String::as_str).collect::<Vec<_>>()].concat())
+            .status
+            .success()
+    );
+    cluster.site.assert_once(&uuids);
+    cluster.wait_until_released();
+    cluster.site.stop();
+}
+
+/// Another key than the known one: nothing is sent, the log says so loudly, the job goes elsewhere.
+#[test]
+fn a_host_with_another_key() {
+    let mut cluster = Cluster::of(2, IMPATIENT);
+    cluster.host("ada").restart_with_new_keys().expect("starts");
+    cluster.site.start();
+    let uuids = cluster.site.submit_counted(&["--array", "1-3"], "hostname");
+    assert!(
+        cluster
+            .site
+            .run(&[&["wait"], &*uuids.iter().map(String::as_str).collect::<Vec<_>>()].concat())
+            .status
+            .success()
+    );
+    cluster.site.assert_once(&uuids);
+    assert!(uuids.iter().all(|uuid| cluster.site.ok(&["logs", uuid]) == "bob\n"));
+    assert!(cluster.site.log().contains("host key of"), "{}", cluster.site.log());
+    assert!(!cluster.host("ada").log().contains("Accepted"));
+    cluster.site.stop();
+}
+
+/// Trust on first use: the key is pinned with a warning, kept across restarts, and another one is refused.
+#[test]
+fn trust_on_first_use() {
+    let mut cluster = Cluster::of(1, IMPATIENT);
+    cluster.hosts[0].more.push_str(", TrustOnFirstUse: true");
+    cluster.configure(IMPATIENT);
+    cluster.site.start();
+    let uuid = cluster.site.submit(&["--", "true"]);
+    assert!(cluster.site.run(&["wait", &uuid]).status.success());
+    assert!(cluster.site.log().lines().any(|line| line.contains("level=warn") && line.contains("SHA256:")));
+    cluster.wait_until_released();
+    cluster.site.stop();
+    cluster.host("ada").restart_with_new_keys().expect("starts");
+    cluster.site.start();
+    let uuid = cluster.site.submit(&["--", "true"]);
+    cluster.site.wait_until("the change is refused", |site| site.log().contains("host key of"));
+    assert_ne!(cluster.site.state(&uuid), "Complete");
+    cluster.site.ok(&["cancel", &uuid]);
+    cluster.site.stop();
+}
+
+/// Two dispatchers with the same host: one has it, the other says so and leaves it alone.
+#[test]
+fn a_host_of_another_dispatcher() {
+    let mut first = Cluster::of(1, Wishes { cloud: "    TimeoutIdle: 1h\n", top: "" });
+    first.site.start();
+    let uuid = first.site.submit(&["--", "true"]);
+    assert!(first.site.run(&["wait", &uuid]).status.success());
+
+    let mut second = crate::harness::Site::new();
+    let text = std::fs::read_to_string(first.site.config()).expect("there");
+    let place = |site: &crate::harness::Site| site.state_dir().display().to_string();
+    std::fs::write(second.config(), text.replace(&place(&first.site), &place(&second))).expect("written");
+    second.start();
+    let uuid = second.submit(&["--", "true"]);
+    second.wait_until("the owner is named", |site| site.log().contains("foreign"));
+    assert!(["Queued", "Locked"].contains(&second.state(&uuid).as_str()));
+    assert!(second.ok(&["instance", "list"]).contains("foreign"));
+    second.ok(&["cancel", &uuid]);
+    second.stop();
+
+    let uuid = first.site.submit(&["--", "true"]);
+    assert!(first.site.run(&["wait", &uuid]).status.success());
+    first.site.stop();
+}
