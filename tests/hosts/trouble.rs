@@ -36,7 +36,14 @@ fn a_host_that_stands_still() {
     }
     assert!(cluster.line("ada").is_some_and(|line| line.contains("unreachable")));
     cluster.host("ada").continue_server().expect("continues");
-    cluster.wait_until_released();
+    let cleaned = |site: &mut crate::harness::Site| {
+        site.log().lines().any(|line| line.contains("host cleaned up") && line.contains("Instance=ada"))
+    };
+    cluster.site.wait_until("the host is cleaned up", cleaned);
+    assert!(cluster.host("ada").jobs().expect("readable").is_empty());
+    assert!(!cluster.runner_dir("ada").join("owner").exists());
+    // It stopped answering: not given out for a minute.
+    assert!(cluster.line("ada").is_some_and(|line| line.contains("failed")), "{:?}", cluster.line("ada"));
     cluster.site.stop();
 }
 
