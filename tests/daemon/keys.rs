@@ -7,13 +7,14 @@ use muster::shell::state_dir::StateDir;
 
 use crate::harness::Site;
 
-const STATIC: &str = "InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB}}\n";
+const HOSTS: &str = "{Hosts: [{Name: h, Address: h, InstanceType: a, TrustOnFirstUse: true}]}";
+const TYPES: &str = "InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB}}\n";
 
 /// A configuration whose driver uses SSH, with this key.
 fn with_key(key: &str) -> String {
     let block: String = key.lines().map(|line| format!("    {line}\n")).collect();
     let key = if key.is_empty() { String::new() } else { format!("  DispatchPrivateKey: |\n{block}") };
-    format!("Containers:\n  CloudVMs: {{Driver: static}}\n{key}{STATIC}")
+    format!("Containers:\n  CloudVMs: {{Driver: static, DriverParameters: {HOSTS}}}\n{key}{TYPES}")
 }
 
 /// The row of the summary.

@@ -145,7 +145,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// What is really there, beside what the table believes.
 #[derive(Default)]
@@ -279,7 +279,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 300 } else { 3000 }))]
     #[test]
-    fn histories(happenings in proptest::collection::vec(happening(), 1..120)) {
+    fn histories(happenings in proptest::collection::vec(happening(), 1..250)) {
         let mut table = record::read(None, specs(None), "set", at(0)).expect("nothing to read");
         let mut world = World::default();
         for happening in &happenings {
