@@ -114,9 +114,7 @@ fn written_off(demo: &mut Demo, cluster: &Cluster, until: Instant) -> Result<(),
     println!("   that the daemon got kill -9 and was started again (process {}).", demo.pid());
     cluster.host(STOPPED)?.continue_server()?;
     wait_until(&format!("{STOPPED} is cleaned up"), until, || demo.has_logged("host cleaned up", STOPPED))?;
-    println!(
-        "6. {STOPPED}'s server goes on (SIGCONT): its host was cleaned up, and has a pause before it is used again."
-    );
+    println!("6. {STOPPED}'s server goes on (SIGCONT): its host was cleaned up, and is as good as new.");
     Ok(())
 }
 

@@ -18,7 +18,9 @@ use std::process::ExitCode;
 
 use daemon::Failure;
 
-const PARTS: [(&str, fn() -> Result<(), Failure>); 2] = [("local", local::run), ("hosts", hosts::run)];
+type Part = (&'static str, fn() -> Result<(), Failure>);
+
+const PARTS: [Part; 2] = [("local", local::run), ("hosts", hosts::run)];
 
 /// All parts, or the one that is named; behind the name, the program `muster` to use.
 fn main() -> ExitCode {
