@@ -103,7 +103,7 @@ pub(super) const KEYS: &[KeyInfo] = &[
     live("Containers.CloudVMs.SyncInterval", PositiveDuration, "1m", "Time between two lists of the cloud's instances."),
     live("Containers.CloudVMs.TimeoutIdle", PositiveDuration, "1m", "An idle instance goes after this."),
     live("Containers.CloudVMs.TimeoutBooting", PositiveDuration, "10m", "An instance that has not booted by then goes."),
-    live("Containers.CloudVMs.TimeoutProbe", PositiveDuration, "10m", "An instance that does not answer for so long goes."),
+    live("Containers.CloudVMs.TimeoutProbe", PositiveDuration, "10m", "An instance that does not answer for so long goes, and what ran there gets another attempt."),
     live("Containers.CloudVMs.TimeoutShutdown", PositiveDuration, "10s", "A destroy is repeated after this while the instance is listed."),
     key("Containers.CloudVMs.InstanceInitCommand", Text, "", "Shell script for an instance's first boot."),
     key("Containers.CloudVMs.DeployRunnerBinary", Text, "/proc/self/exe", "Runner that is copied to all workers; default Runner.Binaries or the installed one, empty: CrunchRunCommand is there already."),

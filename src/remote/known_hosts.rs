@@ -38,7 +38,11 @@ impl KnownHosts {
     /// # Errors
     /// The file cannot be read, or is none.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let failed = |error: &dyn fmt::Display| format!("cannot read {}: {error}", path.display());
+        let failed = |error: &dyn fmt::Display| {
+            let home = path.components().any(|part| part.as_os_str() == "~");
+            let hint = if home { " (~ means nothing here: write the whole path)" } else { "" };
+            format!("cannot read {}: {error}{hint}", path.display())
+        };
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {

@@ -7,4 +7,5 @@ mod harness;
 
 mod fixture;
 mod life;
+mod texts;
 mod trouble;

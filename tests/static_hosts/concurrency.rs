@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use muster::cloud::InstanceSet;
-use muster::core::effect::Ending;
+use muster::core::effect::{Ending, Fault};
 use muster::remote::ExecuteError;
 use parking_lot::Mutex;
 
@@ -63,7 +63,7 @@ fn hosts_are_given_to_one_and_only_clean() {
                         assert!(!host.path("secret").exists(), "{name} was not clean");
                         std::fs::write(host.path("secret"), "x").expect("written");
                         out.lock().remove(&name);
-                        let ending = if round % 5 == 0 { Ending::Faulty } else { Ending::Unwanted };
+                        let ending = if round % 5 == 0 { Ending::Faulty(Fault::Broken) } else { Ending::Unwanted };
                         driver.destroy(&name, ending);
                         driver.destroy(&name, ending);
                     }

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use muster::cloud::{CloudEvent, InstanceSet};
-use muster::core::effect::{Ending, Tags};
+use muster::core::effect::{Ending, Fault, Tags};
 use muster::core::ids::TypeName;
 
 use crate::fake::wait_until;
@@ -159,12 +159,12 @@ fn faulty_hosts_have_a_pause() {
     let driver = site.open();
     for minutes in [1, 2, 4] {
         driver.created("big");
-        driver.given_back("faulty1", Ending::Faulty);
+        driver.given_back("faulty1", Ending::Faulty(Fault::NotBooted));
         site.events();
         assert_eq!(driver.refused("big"), "no free host of the type big: 1 failed");
         let unlisted = driver.unlisted("faulty1").expect("it has a pause");
         assert_eq!((unlisted.state, unlisted.address.as_str()), ("failed", "faulty1:22"));
-        assert!(unlisted.detail.contains("did not boot") && unlisted.detail.contains("not used for"), "{unlisted:?}");
+        assert!(unlisted.detail.contains("TimeoutBooting") && unlisted.detail.contains("not used for"), "{unlisted:?}");
         site.clock.advance(Duration::from_secs(minutes * 60 - 30));
         driver.0.look();
         assert_eq!(driver.refused("big"), "no free host of the type big: 1 failed");

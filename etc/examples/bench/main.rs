@@ -43,7 +43,7 @@ fn run() -> Result<(), Failure> {
 fn containers() -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("muster-bench-").tempdir()?;
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
-    let mut demo = Demo::start(folder.path())?;
+    let mut demo = Demo::start(folder.path(), "")?;
     let warm = demo.submit(&["--", "true"])?;
     demo.wait_for(&warm, 0)?;
 

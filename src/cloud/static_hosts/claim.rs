@@ -65,13 +65,31 @@ impl Problem {
             | ExecuteError::Cancelled => Kind::Unreachable,
             _ => Kind::Failed,
         };
-        Self { kind, detail: chain(error) }
+        let advice = match error {
+            ExecuteError::Authentication { .. } => {
+                " — `muster check` shows the public key: append it to that user's ~/.ssh/authorized_keys there, and see that the user \
+                 exists and may log in"
+            }
+            _ => "",
+        };
+        Self { kind, detail: format!("{}{advice}", chain(error)) }
     }
 
     /// A command that ran, and failed.
     pub(super) fn of_output(what: &str, output: &Output) -> Self {
-        let said = shown(&output.stderr_text());
-        Self { kind: Kind::Failed, detail: format!("{what} ended with {}: {said}", output.ending()) }
+        let mut said = shown(output.stderr_text().trim());
+        if said.is_empty() {
+            // Where a login is refused by a program, that says so on its standard output.
+            said = shown(String::from_utf8_lossy(&output.stdout).trim());
+        }
+        let advice = if said.contains("sudo:") {
+            " — the user needs sudo without a password and without a terminal (NOPASSWD), or User: root, or UseSudo: false"
+        } else if said.is_empty() {
+            "nothing was said — is the user's login shell a shell there, and may it run commands (ForceCommand)?"
+        } else {
+            ""
+        };
+        Self { kind: Kind::Failed, detail: format!("{what} ended with {}: {said}{advice}", output.ending()) }
     }
 }
 
@@ -125,7 +143,10 @@ pub(super) fn claim(executor: &dyn Executor, set: &str, places: &RunnerPlaces, i
         }
         (true, answer) if answer.starts_with("foreign ") => {
             let owner = shown(answer.trim_start_matches("foreign "));
-            let detail = format!("the dispatcher {owner} has it (its owner file says so)");
+            let detail = format!(
+                "the dispatcher {owner} has it, says the file owner in the runner's directory there: if that dispatcher is gone for \
+                 good, remove the file"
+            );
             return Err(Refusal { problem: Problem { kind: Kind::Foreign, detail }, touched: false });
         }
         _ => {

@@ -204,6 +204,14 @@ impl InstanceSet for StaticHosts {
         Ok(Access { executor: self.shared.executor(&spec)?, places: (self.places)(id) })
     }
 
+    fn retry(&self, id: &InstanceId) -> bool {
+        let known = self.shared.read(|table, now| table.unlisted(now).iter().any(|unlisted| unlisted.id == *id));
+        if known {
+            self.shared.note(id, Event::Corrected);
+        }
+        known
+    }
+
     fn unlisted(&self) -> Vec<UnlistedInstance> {
         self.shared.read(table::Table::unlisted)
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use super::host::{Host, Kind, Phase, Trouble};
 use crate::cloud::UnlistedInstance;
-use crate::core::effect::seconds;
 use crate::core::ids::{InstanceId, TypeName};
 use crate::core::time::Moment;
 use crate::remote::identity::HostKey;
@@ -108,12 +108,17 @@ impl Table {
     }
 }
 
+/// Rounded up: nobody wants to be told to wait for 0.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
 fn unlisted(host: &Host, now: Moment) -> Option<UnlistedInstance> {
     let (lease, state, detail) = match (&host.phase, &host.trouble) {
         (Phase::Cleaning(cleaning), _) if !cleaning.listed => {
             let next = match cleaning.running {
                 true => "clean-up is being tried".to_owned(),
-                false => format!("clean-up is tried in {}", seconds(cleaning.due.since(now))),
+                false => format!("clean-up is tried in {} s", whole_seconds(cleaning.due.since(now))),
             };
             let (state, why) = match &cleaning.problem {
                 Some(problem) => (problem.kind.as_str(), format!("{}; ", problem.detail)),
@@ -123,7 +128,7 @@ fn unlisted(host: &Host, now: Moment) -> Option<UnlistedInstance> {
         }
         (Phase::Free, Some(Trouble { problem, until })) => {
             let next = match until {
-                Some(until) => format!("not used for {}", seconds(until.since(now))),
+                Some(until) => format!("not used for {} s", whole_seconds(until.since(now))),
                 None => "tried again when it is needed".to_owned(),
             };
             (None, problem.kind.as_str(), format!("{}; {next}", problem.detail))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Context, Worker};
-use crate::core::effect::{Effect, Ending, Level, Tags, seconds};
+use crate::core::effect::{Effect, Ending, Fault, Level, Tags, seconds};
 use crate::core::instance_type::IdleLimit;
 use crate::core::settings::Settings;
 use crate::core::time::Moment;
@@ -39,7 +39,8 @@ impl Worker {
                 .with("LastProbeAgo", seconds(cx.now.since(self.probed)))
                 .with("State", self.state),
         );
-        self.faulty = true;
+        let in_service = !matches!(self.state, WorkerState::Unknown | WorkerState::Booting);
+        self.fault.get_or_insert(if in_service { Fault::Unresponsive } else { Fault::NotBooted });
         self.shut_down(cx);
         true
     }
@@ -114,7 +115,7 @@ impl Worker {
     /// Asks the cloud to remove the instance; the sync repeats it until the instance is not listed any more.
     pub fn destroy(&mut self, cx: &mut Context<'_>) {
         self.last_destroy = Some(cx.now);
-        let ending = if self.faulty { Ending::Faulty } else { Ending::Unwanted };
+        let ending = self.fault.map_or(Ending::Unwanted, Ending::Faulty);
         cx.order(Effect::DestroyInstance { instance: self.id.clone(), ending });
     }
 

@@ -1,6 +1,7 @@
 //! Every state with every event; pauses; what is listed and what can be taken.
 
 use super::*;
+use crate::core::effect::Fault;
 use crate::remote::identity::HostKey;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIP7wl7ph/6MNRgATP0w+uDH49iBd43LFbVSi2z5sDBGT";
@@ -70,7 +71,7 @@ fn name(host: &Host) -> &'static str {
 fn every_state_with_every_event() {
     let failed = |touched| Event::ClaimFailed { problem: problem(Kind::Failed), touched };
     let same = ["free", "paused", "claiming", "taken", "going", "cleaned", "unreachable"];
-    let rows: [(Event, [&str; 7]); 12] = [
+    let rows: [(Event, [&str; 7]); 13] = [
         (Event::Chosen(lease("big")), ["claiming", "paused", "claiming", "taken", "going", "cleaned", "unreachable"]),
         (Event::Claimed, ["free", "paused", "taken", "taken", "going", "cleaned", "unreachable"]),
         (failed(false), ["free", "paused", "paused", "taken", "going", "cleaned", "unreachable"]),
@@ -80,7 +81,10 @@ fn every_state_with_every_event() {
             Event::Destroyed(Ending::Unwanted),
             ["free", "paused", "claiming", "going", "going", "cleaned", "unreachable"],
         ),
-        (Event::Destroyed(Ending::Faulty), ["free", "paused", "claiming", "going", "going", "cleaned", "unreachable"]),
+        (
+            Event::Destroyed(Ending::Faulty(Fault::Broken)),
+            ["free", "paused", "claiming", "going", "going", "cleaned", "unreachable"],
+        ),
         (Event::CleaningBegan, ["free", "paused", "claiming", "taken", "cleaned", "cleaned", "unreachable"]),
         (Event::Cleaned, ["free", "paused", "claiming", "taken", "going", "unseen", "free"]),
         (
@@ -89,13 +93,14 @@ fn every_state_with_every_event() {
         ),
         (Event::ListMade, same),
         (Event::Tick, same),
+        (Event::Corrected, ["free", "free", "claiming", "taken", "going", "cleaned", "unreachable"]),
     ];
     for (event, expected) in rows {
         for ((state, host), expected) in states().into_iter().zip(expected) {
             let mut after = host.clone();
             after.apply(event.clone(), at(100));
             assert_eq!(name(&after), expected, "{event:?} in {state}");
-            if expected == state && !matches!(event, Event::TagsSet(_)) {
+            if expected == state && !matches!(event, Event::TagsSet(_) | Event::Corrected) {
                 assert_eq!(after, host, "{event:?} in {state} changes nothing");
             }
         }
@@ -125,7 +130,7 @@ fn faulty_lives_pause_and_normal_ones_forgive() {
     let mut host = host(Phase::Free);
     let mut now = at(0);
     for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
-        life(&mut host, Ending::Faulty, now);
+        life(&mut host, Ending::Faulty(Fault::Broken), now);
         let end = now + Duration::from_secs(minutes * 60);
         assert_eq!(host.pause_end(), Some(end));
         host.apply(Event::ListMade, now);
@@ -137,7 +142,7 @@ fn faulty_lives_pause_and_normal_ones_forgive() {
     }
     life(&mut host, Ending::Unwanted, now);
     assert_eq!((host.strikes, host.pause_end()), (0, None));
-    life(&mut host, Ending::Faulty, now);
+    life(&mut host, Ending::Faulty(Fault::Broken), now);
     assert_eq!(host.pause_end(), Some(now + Duration::from_secs(60)));
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::cloud::static_hosts::host::tests::{lease, spec};
 use crate::cloud::static_hosts::host::{Cleaning, Event, Problem};
 use crate::cloud::static_hosts::record;
-use crate::core::effect::Ending;
+use crate::core::effect::{Ending, Fault};
 
 fn at(seconds: u64) -> Moment {
     Moment::since_start(Duration::from_secs(seconds))
@@ -68,10 +68,10 @@ fn a_shortage_counts_what_the_hosts_are_doing() {
     assert_eq!(
         shown,
         [
-            ("b", "failed", "why; not used for 40.000s"),
-            ("c", "unreachable", "why; not used for 40.000s"),
-            ("d", "foreign", "why; not used for 40.000s"),
-            ("f", "cleaning", "clean-up is tried in 0.000s"),
+            ("b", "failed", "why; not used for 40 s"),
+            ("c", "unreachable", "why; not used for 40 s"),
+            ("d", "foreign", "why; not used for 40 s"),
+            ("f", "cleaning", "clean-up is tried in 0 s"),
         ]
     );
 }
@@ -183,7 +183,7 @@ impl World {
                 }
             }
             Happening::Destroy { host, faulty } => {
-                let ending = if *faulty { Ending::Faulty } else { Ending::Unwanted };
+                let ending = if *faulty { Ending::Faulty(Fault::NotBooted) } else { Ending::Unwanted };
                 self.event(table, &InstanceId::new(NAMES[*host]), Event::Destroyed(ending));
             }
             Happening::BeginCleanings => {
