@@ -26,13 +26,14 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    pub(crate) fn start(folder: &Path) -> Result<Self, Failure> {
+    /// `more`: further lines of the configuration.
+    pub(crate) fn start(folder: &Path, more: &str) -> Result<Self, Failure> {
         let program = program()?;
         let state_dir = folder.join("state");
         let config = folder.join("config.yml");
         // A directory and a free port of its own: safe beside a daemon that does real work. All else is the default.
         let text = format!(
-            "Muster: {{StateDir: {}}}\nServices: {{DispatchCloud: {{InternalURLs: {{\"http://127.0.0.1:0\": {{}}}}}}}}\n",
+            "Muster: {{StateDir: {}}}\nServices: {{DispatchCloud: {{InternalURLs: {{\"http://127.0.0.1:0\": {{}}}}}}}}\n{more}",
             state_dir.display()
         );
         std::fs::write(&config, text)?;
@@ -132,9 +133,9 @@ pub(crate) fn launch(program: &Path, config: &Path, log: &Path) -> Result<Child,
     Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?)
 }
 
-/// Named on the command line, else `muster` in the directory above this program's (as cargo builds them).
+/// Named on the command line behind the part's name, else `muster` in the directory above this program's (as cargo builds them).
 fn program() -> Result<PathBuf, Failure> {
-    if let Some(path) = std::env::args_os().nth(1) {
+    if let Some(path) = std::env::args_os().nth(2) {
         return Ok(path.into());
     }
     let this = std::env::current_exe()?;

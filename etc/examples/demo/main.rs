@@ -38,7 +38,7 @@ fn run() -> Result<(), Failure> {
     // Jobs run as another user if this is root: they must be able to reach their own directories below it.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
     println!("Muster demo. Everything it makes is below {} and is removed at the end.", folder.path().display());
-    let mut demo = Demo::start(folder.path())?;
+    let mut demo = Demo::start(folder.path(), "")?;
     println!("1. The daemon runs (process {}): this host is its only worker; all else is the default.", demo.pid());
 
     let work = jobs::prepare(folder.path())?;
