@@ -11,7 +11,9 @@ const IMPATIENT: Wishes = Wishes {
 /// unreachable, and not given out before it was cleaned up.
 #[test]
 fn a_host_that_stands_still() {
-    let mut cluster = Cluster::of(2, IMPATIENT);
+    // Long enough for the other host on a busy machine, short enough to wait for.
+    let cloud = "    TimeoutIdle: 2s\n    TimeoutProbe: 20s\n    ProbeInterval: 1s\n";
+    let mut cluster = Cluster::of(2, Wishes { cloud, top: "" });
     cluster.site.start();
     let gate = cluster.site.folder().join("runs/gate");
     let script = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());

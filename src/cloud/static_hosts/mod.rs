@@ -5,12 +5,14 @@
 //! is given up is cleaned up before it is anybody's again, however long that takes.
 //!
 //! Reading order: [`host`] (the states of one host) and [`table`] (all of them): decisions without effects; [`record`] and
-//! [`state_file`] (what survives); [`shared`] (table and file behind one lock); [`trust`] (host keys), [`claim`], [`cleanup`] (what
+//! [`state_file`] (what survives); [`shared`] (the table behind one lock) and [`commit`] (how
+//! its changes get to the disk); [`trust`] (host keys), [`claim`], [`cleanup`] (what
 //! is done there); [`background`] (threads).
 
 mod background;
 mod claim;
 mod cleanup;
+mod commit;
 mod host;
 mod record;
 mod shared;
@@ -116,8 +118,14 @@ impl StaticHosts {
         for host in table.hosts.values_mut().filter(|host| !host.configured) {
             drain(host, &format!("{tag_prefix}IdleBehavior"));
         }
-        let shared = Shared::new(set, options.connector, options.clock, options.events, (table, file), options.reached);
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(
+            set,
+            options.connector,
+            options.clock,
+            options.events,
+            (table, Box::new(file), state_file),
+            options.reached,
+        ));
         // Now, so that a file that cannot be written is known before anything depends on it.
         shared.save().map_err(|error| io::Error::other(chain(&error)))?;
         let driver =

@@ -15,6 +15,9 @@ pub(super) struct Table {
     pub(super) hosts: BTreeMap<InstanceId, Host>,
     /// Keys of hosts that are trusted on first use.
     pub(super) pins: BTreeMap<InstanceId, HostKey>,
+    /// Hosts with a change that is being written, as they are when that is on disk (see [`super::commit`]).
+    pub(super) planned: BTreeMap<InstanceId, Host>,
+    pub(super) planned_pins: BTreeMap<InstanceId, HostKey>,
 }
 
 /// What the hosts of a type are doing when none can be given out.
@@ -48,13 +51,15 @@ impl fmt::Display for Shortage {
 impl Table {
     /// The least recently failed free host of the type.
     pub(super) fn free_host(&self, type_name: &TypeName) -> Option<InstanceId> {
-        let free = self.hosts.values().filter(|host| host.can_be_taken() && host.spec.type_name == *type_name);
+        let unplanned = self.hosts.iter().filter(|(id, _)| !self.planned.contains_key(*id)).map(|(_, host)| host);
+        let free = unplanned.filter(|host| host.can_be_taken() && host.spec.type_name == *type_name);
         free.min_by_key(|host| (host.last_failed, &host.spec.id)).map(|host| host.spec.id.clone())
     }
 
     pub(super) fn shortage(&self, type_name: &TypeName) -> Shortage {
         let mut shortage = Shortage::default();
-        for host in self.hosts.values().filter(|host| host.configured && host.spec.type_name == *type_name) {
+        let hosts = self.hosts.iter().map(|(id, host)| self.planned.get(id).unwrap_or(host));
+        for host in hosts.filter(|host| host.configured && host.spec.type_name == *type_name) {
             let kind = match (&host.phase, &host.trouble) {
                 (Phase::Claiming(_) | Phase::Taken(_), _) => {
                     shortage.busy += 1;
@@ -78,7 +83,8 @@ impl Table {
         shortage
     }
 
-    /// Hosts whose clean-up is to begin now, with those that run at most `at_once`.
+    /// Hosts whose clean-up is to begin now, with those that run at most `at_once`. What failed before waits for what has not been
+    /// tried, and has half of the places: hosts that are dead, each of which is waited for, hold up none that lives.
     pub(super) fn due_cleanings(&self, at_once: usize, now: Moment) -> Vec<InstanceId> {
         let cleanings = || {
             self.hosts.values().filter_map(|host| match &host.phase {
@@ -87,9 +93,13 @@ impl Table {
             })
         };
         let running = cleanings().filter(|(_, cleaning)| cleaning.running).count();
-        let mut due: Vec<_> = cleanings().filter(|(_, cleaning)| !cleaning.running && cleaning.due <= now).collect();
-        due.sort_by_key(|(id, cleaning)| (cleaning.due, *id));
-        due.into_iter().map(|(id, _)| id.clone()).take(at_once.saturating_sub(running)).collect()
+        let retries = cleanings().filter(|(_, cleaning)| cleaning.running && cleaning.failures > 0).count();
+        let due = || cleanings().filter(|(_, cleaning)| !cleaning.running && cleaning.due <= now);
+        let (mut first, mut again): (Vec<_>, Vec<_>) = due().partition(|(_, cleaning)| cleaning.failures == 0);
+        first.sort_by_key(|(id, cleaning)| (cleaning.due, *id));
+        again.sort_by_key(|(id, cleaning)| (cleaning.due, *id));
+        again.truncate(at_once.div_ceil(2).saturating_sub(retries));
+        first.into_iter().chain(again).map(|(id, _)| id.clone()).take(at_once.saturating_sub(running)).collect()
     }
 
     /// Hosts whose pause is over at `now`.
