@@ -46,6 +46,7 @@ fn open(folder: &std::path::Path, key: &ClientKey, hosts: Vec<HostSpec>) -> Driv
         events,
         spawn: Arc::new(muster::shell::threads::spawn),
         clock: crate::fake::TestClock::default().function(),
+        reached: |_| {},
     };
     Driver(Arc::new(StaticHosts::open(options).expect("opens")))
 }

@@ -130,6 +130,7 @@ impl Site {
             events,
             spawn: Arc::new(muster::shell::threads::spawn),
             clock: self.clock.function(),
+            reached: |_| {},
         }
     }
 

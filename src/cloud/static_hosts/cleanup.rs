@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::HostStep;
 use super::claim::{place, run, script, shown};
 use super::host::{Kind, Problem};
 use super::shared::Shared;
@@ -99,11 +100,15 @@ pub(super) fn clean(
         let (set, cluster_id) = (shared.set.as_str().into(), cluster_id.into());
         end_runners(shared, &Runner::at(&program, executor.clone(), places.into(), set, cluster_id))?;
     }
+    (shared.reached)(HostStep::Ended);
     let program = script(RELEASE, &[&shared.set, &directory, &locks, SECRET_FILE]);
     let output = run(&**executor, program, SCRIPT_LIMIT).map_err(of_execute)?;
     let answer = String::from_utf8_lossy(&output.stdout);
     match (output.succeeded(), answer.trim_end()) {
-        (true, "released") => Ok(Released::Clean),
+        (true, "released") => {
+            (shared.reached)(HostStep::Released);
+            Ok(Released::Clean)
+        }
         (true, answer) if answer.starts_with("foreign ") => {
             Ok(Released::Foreign(shown(answer.trim_start_matches("foreign "))))
         }

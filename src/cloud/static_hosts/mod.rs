@@ -66,6 +66,21 @@ pub struct StaticOptions {
     pub events: CloudEvents,
     pub spawn: Spawn,
     pub clock: Clock,
+    /// Called after each such step: where tests let the process die.
+    pub reached: fn(HostStep),
+}
+
+/// What is done here in one step or not at all. After each a crash must lose no host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostStep {
+    /// The state file says what the table says.
+    Written,
+    /// The owner file on a host is ours.
+    Claimed,
+    /// Nothing of ours runs on a host that is being cleaned up.
+    Ended,
+    /// The owner file on a host is gone.
+    Released,
 }
 
 impl std::fmt::Debug for StaticOptions {
@@ -101,7 +116,8 @@ impl StaticHosts {
         for host in table.hosts.values_mut().filter(|host| !host.configured) {
             drain(host, &format!("{tag_prefix}IdleBehavior"));
         }
-        let shared = Arc::new(Shared::new(set, options.connector, options.clock, options.events, (table, file)));
+        let shared = Shared::new(set, options.connector, options.clock, options.events, (table, file), options.reached);
+        let shared = Arc::new(shared);
         // Now, so that a file that cannot be written is known before anything depends on it.
         shared.save().map_err(|error| io::Error::other(chain(&error)))?;
         let driver =
@@ -124,6 +140,7 @@ impl StaticHosts {
         let places = (self.places)(&spec.id);
         match claim::claim(&*session.executor, &self.shared.set, &places, &self.init_command) {
             Ok(()) => {
+                (self.shared.reached)(HostStep::Claimed);
                 let written = self.shared.change(&spec.id, Event::Claimed);
                 written.map(|()| true).map_err(|error| self.give_up(spec, error))
             }

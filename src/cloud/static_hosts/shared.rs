@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::HostStep;
 use super::host::{Event, Host, HostSpec, Lease};
 use super::record::{record_of, write};
 use super::state_file::StateFile;
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     pub(super) set: String,
     pub(super) connector: Arc<dyn Connector>,
     pub(super) clock: Clock,
+    pub(super) reached: fn(HostStep),
     events: CloudEvents,
     state: Mutex<State>,
     /// Something is due earlier than it was, or the end has come.
@@ -53,6 +55,7 @@ struct State {
     /// The file lacks a change.
     unsaved: bool,
     stopped: bool,
+    reached: fn(HostStep),
     /// Executors at work, by number: closed at the end.
     sessions: BTreeMap<u64, Arc<dyn Executor>>,
     sessions_opened: u64,
@@ -65,10 +68,11 @@ impl Shared {
         clock: Clock,
         events: CloudEvents,
         (table, file): (Table, StateFile),
+        reached: fn(HostStep),
     ) -> Self {
-        let state =
-            State { table, file, unsaved: false, stopped: false, sessions: BTreeMap::new(), sessions_opened: 0 };
-        Self { set, connector, clock, events, state: Mutex::new(state), changed: Condvar::new() }
+        let sessions = BTreeMap::new();
+        let state = State { table, file, unsaved: false, stopped: false, reached, sessions, sessions_opened: 0 };
+        Self { set, connector, clock, reached, events, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     pub(super) fn read<T>(&self, look: impl FnOnce(&Table, Moment) -> T) -> T {
@@ -300,6 +304,7 @@ impl State {
             .replace(&bytes)
             .map_err(|error| CloudError::other(format!("cannot keep in {path} which hosts are taken"), error))?;
         self.unsaved = false;
+        (self.reached)(HostStep::Written);
         Ok(())
     }
 }

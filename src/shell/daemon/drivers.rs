@@ -14,6 +14,7 @@ use crate::management::metrics::Metrics;
 use crate::remote::runner::RunnerPlaces;
 use crate::remote::ssh::{SshClient, SshConnector, port_number};
 use crate::shell::clock::Clock;
+use crate::shell::fault_point::reached;
 use crate::shell::state_dir::StateDir;
 use crate::shell::threads;
 
@@ -45,6 +46,7 @@ pub(super) fn driver(
                 events: events.clone(),
                 spawn: Arc::new(threads::spawn),
                 clock: Arc::new(move || clock.now()),
+                reached: |step| reached(step.into()),
             };
             Arc::new(StaticHosts::open(options).map_err(DaemonError::Driver)?)
         }
