@@ -24,7 +24,8 @@ impl Site {
 
     /// `more`: further lines of the configuration file, in the plain form.
     pub(crate) fn with(more: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix("muster-test-").tempdir().expect("a folder");
+        // Seen alike by hosts that have a /tmp of their own.
+        let folder = tempfile::Builder::new().prefix("muster-test-").tempdir_in("/var/tmp").expect("a folder");
         let mode =
             |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("set");
         // Jobs run as another user if this is root.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use muster_ssh_hosts::{ClientKey, HostOptions, SshHost, client_key};
+use muster_ssh_hosts::{ClientKey, HostOptions, SshHost, caller_is_root, client_key};
 
 use crate::harness::Site;
 
@@ -43,7 +43,12 @@ impl Cluster {
     pub(crate) fn with(options: &[fn(HostOptions) -> HostOptions], wishes: Wishes) -> Self {
         let key = client_key().expect("made");
         let start = |(name, options): (&&'static str, &fn(HostOptions) -> HostOptions)| {
-            let host = options(HostOptions::new(key.public()).name(name)).start().expect("starts");
+            let mut plain = HostOptions::new(key.public()).name(name);
+            if !caller_is_root() {
+                // Runners without root have their locks in it: two hosts must not share them.
+                plain = plain.private_tmp();
+            }
+            let host = options(plain).start().expect("starts");
             let more = if host.user() == "root" { String::new() } else { format!(", User: {}", host.user()) };
             Entry { name, host, more }
         };

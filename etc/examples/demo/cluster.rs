@@ -28,7 +28,7 @@ impl Cluster {
         let key = client_key()?;
         let start = |name: &&str| {
             let login = if caller_is_root() { Login::Worker } else { Login::Caller };
-            HostOptions::new(key.public()).login(login).name(name).start()
+            HostOptions::new(key.public()).login(login).private_tmp().name(name).start()
         };
         let hosts = NAMES.iter().map(start).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { hosts, key })

@@ -10,8 +10,8 @@ pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
     pub(crate) fn make() -> Result<Self, Failure> {
-        // Where the hosts of part 2 see the same.
-        let folder = muster_ssh_hosts::private_folder("muster-demo-")?;
+        // Where the hosts of part 2 see the same: each has a /tmp of its own.
+        let folder = tempfile::Builder::new().prefix("muster-demo-").tempdir_in("/var/tmp")?;
         // Jobs run as another user if this is root: they must be able to reach their own directories below it.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
         println!("   All that it makes is below {} and is removed at the end.", folder.path().display());

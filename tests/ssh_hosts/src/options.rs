@@ -185,8 +185,8 @@ impl HostOptions {
         self
     }
 
-    /// No `XDG_RUNTIME_DIR` (default: `/run/user/UID` for a login other than root, as systemd's machines have it). Without it
-    /// what a user keeps below `/tmp` is shared between hosts, unless `/tmp` is private.
+    /// No `XDG_RUNTIME_DIR` (default: `/run/user/UID` for a login other than root, as systemd's machines have it). What a
+    /// user keeps below `/tmp` is shared between hosts, a runner's locks without root among it, unless `/tmp` is private.
     #[must_use]
     pub fn without_runtime_dir(mut self) -> Self {
         self.runtime_dir = false;
