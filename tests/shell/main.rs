@@ -101,14 +101,17 @@ fn a_failing_create_and_a_failing_list_change_nothing() {
 #[test]
 fn news_of_a_free_host_are_heard_between_lists() {
     let fake = Fake::start(|cloud| cloud.no_capacity.store(true, Ordering::SeqCst));
-    let ended = std::sync::atomic::AtomicBool::new(false);
+    let (ended, goes_on) = crossbeam_channel::bounded::<()>(0);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !ended.load(Ordering::SeqCst) {
-                let _ = fake.ask_for_list.try_send(());
+        let ask = fake.ask_for_list.clone();
+        scope.spawn(move || {
+            while goes_on.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+                let _ = ask.try_send(());
                 std::thread::yield_now();
             }
         });
+        // Dropped also where an assertion fails.
+        let _ended = ended;
         // A pause ends by itself as well; a machine that stood still for so long tries again.
         let heard = (0..2).any(|_| {
             assert!(fake.create());
@@ -119,7 +122,6 @@ fn news_of_a_free_host_are_heard_between_lists() {
             wait_until("the pause has ended", || fake.door.limits_in_force().is_empty());
             fake.clock.now() < until
         });
-        ended.store(true, Ordering::SeqCst);
         assert!(heard);
     });
     fake.stop();

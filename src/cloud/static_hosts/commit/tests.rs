@@ -1,7 +1,7 @@
 //! A disk that is slow, hangs or fails: what waits for it, what does not, and what is true afterwards.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
@@ -109,6 +109,17 @@ impl Stage {
     }
 }
 
+fn wait_while(mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + LIMIT;
+    while condition() {
+        if Instant::now() > until {
+            // Threads that wait for each other would keep the test from failing.
+            std::process::abort();
+        }
+        std::thread::yield_now();
+    }
+}
+
 fn h0() -> InstanceId {
     InstanceId::new("h000")
 }
@@ -121,9 +132,7 @@ fn a_disk_that_hangs_holds_up_changes_only() {
         let first = scope.spawn(|| stage.take());
         assert_eq!(stage.wait_begun()["hosts"]["h000"]["phase"], "claiming");
         let second = scope.spawn(|| stage.take());
-        while stage.shared.read(|table, _| table.planned.len()) < 2 {
-            std::thread::yield_now();
-        }
+        wait_while(|| stage.shared.read(|table, _| table.planned.len()) < 2);
         assert!(!first.is_finished() && !second.is_finished());
         assert!(stage.listed().is_empty());
         assert!(stage.shared.read(Table::unlisted).is_empty());
@@ -180,9 +189,7 @@ fn a_disk_that_fails_undoes_what_waited_for_it() {
         let second = scope.spawn(|| stage.take());
         let third = scope.spawn(|| stage.shared.change(&h0(), Event::TagsSet(tags)));
         let fourth = scope.spawn(|| stage.shared.pin(&InstanceId::new("h003"), &HostKey::parse(KEY).expect("a key")));
-        while stage.shared.read(|table, _| table.planned.len() + table.planned_pins.len()) < 4 {
-            std::thread::yield_now();
-        }
+        wait_while(|| stage.shared.read(|table, _| table.planned.len() + table.planned_pins.len()) < 4);
         stage.end.send(full()).expect("room");
         let together = stage.wait_begun();
         assert_eq!(together["hosts"]["h000"]["tags"]["a"], "b");
@@ -215,9 +222,7 @@ fn a_disk_that_fails_undoes_what_waited_for_it() {
         let background = scope.spawn(|| stage.shared.next_cleanings());
         assert!(stage.wait_begun()["hosts"].get("h001").is_none());
         stage.end.send(Ok(())).expect("room");
-        while stage.phase("h001") != "free" {
-            std::thread::yield_now();
-        }
+        wait_while(|| stage.phase("h001") != "free");
         stage.shared.stop();
         assert!(background.join().expect("no panic").is_none());
     });
@@ -231,9 +236,7 @@ fn stopping_does_not_wait_for_the_disk() {
         let writes = scope.spawn(|| stage.take());
         stage.wait_begun();
         let waits = scope.spawn(|| stage.take());
-        while stage.shared.read(|table, _| table.planned.len()) < 2 {
-            std::thread::yield_now();
-        }
+        wait_while(|| stage.shared.read(|table, _| table.planned.len()) < 2);
         stage.shared.stop();
         assert_eq!(waits.join().expect("no panic"), Err("the driver has stopped".to_owned()));
         assert_eq!(stage.take(), Err("the driver has stopped".to_owned()));
@@ -272,9 +275,7 @@ fn changes_at_once_are_written_together() {
     let names: BTreeSet<String> = std::thread::scope(|scope| {
         let takes: Vec<_> = (0..HOSTS).map(|_| scope.spawn(|| stage.take().expect("free"))).collect();
         stage.wait_begun();
-        while stage.shared.read(|table, _| table.planned.len()) < HOSTS {
-            std::thread::yield_now();
-        }
+        wait_while(|| stage.shared.read(|table, _| table.planned.len()) < HOSTS);
         stage.end.send(Ok(())).expect("room");
         let second = stage.wait_begun();
         assert_eq!(second["hosts"].as_object().expect("a map").len(), HOSTS);
