@@ -172,7 +172,8 @@ fn take_lock(directory: &Path) -> Result<File, StateDirError> {
             Err(error) => return Err(failed("lock", &path)(error.into())),
         }
     }
-    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    // From the beginning: the holder before may have been read.
+    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(failed("write", &path))?;
     Ok(file)
 }
@@ -227,7 +228,10 @@ mod tests {
             drop(child.stdin.take());
             opening.join().expect("no panic")
         });
-        waiting.expect("free once the child is gone");
+        let state_dir = waiting.expect("free once the child is gone");
+        let text = std::fs::read_to_string(&path).expect("there");
+        assert_eq!(text.trim(), std::process::id().to_string());
+        drop(state_dir);
         child.wait().expect("a child");
     }
 

@@ -42,7 +42,7 @@ fn check_shows_what_workers_must_accept() {
     assert_eq!(row(&site), None, "loopback needs none");
     site.configure(&with_key(""));
     let ssh = site.state_dir().join("ssh");
-    let coming = format!("made at the first start of the daemon in {}", ssh.display());
+    let coming = format!("made at the first start of the daemon in {}; this shows it then", ssh.display());
     assert_eq!(row(&site), Some(coming));
     assert!(!site.state_dir().exists(), "check makes nothing");
 
