@@ -11,8 +11,9 @@ STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --ta
 .PHONY: help need build test check demo bench install uninstall clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/' | sort
+NEEDED_FOR := build
 need: ## say what is needed beyond Rust, and install it when root
-	@sh etc/need.sh
+	@sh etc/need.sh $(NEEDED_FOR)
 build: need ## release build
 	$(CARGO) build --release --locked
 	$(STATIC) --release
@@ -25,9 +26,11 @@ test: ## formatting, lints, documentation and all tests: everything CI runs
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace
 check: test ## the same as test
-demo: build ## the main job, for real, in about a minute
+demo: NEEDED_FOR := demo
+demo: build ## the main job, for real, on this host and on hosts over SSH, in about a minute
 	$(CARGO) build --release --locked --example demo
 	target/release/examples/demo
+bench: NEEDED_FOR := demo
 bench: build ## figures of this version on this machine
 	$(CARGO) build --release --locked --example bench
 	target/release/examples/bench

@@ -1,34 +1,35 @@
 #!/bin/sh
-# Says what building (and with the word `test` behind it, testing) needs beyond Rust and make; installs it if this is root on
-# Debian, else lists it and fails.
+# Says what is needed beyond Rust and make; installs it if this is root on Debian, else lists it and fails.
+# Argument: what for: `build` (the default), `demo` or `test`; each needs what the one before it needs.
 set -eu
+purpose=${1:-build}
+case $purpose in
+    build | demo | test) ;;
+    *) echo "usage: $0 [build|demo|test]" >&2; exit 2 ;;
+esac
 missing=""
 need() { # need PROGRAM PACKAGE
     # The directories for administrators too: a user's PATH may lack them.
     PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
-echo "Needed beyond Rust and make: gcc, the C library's headers and static archive (libc6-dev), perl (OpenSSL is built from source);"
-echo "for the tests and the demo SSH servers and what makes hosts of them: openssh-server, openssh-client, dropbear-bin,"
-echo "busybox-static, sudo, util-linux. None of them is started as a service."
+echo "Needed beyond Rust and make: gcc, the C library's headers and static archive (libc6-dev), perl (OpenSSL is built from source)."
 need gcc gcc
 need perl perl
 [ -n "$(find /usr/lib -name libc.a 2>/dev/null | head -n 1)" ] || missing="$missing libc6-dev"
-<<<<<<< HEAD
-if [ "${1:-}" = test ]; then
-    echo "For the tests also: OpenSSH's client and server, openssl."
+if [ "$purpose" != build ]; then
+    echo "For hosts over SSH on this machine: openssh-server, openssh-client, util-linux, and sudo if this is root. No service is started."
+    need sshd openssh-server
     need ssh-keygen openssh-client
-    need openssl openssl
-    # Not in everybody's PATH.
-    [ -x /usr/sbin/sshd ] || missing="$missing openssh-server"
+    need nsenter util-linux
+    # Without root nobody but the caller can log in to such a host, and sudo cannot work there.
+    [ "$(id -u)" != 0 ] || need sudo sudo
 fi
-=======
-need sshd openssh-server
-need ssh-keygen openssh-client
-need dropbear dropbear-bin
-need busybox busybox-static
-need sudo sudo
-need nsenter util-linux
->>>>>>> w-sshd
+if [ "$purpose" = test ]; then
+    echo "For the tests also: dropbear-bin, busybox-static, openssl."
+    need dropbear dropbear-bin
+    need busybox busybox-static
+    need openssl openssl
+fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "Installing:$missing"

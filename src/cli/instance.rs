@@ -14,7 +14,7 @@ pub(super) enum Command {
     /// List instances: tab-separated, one a line
     ///
     /// Hosts of the driver static that cannot be used now are listed too, with one of the states unreachable, failed, foreign
-    /// (another dispatcher has it) and cleaning, and the reason in a last column.
+    /// (another dispatcher has it) and cleaning, and the reason in a last column. `run` ends their pauses.
     #[command(after_help = "Example:\n  muster instance list --header")]
     List {
         /// Begin with the names of the columns
@@ -27,7 +27,9 @@ pub(super) enum Command {
     /// Start nothing new on instances, and shut them down as soon as nothing runs
     #[command(after_help = "Example:\n  muster instance drain localhost")]
     Drain(Ids),
-    /// End a hold or drain
+    /// End a hold or drain, or the pause of a host that failed
+    ///
+    /// A host of the driver static that could not be used is tried again at once: for when what was wrong there is corrected.
     #[command(after_help = "Example:\n  muster instance run localhost")]
     Run(Ids),
     /// Destroy instances now, with what runs on them
@@ -90,10 +92,14 @@ fn line(one: &InstanceRow) -> String {
         or_dash(&running),
     ];
     if !one.detail.is_empty() {
-        // Whatever a host says must not end the line, or begin a column.
-        columns.push(one.detail.split(|letter: char| letter.is_control()).collect::<Vec<_>>().join(" "));
+        columns.push(one_line(&one.detail));
     }
     columns.join("\t")
+}
+
+/// Whatever a host says must not end the line, or begin a column.
+pub(super) fn one_line(text: &str) -> String {
+    text.split(|letter: char| letter.is_control()).collect::<Vec<_>>().join(" ")
 }
 
 /// One line for each id on standard error.

@@ -8,8 +8,8 @@ use crate::management::records::{LimitRecord, Status};
 
 /// Show the state of the daemon on one screen
 ///
-/// Containers and instances by state, price per hour, limits in force, and the oldest waiting container with why it
-/// waits.
+/// Containers and instances by state, price per hour, limits in force, the oldest waiting container with why it waits, and
+/// which machines cannot be used and why.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  muster status")]
 pub(super) struct Options {}
@@ -48,6 +48,19 @@ fn print(output: &mut Output, status: &Status) -> Result<(), Failure> {
     if let Some(oldest) = &status.oldest_waiting {
         let age = times::span(status.now - oldest.created_at);
         output.line(&format!("oldest      {} {} waits for {age}: {}", oldest.uuid, oldest.name, oldest.status))?;
+    }
+    for one in &status.unusable {
+        let detail = super::instance::one_line(&one.detail);
+        output.line(&format!("unusable    {} is {}: {detail}", one.instance, one.worker_state))?;
+    }
+    if status.unusable_count > status.unusable.len() {
+        let more = status.unusable_count - status.unusable.len();
+        output.line(&format!("            and {more} more: `muster instance list` shows all"))?;
+    }
+    if let Some(first) = status.unusable.first() {
+        let example = &first.instance;
+        output
+            .line(&format!("            when that is corrected, `muster instance run {example}` tries it at once"))?;
     }
     for trouble in &status.trouble {
         output.line(&format!("TROUBLE     {trouble}"))?;

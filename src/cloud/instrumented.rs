@@ -62,6 +62,10 @@ impl InstanceSet for Instrumented {
         self.inner.open(id, secret)
     }
 
+    fn retry(&self, id: &InstanceId) -> bool {
+        self.inner.retry(id)
+    }
+
     fn unlisted(&self) -> Vec<UnlistedInstance> {
         self.inner.unlisted()
     }

@@ -154,6 +154,11 @@ pub trait InstanceSet: Send + Sync + std::fmt::Debug {
         Vec::new()
     }
 
+    /// What was wrong with one of them is corrected, an operator says: try it again without a pause. False: there is no such machine.
+    fn retry(&self, _id: &InstanceId) -> bool {
+        false
+    }
+
     /// Ends background work, without waiting for it. Called once; instances go on.
     fn stop(&self) {}
 }

@@ -214,7 +214,8 @@ fn insert(root: &mut Mapping, path: &str, value: Value) {
 
 /// Commented out twice, so that the file is one configuration when its comment signs are taken away.
 const STATIC_EXAMPLE: &str = "
-# # Hosts you already have, reached by SSH. `muster check` shows the public key that they must accept.
+# # Hosts you already have, reached by SSH. `muster check` shows the public key that they must accept;
+# # `muster status` says why one cannot be used.
 # # Containers:
 # #   CloudVMs:
 # #     Driver: static
@@ -228,6 +229,7 @@ const STATIC_EXAMPLE: &str = "
 # #         - {Name: node1, Address: \"10.0.0.5:22\", InstanceType: big, HostKey: \"ssh-ed25519 AAAA…\"}
 # #         - {Name: node2, Address: node2.lab, InstanceType: big}
 # # InstanceTypes:
+# #   # What a host of the type has at least: with fewer CPUs, or less than 80 % of the RAM, it is not used.
 # #   # Idle hosts cost nothing: never keeps them taken, and saves doing the same again for the next job.
 # #   big: {VCPUs: 16, RAM: 64GiB, IncludedScratch: 500GB, TimeoutIdle: never}
 ";

@@ -263,7 +263,11 @@ impl Reader<'_, '_> {
                     (false, _) if first_use => Some(HostTrust::FirstUse),
                     (false, None) => None,
                     (false, Some(address)) => {
-                        let message = known.no_entry(address);
+                        let mut message = known.no_entry(address);
+                        if let [fault, ..] = known.faults() {
+                            let count = known.faults().len();
+                            message += &format!("; {count} of its lines cannot be used, as line {}", fault.line);
+                        }
                         let mark = if own.is_some() { Some(*mark) } else { entry.node.map(|node| node.mark) };
                         self.faults.error(mark, &entry.at("KnownHosts"), message);
                         None
@@ -304,9 +308,14 @@ impl Reader<'_, '_> {
             match &read {
                 Err(message) => self.faults.error(Some(mark), path, message.clone()),
                 Ok(known) => {
-                    for (line, message) in known.faults().iter().take(FILE_FAULTS_MAX) {
-                        let message = format!("{} line {line}: {message}", file.display());
-                        self.faults.error(Some(mark), path, message);
+                    // A file of many hosts' keys is kept by many hands; what is ours there is looked for below. But a key that
+                    // may be revoked must not be trusted.
+                    for fault in known.faults().iter().take(FILE_FAULTS_MAX) {
+                        let message = format!("{} line {}: {}", file.display(), fault.line, fault.message);
+                        match fault.revokes {
+                            true => self.faults.error(Some(mark), path, message),
+                            false => self.faults.warn(Some(mark), path, message),
+                        }
                     }
                 }
             }

@@ -89,8 +89,38 @@ pub enum Ending {
     Unwanted,
     /// The same before it ever was in service: that says nothing of it.
     Unproven,
-    /// It did not boot, reported itself broken, or stopped answering.
-    Faulty,
+    Faulty(Fault),
+}
+
+/// What is wrong with an instance. Sizes in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Not in service within TimeoutBooting.
+    NotBooted,
+    /// No answer for TimeoutProbe.
+    Unresponsive,
+    /// By its runner's word, or because a stale lock resists.
+    Broken,
+    /// Much less than its type says.
+    TooSmall { cpus: i64, cpus_of_type: i64, ram: i64, ram_of_type: i64 },
+}
+
+/// For people: what is wrong, and what to do about it.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotBooted => f.write_str("it was not in service within TimeoutBooting; the log says why"),
+            Self::Unresponsive => f.write_str("it did not answer for TimeoutProbe"),
+            Self::Broken => f.write_str("its runner reported it as broken; the log says more"),
+            Self::TooSmall { cpus, cpus_of_type, ram, ram_of_type } => write!(
+                f,
+                "it has {cpus} CPUs and {} MiB RAM, its type says {cpus_of_type} CPUs and {} MiB: correct InstanceTypes, or give it \
+                 another type",
+                ram >> 20,
+                ram_of_type >> 20
+            ),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -222,6 +222,9 @@ pub struct Status {
     pub oldest_waiting: Option<ContainerRecord>,
     /// What keeps the daemon from doing its work (disk full, runner cannot be loaded …), one sentence each.
     pub trouble: Vec<String>,
+    /// The first few machines that cannot be used now (or could not, when it was tried last), with the reason.
+    pub unusable: Vec<InstanceRow>,
+    pub unusable_count: usize,
     /// Scheduling passes of the safety net that found work (spec 20 §6); 0 in a healthy daemon.
     pub missed_wakeups: u64,
 }

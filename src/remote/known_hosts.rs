@@ -17,13 +17,23 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The port that OpenSSH leaves out of names.
 const PORT: u16 = 22;
 
+/// A line that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineFault {
+    /// From 1.
+    pub line: usize,
+    pub message: String,
+    /// It says that a key is revoked: it is not known which.
+    pub revokes: bool,
+}
+
 /// One file, as it was when it was read.
 pub struct KnownHosts {
     path: PathBuf,
     /// By kind of key, so that it can be told which kinds a host has.
     entries: BTreeMap<String, ssh2::KnownHosts>,
     revoked: Vec<HostKey>,
-    faults: Vec<(usize, String)>,
+    faults: Vec<LineFault>,
 }
 
 impl fmt::Debug for KnownHosts {
@@ -38,7 +48,11 @@ impl KnownHosts {
     /// # Errors
     /// The file cannot be read, or is none.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let failed = |error: &dyn fmt::Display| format!("cannot read {}: {error}", path.display());
+        let failed = |error: &dyn fmt::Display| {
+            let home = path.components().any(|part| part.as_os_str() == "~");
+            let hint = if home { " (~ means nothing here: write the whole path)" } else { "" };
+            format!("cannot read {}: {error}{hint}", path.display())
+        };
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
@@ -52,8 +66,9 @@ impl KnownHosts {
         let mut known =
             Self { path: path.to_owned(), entries: BTreeMap::new(), revoked: Vec::new(), faults: Vec::new() };
         for (index, line) in text.lines().enumerate() {
-            if let Err(fault) = known.line(line.trim(), &session) {
-                known.faults.push((index + 1, fault));
+            if let Err(message) = known.line(line.trim(), &session) {
+                let revokes = line.trim_start().starts_with("@revoked");
+                known.faults.push(LineFault { line: index + 1, message, revokes });
             }
         }
         Ok(known)
@@ -86,8 +101,7 @@ impl KnownHosts {
         }
     }
 
-    /// Lines that cannot be used: number from 1, and why.
-    pub fn faults(&self) -> &[(usize, String)] {
+    pub fn faults(&self) -> &[LineFault] {
         &self.faults
     }
 

@@ -126,6 +126,8 @@ impl ExecuteError {
             Self::NoAddress | Self::Cancelled => true,
             // A name that nobody knows is a mistake in the configuration.
             Self::Connect { source, .. } => source.kind() != io::ErrorKind::NotFound,
+            // Its server was restarted, as boot scripts do.
+            Self::Channel(source) => source.kind() == io::ErrorKind::ConnectionReset,
             _ => false,
         }
     }

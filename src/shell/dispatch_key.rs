@@ -162,7 +162,7 @@ pub fn public_key(config: &Config) -> Result<Option<String>, DispatchKeyError> {
     let directory = place.directory.display();
     match place.read() {
         Ok(Some(key)) => Ok(Some(key.public_openssh())),
-        Ok(None) => Ok(Some(format!("made at the first start of the daemon in {directory}"))),
+        Ok(None) => Ok(Some(format!("made at the first start of the daemon in {directory}; this shows it then"))),
         // Whoever checks need not be whom the daemon runs as.
         Err(DispatchKeyError::Io(StateDirError::Io { source, .. }))
             if source.kind() == io::ErrorKind::PermissionDenied =>

@@ -1,5 +1,7 @@
 //! Places where tests stop the daemon as `kill -9` would (issue: crash at each step). Absent from release builds.
 
+use crate::cloud::static_hosts::HostStep;
+
 /// A step after which a crash must lose nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultPoint {
@@ -11,9 +13,18 @@ pub enum FaultPoint {
     ResultRenamed,
     ResultCommitted,
     BeforeForget,
+    /// The driver `static` has written its state file.
+    HostWritten,
+    /// A host's owner file is ours; the state file says "claiming".
+    HostClaimed,
+    /// A clean-up has ended what ran on the host; its owner file is still there.
+    HostEnded,
+    /// A host has been released; the state file does not know yet.
+    HostReleased,
 }
 
 impl FaultPoint {
+    /// Those that every driver gets to.
     pub const ALL: [Self; 6] = [
         Self::CreateWritten,
         Self::LockCommitted,
@@ -23,6 +34,9 @@ impl FaultPoint {
         Self::BeforeForget,
     ];
 
+    /// Those that only the driver `static` gets to.
+    pub const OF_HOSTS: [Self; 4] = [Self::HostWritten, Self::HostClaimed, Self::HostEnded, Self::HostReleased];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CreateWritten => "create-written",
@@ -31,6 +45,21 @@ impl FaultPoint {
             Self::ResultRenamed => "result-renamed",
             Self::ResultCommitted => "result-committed",
             Self::BeforeForget => "before-forget",
+            Self::HostWritten => "host-written",
+            Self::HostClaimed => "host-claimed",
+            Self::HostEnded => "host-ended",
+            Self::HostReleased => "host-released",
+        }
+    }
+}
+
+impl From<HostStep> for FaultPoint {
+    fn from(step: HostStep) -> Self {
+        match step {
+            HostStep::Written => Self::HostWritten,
+            HostStep::Claimed => Self::HostClaimed,
+            HostStep::Ended => Self::HostEnded,
+            HostStep::Released => Self::HostReleased,
         }
     }
 }

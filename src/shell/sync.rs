@@ -45,6 +45,8 @@ impl Sync {
         let mut loaded = false;
         loop {
             let began = Instant::now();
+            // In every turn: where lists are asked for all the time, nothing else would be heard.
+            self.handle_all(None);
             loaded |= self.list();
             let interval = self.door.list_interval();
             let wait = if loaded { interval } else { interval.min(FIRST_RETRY) };

@@ -87,10 +87,14 @@ impl Site {
 
     /// Until it answers or has ended, as a fault point in `environment` may want.
     pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
-        assert!(self.child.is_none(), "one daemon at a time");
-        let child = self.daemon().envs(environment.iter().copied()).spawn().expect("starts");
-        self.child = Some(child);
+        self.launch(environment);
         self.wait_until("the daemon answers", |site| site.is_dead() || site.run(&["status"]).status.success());
+    }
+
+    /// The daemon's process, which has done nothing yet.
+    pub(crate) fn launch(&mut self, environment: &[(&str, &str)]) {
+        assert!(self.child.is_none(), "one daemon at a time");
+        self.child = Some(self.daemon().envs(environment.iter().copied()).spawn().expect("starts"));
     }
 
     /// The daemon's process has ended by itself.

@@ -92,7 +92,7 @@ fn a_freed_host_ends_the_wait_for_capacity() {
     let second = site.submit(&["--vcpus", "2", "--", "true"]);
     site.wait_until("no host is free", |site| site.log().contains("no free host of the type big: 1 busy"));
     site.ok(&["instance", "kill", "node1"]);
-    // By the clock of the capacity error this would take a minute; the test only asks that it happens.
+    // That the news end the pause, and not its clock, is tested without waiting: spec 46 §1 in tests/spec and tests/shell.
     site.wait_state(&second, "Complete");
     assert!(site.log().contains("msg=\"host cleaned up\" Instance=node1"), "{}", site.log());
     site.wait_state(&first, "Cancelled");

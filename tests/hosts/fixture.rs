@@ -108,6 +108,43 @@ impl Cluster {
             let jobs = entry.host.jobs().expect("readable");
             assert!(jobs.is_empty(), "{}: {jobs:?}", entry.name);
             assert!(!self.runner_dir(entry.name).join("owner").exists(), "{}", entry.name);
+            assert_eq!(self.results(entry.name), Vec::<String>::new(), "{}", entry.name);
         }
+        assert_eq!(self.recorded(), Vec::<String>::new());
     }
+
+    /// Containers with files in a host's runner directory.
+    pub(crate) fn results(&self, name: &str) -> Vec<String> {
+        let names = |path: PathBuf| {
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        let sets = names(self.runner_dir(name)).into_iter();
+        let sets = sets.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("set-")));
+        sets.flat_map(names).map(|path| path.display().to_string()).collect()
+    }
+
+    /// The hosts that the driver's state file names.
+    pub(crate) fn recorded(&self) -> Vec<String> {
+        let text = std::fs::read(self.site.state_dir().join("static-hosts.json")).expect("there");
+        let state: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        state["hosts"].as_object().expect("a map").keys().cloned().collect()
+    }
+
+    /// Until all are final; every one Complete with exit code 0.
+    pub(crate) fn wait_for(&mut self, uuids: &[String]) {
+        let words: Vec<&str> = uuids.iter().map(String::as_str).collect();
+        self.site.ok(&[&["wait"][..], &words].concat());
+    }
+}
+
+/// What a job does first: it writes down which attempt runs.
+pub(crate) fn mark(site: &Site) -> String {
+    format!("echo $MUSTER_ATTEMPT >> {}/$MUSTER_UUID", site.folder().join("runs").display())
+}
+
+/// The attempts that ran, in order.
+pub(crate) fn attempts_run(site: &Site, uuid: &str) -> Vec<u64> {
+    let text = std::fs::read_to_string(site.folder().join("runs").join(uuid)).unwrap_or_default();
+    text.lines().map(|line| line.trim().parse().expect("an attempt's number")).collect()
 }

@@ -5,6 +5,9 @@
 #[expect(dead_code, reason = "shared with the tests of the daemon on one host, which use the rest")]
 mod harness;
 
+mod changes;
+mod crashes;
 mod fixture;
 mod life;
+mod texts;
 mod trouble;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
-use muster::cloud::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
+use crossbeam_channel::{Sender, bounded};
+use muster::cloud::{Access, CloudError, CloudEvents, CloudInstance, InstanceSet, NewInstance, Traits};
 use muster::core::effect::{Ending, Tags};
 use muster::core::ids::{ContainerUuid, InstanceId, InstanceSecret, TypeName};
 use muster::core::instance_type::InstanceType;
@@ -214,6 +214,8 @@ pub(crate) struct Cloud {
     pub(crate) creates: AtomicUsize,
     pub(crate) lists: AtomicUsize,
     pub(crate) refuse_creates: AtomicBool,
+    /// With a capacity error of the type.
+    pub(crate) no_capacity: AtomicBool,
     pub(crate) refuse_lists: AtomicBool,
     pub(crate) weak_hosts: AtomicBool,
     /// So many opens fail.
@@ -247,6 +249,10 @@ impl InstanceSet for Cloud {
         let number = self.creates.fetch_add(1, Ordering::SeqCst);
         if self.refuse_creates.load(Ordering::SeqCst) {
             return Err(refused());
+        }
+        if self.no_capacity.load(Ordering::SeqCst) {
+            let scope = muster::core::pool::limits::CapacityScope::Type;
+            return Err(CloudError::Capacity { message: "none is free".to_owned(), scope });
         }
         Ok(self.add(&format!("i-{number}"), new.tags.clone()))
     }
@@ -296,6 +302,10 @@ impl InstanceSet for Cloud {
 pub(crate) struct Fake {
     pub(crate) cloud: Arc<Cloud>,
     pub(crate) door: Arc<PoolDoor>,
+    pub(crate) clock: Clock,
+    /// What a driver tells.
+    pub(crate) cloud_events: CloudEvents,
+    pub(crate) ask_for_list: Sender<()>,
     workers: Arc<Workers>,
     lanes: Lanes,
     operations: Arc<Operations>,
@@ -358,6 +368,7 @@ impl Fake {
         let lanes = Lanes::new(move |work| of_lanes.carry_out(&work));
         let (list_soon, list_asked) = bounded(1);
         let operations = Arc::new(Operations::new(set.clone(), door.clone(), list_soon.clone()));
+        let ask_for_list = list_soon.clone();
         let central = Central {
             door: door.clone(),
             clock,
@@ -373,10 +384,24 @@ impl Fake {
         let token = stop.token();
         let mut threads = vec![start_part("central", move || central.run(&batches, &token)).expect("room")];
         let (events_open, events) = bounded(1);
+        let cloud_events = events_open.clone();
         let sync = Sync { door: door.clone(), clock, cloud: set, workers: workers.clone(), events, events_open };
         let token = stop.token();
         threads.push(start_part("sync", move || sync.run(&list_asked, &token)).expect("room"));
-        let fake = Self { cloud, door, workers, lanes, operations, threads, stop, containers, results };
+        let fake = Self {
+            cloud,
+            door,
+            clock,
+            cloud_events,
+            ask_for_list,
+            workers,
+            lanes,
+            operations,
+            threads,
+            stop,
+            containers,
+            results,
+        };
         wait_until("the first list", || fake.door.view().loaded);
         fake
     }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fake::{Fake, Host, wait_until};
+use muster::cloud::CloudEvent;
 use muster::core::effect::RunnerOrder;
-use muster::core::ids::{InstanceId, OperationId};
+use muster::core::ids::{InstanceId, OperationId, TypeName};
 use muster::core::vocabulary::{IdleBehavior, WorkerState};
 use muster::shell::containers::{REFUSALS_MAX, result_dir};
 use muster::shell::lanes::Work;
@@ -96,6 +97,34 @@ fn a_failing_create_and_a_failing_list_change_nothing() {
 }
 
 /// An order to watch an instance that could not be carried out is repaired by the next sync.
+/// Spec 46 §1: the driver says that a host is free, and the pause ends; also while lists are asked for all the time.
+#[test]
+fn news_of_a_free_host_are_heard_between_lists() {
+    let fake = Fake::start(|cloud| cloud.no_capacity.store(true, Ordering::SeqCst));
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::SeqCst) {
+                let _ = fake.ask_for_list.try_send(());
+                std::thread::yield_now();
+            }
+        });
+        // A pause ends by itself as well; a machine that stood still for so long tries again.
+        let heard = (0..2).any(|_| {
+            assert!(fake.create());
+            wait_until("the pause has begun", || !fake.door.limits_in_force().is_empty());
+            let limits = fake.door.limits_in_force();
+            let until = limits.first().and_then(|limit| limit.until).expect("a pause of the type");
+            fake.cloud_events.send(CloudEvent::Freed(TypeName::new("small"))).expect("the sync thread lives");
+            wait_until("the pause has ended", || fake.door.limits_in_force().is_empty());
+            fake.clock.now() < until
+        });
+        ended.store(true, Ordering::SeqCst);
+        assert!(heard);
+    });
+    fake.stop();
+}
+
 #[test]
 fn a_worker_that_could_not_be_opened_is_opened_later() {
     let fake = Fake::start(|cloud| cloud.refuse_opens.store(2, Ordering::SeqCst));

@@ -193,6 +193,30 @@ fn s20_2_quota() {
     ]);
 }
 
+/// Spec 46 §1: a host that becomes free ends the pause of its type and notifies.
+#[test]
+fn s46_1_a_freed_machine_ends_the_pause() {
+    let creates = "info: creating instance | create t | notify";
+    check(&[
+        ("create t; failed 1 type", "freed t", "notify", ""),
+        ("create t; failed 1 type; freed t", "create t", creates, "create t"),
+        // Nothing to end, another type's, an unknown one's, and pauses that are of more than the type.
+        ("", "freed t", "", ""),
+        ("create t; failed 1 type; wait 61", "freed t", "", ""),
+        ("create t; failed 1 type; freed u; freed nosuch", "create t", "no", ""),
+        ("create t; failed 1 group; freed t", "create t", "no", ""),
+        ("create t; failed 1 all; freed t", "create t", "no", ""),
+        // A refusal that is older than the news sets no pause: whoever was looking then may find it now.
+        ("create t; freed t; failed 1 type", "create t", creates, "create t"),
+        ("create t; wait 1; freed t; wait 1; failed 1 type", "create t", creates, "create t"),
+        ("create t; wait 1; create t; freed t; failed 1 type; failed 2 type", "create t", creates, "create t"),
+        ("create t; freed u; failed 1 type", "create t", "no", ""),
+        ("create t; freed t; failed 1 all", "create t", "no", ""),
+        ("freed t; wait 1; create t; failed 1 type", "create t", "no", ""),
+        ("create t; wait 1; freed t; wait 1; create t; failed 1 type; failed 2 type", "create t", "no", ""),
+    ]);
+}
+
 #[test]
 fn s20_3_capacity() {
     check(&[

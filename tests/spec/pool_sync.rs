@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster::core::effect::{Effect, Effects, Ending};
+use muster::core::effect::{Effect, Effects, Ending, Fault};
 use muster::core::ids::InstanceSecret;
 use muster::core::pool::view::{Phase, Place};
 use muster::core::vocabulary::WorkerState;
@@ -221,11 +221,11 @@ fn s80_4_secrets_are_not_shown() {
 #[test]
 fn s46_1_endings() {
     for (before, expected) in [
-        ("booting 1 i1:s1", (Ending::Unproven, Some("s1"))),
+        ("booting 1 i1", (Ending::Unproven, Some("s1"))),
         ("list i1", (Ending::Unproven, None)),
         ("up i1", (Ending::Unwanted, None)),
-        ("booting 1 i1:s1; probe i1 ok", (Ending::Unwanted, Some("s1"))),
-        ("up i1; probe i1 broken", (Ending::Faulty, None)),
+        ("booting 1 i1; probe i1 ok", (Ending::Unwanted, Some("s1"))),
+        ("up i1; probe i1 ok broken", (Ending::Faulty(Fault::Broken), None)),
     ] {
         let mut world = World::new();
         world.run(before);

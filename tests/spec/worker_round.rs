@@ -32,7 +32,7 @@ fn s10_4_broken_failed_and_good_rounds() {
         (
             "up i1",
             "probe i1 ok broken",
-            "warn: instance reports itself broken; draining it | info: set idle behavior | tags i1 t drain | info: shutdown worker | cut i1 | destroy i1 | notify",
+            "warn: instance reports itself broken; draining it | info: set idle behavior | tags i1 t drain | info: shutdown worker | cut i1 | destroy i1 faulty | notify",
             "i1 shutdown drain",
         ),
         (
@@ -50,7 +50,7 @@ fn s10_4_broken_failed_and_good_rounds() {
         (
             "booting 1 i1",
             "probe i1 noboot broken",
-            "warn: instance reports itself broken; draining it | outcome failure | info: set idle behavior | tags i1 t drain | info: shutdown worker | cut i1 | destroy i1 | notify",
+            "warn: instance reports itself broken; draining it | outcome failure | info: set idle behavior | tags i1 t drain | info: shutdown worker | cut i1 | destroy i1 faulty | notify",
             "i1 shutdown drain",
         ),
         // With `hold` or `drain` nothing changes.
@@ -64,14 +64,14 @@ fn s10_4_broken_failed_and_good_rounds() {
         (
             "booting 1 i1; wait 601",
             "probe i1 dead",
-            "warn: new instance unresponsive, shutting down | cut i1 | destroy i1 | outcome failure | info: boot failed | notify",
+            "warn: new instance unresponsive, shutting down | cut i1 | destroy i1 faulty | outcome failure | info: boot failed | notify",
             "i1 shutdown run",
         ),
         // Booted, and only the run probe failed: not a failed boot.
         (
             "booting 1 i1; wait 601",
             "probe i1 fail",
-            "info: instance booted; will try run probe | warn: new instance unresponsive, shutting down | cut i1 | destroy i1 | notify",
+            "info: instance booted; will try run probe | warn: new instance unresponsive, shutting down | cut i1 | destroy i1 faulty | notify",
             "i1 shutdown run",
         ),
         // A list without a booted worker counts only if something runs here.
@@ -79,7 +79,7 @@ fn s10_4_broken_failed_and_good_rounds() {
         (
             "list i1; wait 601",
             "probe i1 noboot",
-            "warn: new instance unresponsive, shutting down | cut i1 | destroy i1 | outcome failure | info: boot failed | notify",
+            "warn: new instance unresponsive, shutting down | cut i1 | destroy i1 faulty | outcome failure | info: boot failed | notify",
             "i1 shutdown run",
         ),
         (
@@ -249,7 +249,7 @@ fn s10_6_stale_lock() {
         (
             "plain; up i1; probe i1 ok a stale; wait 6",
             "probe i1 ok b stale",
-            "warn: stale run lock resists; treating the instance as broken | warn: instance reports itself broken; draining it | info: set idle behavior | tags i1 t drain | probe i1 | info: shutdown worker | cut i1 | destroy i1 | notify",
+            "warn: stale run lock resists; treating the instance as broken | warn: instance reports itself broken; draining it | info: set idle behavior | tags i1 t drain | probe i1 | info: shutdown worker | cut i1 | destroy i1 faulty | notify",
             "i1 shutdown drain",
         ),
         (
@@ -335,7 +335,7 @@ fn s52_1_hosts_that_are_smaller_than_their_type() {
     let drained =
         "warn: instance has much less than its type says | outcome failure | info: set idle behavior | tags i1 t drain";
     let gone = format!(
-        "info: instance booted; will try run probe | {drained} | info: shutdown worker | cut i1 | destroy i1 | notify"
+        "info: instance booted; will try run probe | {drained} | info: shutdown worker | cut i1 | destroy i1 faulty | notify"
     );
     let in_service = "info: instance booted; will try run probe | outcome success | info: probes succeeded, instance is in service | notify";
     let warned = in_service.replacen(" | ", " | warn: instances of this type have less than it says | ", 1);

@@ -10,26 +10,26 @@ fn s10_8_unresponsive() {
         (
             "list i1; wait 601",
             "probe i1 dead",
-            "warn: new instance unresponsive, shutting down | cut i1 | destroy i1 | outcome failure | info: boot failed | notify",
+            "warn: new instance unresponsive, shutting down | cut i1 | destroy i1 faulty | outcome failure | info: boot failed | notify",
             "i1 shutdown run",
         ),
         ("up i1; wait 599", "probe i1 dead", "", "i1 idle run"),
         (
             "up i1; wait 601",
             "probe i1 dead",
-            "warn: instance unresponsive, shutting down | cut i1 | destroy i1 | notify",
+            "warn: instance unresponsive, shutting down | cut i1 | destroy i1 faulty | notify",
             "i1 shutdown run",
         ),
         (
             "up i1; start i1 a; returned a; wait 601",
             "probe i1 dead",
-            "warn: instance unresponsive, shutting down | cut i1 | destroy i1 | notify",
+            "warn: instance unresponsive, shutting down | cut i1 | destroy i1 faulty | notify",
             "i1 shutdown run a",
         ),
         (
             "up i1; start i1 a; returned a; drain i1; wait 601",
             "probe i1 dead",
-            "warn: instance unresponsive, shutting down | cut i1 | destroy i1 | notify",
+            "warn: instance unresponsive, shutting down | cut i1 | destroy i1 faulty | notify",
             "i1 shutdown drain a",
         ),
         ("up i1; hold i1; wait 601", "probe i1 dead", "", "i1 idle hold"),
@@ -37,6 +37,37 @@ fn s10_8_unresponsive() {
         ("booting 1 i1; hold i1; wait 601", "probe i1 dead", "", "i1 booting hold"),
         // One that was reached in between counts from there.
         ("up i1; wait 500; probe i1 ok; wait 500", "probe i1 dead", "", "i1 shutdown run"),
+    ]);
+}
+
+/// Spec 46 §1: what did not boot, was broken or did not answer is destroyed as faulty, also when that is repeated; else it is unwanted.
+#[test]
+fn s46_1_endings() {
+    check(&[
+        (
+            "list i1; wait 601; probe i1 dead; wait 11",
+            "list i1",
+            "info: worker still listed after shutdown; retrying | destroy i1 faulty | notify",
+            "i1 shutdown run",
+        ),
+        (
+            "up i1; wait 601; probe i1 dead; wait 11",
+            "list i1",
+            "info: worker still listed after shutdown; retrying | destroy i1 faulty | notify",
+            "i1 shutdown run",
+        ),
+        (
+            "up i1; drain i1; wait 11",
+            "list i1",
+            "info: worker still listed after shutdown; retrying | destroy i1",
+            "i1 shutdown drain",
+        ),
+        (
+            "list; booting 1 i1; drain i1; wait 11",
+            "list i1",
+            "info: worker still listed after shutdown; retrying | destroy i1",
+            "i1 shutdown drain",
+        ),
     ]);
 }
 

@@ -1,6 +1,6 @@
 //! Why there is no connection: the closed set of spec 45 §1, and which of it is normal while a machine boots (10 §5).
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::fixture::{Remote, SERVERS, client, pin, sh, within};
 use muster::remote::ssh::SshExecutor;
 
 fn fails(executor: &SshExecutor, expected: &str, normal: bool) {
-    let error = executor.execute(Lane::Probe, &within(Duration::from_secs(5), "true", b"", None)).expect_err("fails");
+    let error = executor.execute(Lane::Probe, &sh("true", b"")).expect_err("fails");
     let text = muster::core::errors::chain(&error);
     assert!(text.contains(expected), "{text} lacks {expected}");
     assert_eq!(error.is_normal_while_booting(), normal, "{text}");
@@ -30,9 +30,25 @@ fn no_way_to_the_host() {
     executor.set_target(&free, user);
     fails(&executor, &format!("cannot connect to {free}: Connection refused"), true);
     executor.set_target("nothing.invalid:22", user);
-    fails(&executor, "cannot connect to nothing.invalid:22", false);
+    // Normal only where there is no name server at all.
+    let error = executor.execute(Lane::Probe, &sh("true", b"")).expect_err("fails");
+    let text = muster::core::errors::chain(&error);
+    assert!(text.contains("cannot connect to nothing.invalid:22"), "{text}");
+    assert_eq!(error.is_normal_while_booting(), text.contains("Temporary failure"), "{text}");
     executor.set_target("a:b:c", user);
     fails(&executor, "write [a:b:c]", false);
+
+    // Another server, on a port that was mistaken.
+    let web = TcpListener::bind("127.0.0.1:0").expect("a port");
+    executor.set_target(&web.local_addr().expect("bound").to_string(), user);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut client, _) = web.accept().expect("connects");
+            let _ = client.read(&mut [0; 100]);
+            client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("written");
+        });
+        fails(&executor, "it is no SSH server: it says \"HTTP/1.1", false);
+    });
 
     let proxy = FaultProxy::start(&remote.host.address()).expect("listens");
     proxy.refuse();
@@ -72,6 +88,21 @@ fn a_key_that_is_not_accepted() {
         assert_eq!(remote.output("echo in"), "in\n");
         assert!(remote.executor.has_connected());
     }
+}
+
+/// A new address applies to the next attempt of an action that cannot get through, too.
+#[test]
+fn actions_follow_the_address() {
+    let remote = Remote::on(SERVERS[0]);
+    let executor = remote.another(pin(&remote.host));
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").to_string();
+    executor.set_target(&free, remote.host.user());
+    std::thread::scope(|scope| {
+        let action = scope.spawn(|| executor.execute(Lane::Action, &sh("echo found", b"")));
+        std::thread::park_timeout(Duration::from_millis(300));
+        executor.set_target(&remote.host.address(), remote.host.user());
+        assert_eq!(action.join().expect("no panic").expect("gets through").stdout, b"found\n");
+    });
 }
 
 /// An action waits for a host that is just coming back; a probe does not.

@@ -30,7 +30,11 @@ impl HostCheck for Pinned {
 }
 
 pub(crate) fn client(key: &ClientKey) -> Arc<SshClient> {
-    let key = PrivateKey::parse(key.private()).expect("a key");
+    client_of(key.private())
+}
+
+pub(crate) fn client_of(private: &str) -> Arc<SshClient> {
+    let key = PrivateKey::parse(private).expect("a key");
     Arc::new(SshClient::new(key, 22, Arc::new(muster::shell::threads::spawn)))
 }
 

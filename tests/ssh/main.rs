@@ -6,4 +6,5 @@ mod fixture;
 mod identity;
 mod lanes;
 mod traps;
+mod uplink;
 mod users;

@@ -1,12 +1,15 @@
 //! The table of known traps (spec 45 §3), line by line. (TCP_NODELAY, and TCP's own timeouts, are tested beside the code.)
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
-use muster::remote::{ExecuteError, Executor, Lane};
+use muster::remote::ssh::SshExecutor;
+use muster::remote::{ExecuteError, Executor, HostAccess, Lane};
+use muster_fake_hosts::{ExecFault, Faults};
 use muster_ssh_hosts::{FaultProxy, Server};
 
-use crate::fixture::{LIMIT, Remote, SERVERS, pin, sh, text, wait_until, within};
+use crate::fixture::{LIMIT, Pinned, Remote, SERVERS, client_of, pin, sh, text, wait_until, within};
+use crate::uplink::Uplink;
 
 /// More than 2 MiB of unread standard error would block standard output for ever.
 #[test]
@@ -112,28 +115,80 @@ fn a_command_given_up_holds_no_slot() {
 #[test]
 fn crowds_get_in_one_after_another() {
     let remote = Remote::new(|options| options.max_startups(1));
-    let refused = AtomicUsize::new(0);
+    {
+        // Somebody who does not log in has the only place.
+        let mut idle = std::net::TcpStream::connect(remote.host.address()).expect("accepted");
+        std::io::Read::read_exact(&mut idle, &mut [0; 8]).expect("its banner");
+        let error = remote.sh(Lane::Probe, "true").expect_err("no place");
+        assert!(error.is_normal_while_booting(), "{error:?}");
+    }
     std::thread::scope(|scope| {
         let crowd: Vec<_> = (0..12)
-            .map(|number| {
+            .map(|_| {
                 let executor = remote.another(pin(&remote.host));
-                let refused = &refused;
-                scope.spawn(move || {
-                    if number % 3 == 0 {
-                        while let Err(error) = executor.execute(Lane::Probe, &sh("true", b"")) {
-                            assert!(error.is_normal_while_booting(), "{error:?}");
-                            refused.fetch_add(1, Ordering::SeqCst);
-                            std::thread::park_timeout(Duration::from_millis(20));
-                        }
-                    }
-                    text(executor.execute(Lane::Action, &sh("echo in", b"")))
-                })
+                scope.spawn(move || text(executor.execute(Lane::Action, &sh("echo in", b""))))
             })
             .collect();
         for one in crowd {
             assert_eq!(one.join().expect("no panic"), "in\n");
         }
     });
+}
+
+/// Data on a stream that there is not: the deadline ends it, and it is no busy loop.
+#[test]
+fn data_that_nobody_asked_for() {
+    let key = muster_fake_hosts::ClientKey::generate();
+    let faults = Faults { exec: Some(ExecFault::OtherStream), ..Faults::default() };
+    let options = muster_fake_hosts::HostOptions { client_key: Some(key.public.clone()), faults, ..Default::default() };
+    let fleet = muster_fake_hosts::Fleet::start(1, options);
+    let host = fleet.host(0);
+    let known = muster::remote::identity::HostKey::parse(&host.host_key_openssh()).expect("a key");
+    let access = HostAccess { check: Arc::new(Pinned(known)), secret: None, sudo: true };
+    let executor = SshExecutor::new(client_of(&key.private), access).expect("a descriptor");
+    executor.set_target(&host.address().to_string(), "root");
+    let result = executor.execute(Lane::Action, &within(Duration::from_secs(1), "true", b"", None));
+    assert!(matches!(result, Err(ExecuteError::Deadline)), "{result:?}");
+}
+
+/// libssh2 sends nothing else before a packet that it has begun is out. A command that ends while its input is held up says how it
+/// ended all the same.
+#[test]
+fn the_end_comes_while_input_is_held_up() {
+    for server in SERVERS {
+        let remote = Remote::on(server);
+        let uplink = Uplink::to(&remote.host.address());
+        remote.executor.set_target(&uplink.address(), remote.host.user());
+        std::thread::scope(|scope| {
+            let bytes = vec![b'x'; 5_000_000];
+            let remote = &remote;
+            let command = scope.spawn(move || {
+                let script = "exec <&-; touch /var/lib/begun; while [ ! -e /var/lib/go ]; do sleep 0.05; done; echo full >&2; exit 7";
+                remote.executor.execute(Lane::Bulk, &sh(script, &bytes))
+            });
+            let begun = remote.host.path("/var/lib/begun");
+            wait_until("the command runs", || begun.exists());
+            uplink.hold_after(0);
+            // Nothing moves any more: the rest of a packet waits.
+            uplink.wait_until_still();
+            std::fs::write(remote.host.path("/var/lib/go"), b"").expect("written");
+            let output = command.join().expect("no panic").expect("ends");
+            assert_eq!((output.exit_code, output.stderr_text().as_str()), (Some(7), "full"));
+        });
+        uplink.release();
+        assert_eq!(remote.output("echo next"), "next\n");
+    }
+}
+
+/// New keys are agreed on in the middle of a transfer, both ways.
+#[test]
+fn rekeying_does_not_disturb() {
+    let remote = Remote::new(|options| options.config_line("RekeyLimit 1M"));
+    let bytes: Vec<u8> = (0..=255).cycle().take(5_000_000).collect();
+    let mut found = Vec::new();
+    let mut consume = |from: &mut dyn std::io::Read| from.read_to_end(&mut found).map(drop);
+    let output = remote.executor.stream(Lane::Bulk, &sh("cat", &bytes), &mut consume).expect("runs");
+    assert!(output.succeeded() && found == bytes);
 }
 
 /// A link that stands still, breaks, or hands out bytes one by one.

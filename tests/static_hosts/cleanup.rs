@@ -109,11 +109,14 @@ fn a_host_that_cannot_be_reached() {
     assert_eq!(driver.refused("big"), "no free host of the type big: 1 unreachable");
     assert_eq!(site.state()["hosts"]["lost1"]["phase"], "cleaning");
     for _ in 0..3 {
+        let tried = host.in_vain.load(Ordering::SeqCst);
         site.clock.advance(Duration::from_secs(301));
         driver.0.look();
         wait_until("it was tried again", || {
-            driver.unlisted("lost1").is_some_and(|one| one.detail.contains("tried in"))
+            let waits = driver.unlisted("lost1").is_some_and(|one| one.detail.contains("tried in"));
+            waits && host.in_vain.load(Ordering::SeqCst) > tried
         });
+        assert_eq!(host.in_vain.load(Ordering::SeqCst), tried + 1, "once");
         assert_eq!(driver.state_word("lost1"), "unreachable");
     }
     drop(driver);

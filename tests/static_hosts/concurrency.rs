@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use muster::cloud::InstanceSet;
-use muster::core::effect::Ending;
+use muster::core::effect::{Ending, Fault};
 use muster::remote::ExecuteError;
 use parking_lot::Mutex;
 
@@ -50,10 +50,13 @@ fn hosts_are_given_to_one_and_only_clean() {
                 let (driver, out, made, site) = (&driver, &out, &made, &site);
                 scope.spawn(move || {
                     for round in 0..25 {
-                        let Ok(one) = driver.0.create(&new_instance("big", &format!("{worker}-{round}"))) else {
-                            std::thread::park_timeout(Duration::from_millis(2));
-                            continue;
-                        };
+                        // Sooner or later one is free again: as often as it takes.
+                        let mut one = None;
+                        wait_until("a host is free", || {
+                            one = driver.0.create(&new_instance("big", &format!("{worker}-{round}"))).ok();
+                            one.is_some()
+                        });
+                        let one = one.expect("made");
                         let name = one.id.to_string();
                         assert!(out.lock().insert(name.clone()), "{name} is given to two");
                         made.fetch_add(1, Ordering::SeqCst);
@@ -63,7 +66,7 @@ fn hosts_are_given_to_one_and_only_clean() {
                         assert!(!host.path("secret").exists(), "{name} was not clean");
                         std::fs::write(host.path("secret"), "x").expect("written");
                         out.lock().remove(&name);
-                        let ending = if round % 5 == 0 { Ending::Faulty } else { Ending::Unwanted };
+                        let ending = if round % 5 == 0 { Ending::Faulty(Fault::Broken) } else { Ending::Unwanted };
                         driver.destroy(&name, ending);
                         driver.destroy(&name, ending);
                     }
@@ -75,7 +78,7 @@ fn hosts_are_given_to_one_and_only_clean() {
         }
         ended.store(true, Ordering::SeqCst);
     });
-    assert!(made.load(Ordering::SeqCst) > 0);
+    assert_eq!(made.load(Ordering::SeqCst), 8 * 25);
     faults.store(false, Ordering::SeqCst);
     wait_until("all are clean", || {
         site.clock.advance(Duration::from_secs(4000));

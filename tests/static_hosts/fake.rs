@@ -78,6 +78,8 @@ pub(crate) struct FakeHost {
     /// Refuses our login.
     pub(crate) closed: AtomicBool,
     pub(crate) commands: Mutex<Vec<String>>,
+    /// Connections that were tried while it could not be reached.
+    pub(crate) in_vain: AtomicUsize,
     /// Commands that run now.
     pub(crate) running: AtomicUsize,
 }
@@ -92,6 +94,7 @@ impl FakeHost {
             reachable: AtomicBool::new(true),
             closed: AtomicBool::new(false),
             commands: Mutex::default(),
+            in_vain: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
         }
     }
@@ -228,7 +231,12 @@ impl FakeExecutor {
         }
         let (address, user) = self.target.lock().clone();
         let host = self.network.hosts.read().get(&address).cloned();
-        let Some(host) = host.filter(|host| host.reachable.load(Ordering::SeqCst)) else {
+        let reachable = |host: &Arc<FakeHost>| {
+            let reachable = host.reachable.load(Ordering::SeqCst);
+            host.in_vain.fetch_add(usize::from(!reachable), Ordering::SeqCst);
+            reachable
+        };
+        let Some(host) = host.filter(reachable) else {
             return Err(ExecuteError::Connect { address, source: io::ErrorKind::ConnectionRefused.into() });
         };
         let key = host.key.lock().clone();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use muster::cloud::InstanceSet;
-use muster::core::effect::Ending;
+use muster::core::effect::{Ending, Fault};
 use muster::core::ids::{ContainerUuid, InstanceSecret};
 use muster::core::worker::listing::RunnerState;
 use muster::remote::ExecuteError;
@@ -74,7 +74,7 @@ fn a_clean_up_that_is_repeated_under_an_old_name() {
     site.network.alias("again1", "again2");
     site.specs.push(spec("again2", "big"));
     let driver = site.open();
-    wait_until("tried", || driver.unlisted("again1").is_some_and(|one| one.detail.contains("tried in")));
+    wait_until("tried, and out of reach", || driver.state_word("again1") == "unreachable");
     host.set_reachable(true);
     assert_eq!(driver.created("big"), "again2");
     let runner = driver.deployed("again2");
@@ -111,7 +111,7 @@ fn changes_that_come_late() {
     driver.given_back("tags1", Ending::Unwanted);
     let second = driver.create("big").expect("free");
     let secret = |one: &muster::cloud::CloudInstance| InstanceSecret::new(&one.tags["ArvadosInstanceSecret"]);
-    driver.0.destroy(&id("tags1"), Some(&secret(&first)), Ending::Faulty).expect("nothing to do");
+    driver.0.destroy(&id("tags1"), Some(&secret(&first)), Ending::Faulty(Fault::Broken)).expect("nothing to do");
     driver.0.set_tags(&id("tags1"), &first.tags).expect("nothing to do");
     assert_eq!(driver.list(), std::slice::from_ref(&second));
     let mut tags = second.tags.clone();
@@ -156,9 +156,9 @@ fn a_host_that_no_runner_can_be_put_on() {
     drop(driver);
     site.supply = Arc::new(RunnerSupply::new(RunnerFiles::One(site.folder().join("nothing")), None));
     let driver = site.open();
-    driver.given_back("unused1", Ending::Faulty);
+    driver.given_back("unused1", Ending::Faulty(Fault::Broken));
     assert!(site.host("unused1").owner().is_none());
-    driver.destroy("used1", Ending::Faulty);
+    driver.destroy("used1", Ending::Faulty(Fault::Broken));
     wait_until("it has failed", || log_has(&["host cannot be cleaned up", "Instance=used1", "error loading runner"]));
     assert_eq!((driver.names(), site.host("used1").owner().as_deref()), (vec!["used1".to_owned()], Some(SET)));
     assert_eq!(driver.refused("small"), "no free host of the type small: 1 failed");
@@ -286,7 +286,7 @@ fn failures_are_remembered() {
     let mut site = Site::new(&[("bad1", "big"), ("bad2", "big")]);
     let driver = site.open();
     assert_eq!(driver.created("big"), "bad1");
-    driver.given_back("bad1", Ending::Faulty);
+    driver.given_back("bad1", Ending::Faulty(Fault::Broken));
     drop(driver);
     let driver = site.open();
     assert_eq!(driver.state_word("bad1"), "failed");
@@ -299,7 +299,7 @@ fn failures_are_remembered() {
     assert_eq!(driver.created("big"), "bad1");
     driver.given_back("bad1", Ending::Unproven);
     driver.created("big");
-    driver.given_back("bad1", Ending::Faulty);
+    driver.given_back("bad1", Ending::Faulty(Fault::Broken));
     site.clock.advance(Duration::from_secs(100));
     driver.0.look();
     assert_eq!(driver.state_word("bad1"), "failed");

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use muster::cloud::{CloudEvent, InstanceSet};
-use muster::core::effect::{Ending, Tags};
+use muster::core::effect::{Ending, Fault, Tags};
 use muster::core::ids::TypeName;
 
 use crate::fake::wait_until;
@@ -164,12 +164,12 @@ fn faulty_hosts_have_a_pause() {
     let driver = site.open();
     for minutes in [1, 2, 4] {
         driver.created("big");
-        driver.given_back("faulty1", Ending::Faulty);
+        driver.given_back("faulty1", Ending::Faulty(Fault::NotBooted));
         site.events();
         assert_eq!(driver.refused("big"), "no free host of the type big: 1 failed");
         let unlisted = driver.unlisted("faulty1").expect("it has a pause");
         assert_eq!((unlisted.state, unlisted.address.as_str()), ("failed", "faulty1:22"));
-        assert!(unlisted.detail.contains("did not boot") && unlisted.detail.contains("not used for"), "{unlisted:?}");
+        assert!(unlisted.detail.contains("TimeoutBooting") && unlisted.detail.contains("not used for"), "{unlisted:?}");
         site.clock.advance(Duration::from_secs(minutes * 60 - 30));
         driver.0.look();
         assert_eq!(driver.refused("big"), "no free host of the type big: 1 failed");
@@ -181,4 +181,41 @@ fn faulty_hosts_have_a_pause() {
     driver.given_back("faulty1", Ending::Unwanted);
     assert!(driver.unlisted("faulty1").is_none(), "a normal life forgives");
     assert_eq!(driver.created("big"), "faulty1");
+}
+
+/// A disk that hangs (a pipe that nobody reads) holds up who changes something, and nobody else: hosts are listed and opened, what is
+/// wrong is shown, and the driver stops.
+#[test]
+fn a_disk_that_hangs_holds_up_changes_only() {
+    let mut site = Site::new(&[("hang1", "big"), ("hang2", "big")]);
+    let driver = site.open();
+    driver.created("big");
+    let pipe = site.folder().join("static-hosts.json.new");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("there").success());
+    let (ended, creates) = crossbeam_channel::bounded(2);
+    let next = |creates: &crossbeam_channel::Receiver<String>| {
+        creates.recv_timeout(Duration::from_secs(60)).expect("a create ends")
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (driver, ended) = (&driver, ended.clone());
+            scope.spawn(move || ended.send(driver.create("big").expect_err("nothing was taken").to_string()));
+        }
+        // One waits for the disk, the other finds nothing free.
+        assert_eq!(next(&creates), "no free host of the type big: 2 busy");
+        let destroy = scope.spawn(|| driver.0.destroy(&id("hang1"), None, Ending::Unwanted));
+        assert_eq!(driver.names(), ["hang1"]);
+        assert!(driver.0.unlisted().is_empty());
+        driver.0.open(&id("hang1"), None).expect("known");
+        assert!(site.host("hang2").commands.lock().is_empty(), "it is not written that it is taken");
+        driver.0.stop();
+        assert_eq!(driver.names(), ["hang1"]);
+        // The writer's open goes on, and fails, since a pipe cannot be brought to disk.
+        let reader = std::fs::File::open(&pipe).expect("somebody writes");
+        next(&creates);
+        destroy.join().expect("no panic").expect_err("nothing has changed");
+        drop(reader);
+    });
+    assert!(site.host("hang2").commands.lock().is_empty());
+    assert_eq!(site.state()["hosts"].as_object().expect("a map").keys().collect::<Vec<_>>(), ["hang1"]);
 }

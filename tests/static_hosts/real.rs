@@ -48,6 +48,7 @@ fn open(folder: &std::path::Path, key: &ClientKey, hosts: Vec<HostSpec>) -> Driv
         spawn: Arc::new(muster::shell::threads::spawn),
         clock: crate::fake::TestClock::default().function(),
         began: 0,
+        reached: |_| {},
     };
     Driver(Arc::new(StaticHosts::open(options).expect("opens")))
 }

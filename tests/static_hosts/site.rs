@@ -139,6 +139,7 @@ impl Site {
             spawn: Arc::new(muster::shell::threads::spawn),
             clock: self.clock.function(),
             began: self.clock.began(),
+            reached: |_| {},
         }
     }
 

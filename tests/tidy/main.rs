@@ -4,7 +4,7 @@ mod source;
 
 use std::collections::BTreeSet;
 
-use source::{File, rust_files, top_level};
+use source::{File, rust_files, text_files, top_level};
 
 /// The fixed top level (what a build makes aside).
 const TOP_LEVEL: [&str; 10] =
@@ -83,6 +83,15 @@ fn files_and_functions_are_short() {
         }
     }
     complain(&problems);
+}
+
+/// A merge is complete: no file has the marks of one that is not, which compilers do not see in scripts and pages.
+#[test]
+fn no_merge_is_left_half_done() {
+    let page = |name: &str| File { path: name.to_owned(), text: std::fs::read_to_string(name).expect("readable") };
+    let files = ["src", "tests", "etc"].into_iter().flat_map(text_files).chain(["Makefile", "README.md"].map(page));
+    let mark = |line: &str| line.starts_with(&"<".repeat(7)) || line.starts_with(&">".repeat(7));
+    complain(&files.filter(|file| file.text.lines().any(mark)).map(|file| file.path).collect::<Vec<_>>());
 }
 
 #[test]

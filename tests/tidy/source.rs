@@ -12,10 +12,17 @@ pub(crate) struct File {
 
 /// All Rust files below a folder, sorted.
 pub(crate) fn rust_files(folder: &str) -> Vec<File> {
+    let mut files = text_files(folder);
+    files.retain(|file| file.path.ends_with(".rs"));
+    assert!(!files.is_empty(), "{folder} has no Rust files: the test looks in the wrong place");
+    files
+}
+
+/// All files below a folder that are text, sorted.
+pub(crate) fn text_files(folder: &str) -> Vec<File> {
     let mut files = Vec::new();
     collect(Path::new(folder), &mut files);
     files.sort_by(|one, other| one.path.cmp(&other.path));
-    assert!(!files.is_empty(), "{folder} has no Rust files: the test looks in the wrong place");
     files
 }
 
@@ -24,8 +31,7 @@ fn collect(folder: &Path, files: &mut Vec<File>) {
         let path = entry.expect("readable").path();
         if path.is_dir() {
             collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = std::fs::read_to_string(&path).expect("text");
+        } else if let Ok(text) = String::from_utf8(std::fs::read(&path).expect("readable")) {
             files.push(File { path: path.to_string_lossy().into_owned(), text });
         }
     }

@@ -7,6 +7,7 @@
 
 #[path = "../demo/daemon.rs"]
 mod daemon;
+mod hosts;
 mod ssh;
 
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +28,7 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// All parts, or the one that is named: `containers`, `ssh`.
+/// All parts, or the one that is named: `containers`, `ssh`, `hosts`.
 fn run() -> Result<(), Failure> {
     let wanted = std::env::args().nth(1);
     let wants = |part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
@@ -37,13 +38,16 @@ fn run() -> Result<(), Failure> {
     if wants("ssh") {
         ssh::run()?;
     }
+    if wants("hosts") {
+        hosts::run()?;
+    }
     Ok(())
 }
 
 fn containers() -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("muster-bench-").tempdir()?;
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
-    let mut demo = Demo::start(folder.path())?;
+    let mut demo = Demo::start(folder.path(), "")?;
     let warm = demo.submit(&["--", "true"])?;
     demo.wait_for(&warm, 0)?;
 
@@ -53,40 +57,52 @@ fn containers() -> Result<(), Failure> {
         demo.wait_for(&uuid, 0)?;
         singles.push(uuid);
     }
-    let (starts, ends) = latencies(&demo, &singles)?;
+    let found = latencies(&demo, &singles)?;
     println!("one at a time, {SINGLES} containers");
-    show("  submit to process start", &starts);
-    show("  process end to Complete", &ends);
+    show("  submit to process start", &found.submit_to_start);
+    show("  process end to Complete", &found.end_to_complete);
 
     let began = Instant::now();
     let text = demo.muster(&["submit", "--array", &format!("1-{MANY}"), "--", "true"])?;
     let many: Vec<String> = text.lines().map(str::to_owned).collect();
     demo.wait_until_finished(1 + SINGLES + MANY, began + Duration::from_secs(3600))?;
     let took = began.elapsed().as_secs_f64();
-    let (_, ends) = latencies(&demo, &many)?;
+    let found = latencies(&demo, &many)?;
     println!("{MANY} one-line containers at once");
     println!("  containers per second                {:.0}", f64::from(u32::try_from(MANY).unwrap_or(0)) / took);
-    show("  process end to Complete", &ends);
+    show("  process end to Complete", &found.end_to_complete);
     let status = demo.json(&["status"])?;
     println!("  missed wake-ups                      {}", status["missed_wakeups"]);
     demo.stop()
 }
 
-/// Submit to start, end to Complete; milliseconds.
-fn latencies(demo: &Demo, uuids: &[String]) -> Result<(Vec<i64>, Vec<i64>), Failure> {
-    let (mut starts, mut ends) = (Vec::new(), Vec::new());
+/// Milliseconds of some containers' lives, each kind sorted.
+#[derive(Debug, Default)]
+struct Latencies {
+    submit_to_start: Vec<i64>,
+    /// From a process's start until the queue has it as Running; for those that lived long enough to be seen.
+    start_to_running: Vec<i64>,
+    end_to_complete: Vec<i64>,
+}
+
+/// Of containers that are Complete.
+fn latencies(demo: &Demo, uuids: &[String]) -> Result<Latencies, Failure> {
+    let mut found = Latencies::default();
     for uuid in uuids {
         let detail = demo.json(&["show", uuid])?;
         let container = &detail["container"];
         let time = |value: &serde_json::Value| value.as_i64().unwrap_or(0);
-        starts.push(time(&container["started_at"]) - time(&container["created_at"]));
+        let started = time(&container["started_at"]);
+        found.submit_to_start.push(started - time(&container["created_at"]));
         let history = detail["history"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let committed = history.iter().find(|line| line["event"] == "finished").map_or(0, |line| time(&line["at"]));
-        ends.push(committed - time(&container["finished_at"]));
+        let at = |event: &str| history.iter().find(|line| line["event"] == event).map(|line| time(&line["at"]));
+        found.start_to_running.extend(at("running").map(|at| at - started));
+        found.end_to_complete.push(at("finished").unwrap_or(0) - time(&container["finished_at"]));
     }
-    starts.sort_unstable();
-    ends.sort_unstable();
-    Ok((starts, ends))
+    for times in [&mut found.submit_to_start, &mut found.start_to_running, &mut found.end_to_complete] {
+        times.sort_unstable();
+    }
+    Ok(found)
 }
 
 fn show(name: &str, sorted: &[i64]) {

@@ -79,16 +79,16 @@ fn check_one(
 }
 
 /// `wc` pads its numbers differently on different systems.
-fn normal(text: &str) -> Vec<&str> {
+pub(crate) fn normal(text: &str) -> Vec<&str> {
     text.split_whitespace().collect()
 }
 
-fn between(from: &serde_json::Value, to: &serde_json::Value) -> Option<Duration> {
+pub(crate) fn between(from: &serde_json::Value, to: &serde_json::Value) -> Option<Duration> {
     let span = to.as_i64()?.saturating_sub(from.as_i64()?);
     Some(Duration::from_millis(u64::try_from(span).unwrap_or(0)))
 }
 
-fn checksum(file: &Path) -> Result<String, Failure> {
+pub(crate) fn checksum(file: &Path) -> Result<String, Failure> {
     let digest = Sha256::digest(std::fs::read(file)?);
     let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("{digits}  -\n"))

@@ -1,5 +1,6 @@
 //! The installed programs as a user would use them: the daemon as a process, everything else through the `muster` command.
 
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,13 +27,14 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    pub(crate) fn start(folder: &Path) -> Result<Self, Failure> {
+    /// `more`: further lines of the configuration.
+    pub(crate) fn start(folder: &Path, more: &str) -> Result<Self, Failure> {
         let program = program()?;
         let state_dir = folder.join("state");
         let config = folder.join("config.yml");
         // A directory and a free port of its own: safe beside a daemon that does real work. All else is the default.
         let text = format!(
-            "Muster: {{StateDir: {}}}\nServices: {{DispatchCloud: {{InternalURLs: {{\"http://127.0.0.1:0\": {{}}}}}}}}\n",
+            "Muster: {{StateDir: {}}}\nServices: {{DispatchCloud: {{InternalURLs: {{\"http://127.0.0.1:0\": {{}}}}}}}}\n{more}",
             state_dir.display()
         );
         std::fs::write(&config, text)?;
@@ -88,12 +90,14 @@ impl Demo {
 
     /// Until so many containers are final.
     pub(crate) fn wait_until_finished(&self, count: usize, until: Instant) -> Result<(), Failure> {
+        let _line = Progress;
         loop {
             let status = self.json(&["status"])?;
             let of = |state: &str| status["containers"][state].as_u64().unwrap_or(0);
             if usize::try_from(of("Complete") + of("Cancelled")).unwrap_or(0) >= count {
                 return Ok(());
             }
+            Progress::show(&format!("{} have ended, {} run, {} wait", of("Complete"), of("Running"), of("Queued")));
             if Instant::now() > until {
                 let list = self.muster(&["list", "--limit", "20"]).unwrap_or_default();
                 return Err(Failure::Wrong(format!("only {} have ended in time:\n{list}", of("Complete"))));
@@ -121,8 +125,30 @@ impl Drop for Demo {
     }
 }
 
+/// The last line of a terminal while something is waited for; nothing where output goes elsewhere. Dropped, it is gone.
+pub(crate) struct Progress;
+
+impl Progress {
+    pub(crate) fn show(text: &str) {
+        let mut output = std::io::stdout();
+        if output.is_terminal() {
+            // Nothing depends on it.
+            let _ = write!(output, "\r   {text}\x1b[K").and_then(|()| output.flush());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let mut output = std::io::stdout();
+        if output.is_terminal() {
+            let _ = write!(output, "\r\x1b[K").and_then(|()| output.flush());
+        }
+    }
+}
+
 /// Between two looks at the daemon's state, so that looking is not most of the work.
-fn pause() {
+pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_millis(50));
 }
 
@@ -132,9 +158,9 @@ pub(crate) fn launch(program: &Path, config: &Path, log: &Path) -> Result<Child,
     Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?)
 }
 
-/// Named on the command line, else `muster` in the directory above this program's (as cargo builds them).
+/// Named on the command line behind the part's name, else `muster` in the directory above this program's (as cargo builds them).
 fn program() -> Result<PathBuf, Failure> {
-    if let Some(path) = std::env::args_os().nth(1) {
+    if let Some(path) = std::env::args_os().nth(2) {
         return Ok(path.into());
     }
     let this = std::env::current_exe()?;

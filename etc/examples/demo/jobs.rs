@@ -19,7 +19,7 @@ pub(crate) struct Work {
     /// The first [`ARRAY`] are checksummed, the rest counted.
     pub(crate) files: Vec<PathBuf>,
     /// One path a line.
-    list: PathBuf,
+    pub(crate) list: PathBuf,
     pub(crate) job_file: PathBuf,
     /// Each container appends a line to the file of its uuid here, whenever it runs.
     pub(crate) runs: PathBuf,

@@ -1,92 +1,41 @@
-//! `make demo`: the main job, for real. Hundreds of containers checksum and count files of this machine; in the middle the daemon gets
-//! `kill -9`; in the end every result is compared with the same computed directly, and every container must have run exactly once.
+//! `make demo`: the main job, for real, in two parts: on this host ([`local`]), and on three hosts over SSH ([`hosts`]).
 //!
-//! Self-contained: a temporary directory holds everything and is removed; the daemon listens on a free port and a socket of its own.
+//! Self-contained: temporary directories hold everything and are removed; each daemon listens on a free port and a socket of its own.
 #![expect(clippy::print_stdout, reason = "a program that tells people what it does")]
 
 mod check;
+mod cluster;
 mod crash;
 mod daemon;
+mod folder;
+mod hosts;
+mod hosts_check;
 mod jobs;
+mod local;
 mod table;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
 
-use check::check_results;
-use daemon::{Demo, Failure};
-use jobs::{ARRAY, BY_FILE, FAILS_WITH};
+use daemon::Failure;
 
-/// Containers that are submitted one at a time while nothing else waits, to measure latencies.
-const SINGLES: usize = 20;
-/// A hang is a failure; a slow machine is not.
-const LIMIT: Duration = Duration::from_secs(600);
+type Part = (&'static str, fn() -> Result<(), Failure>);
 
-fn main() -> std::process::ExitCode {
-    match run() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(failure) => {
-            println!("\nDEMO FAILED: {failure}");
-            std::process::ExitCode::FAILURE
+const PARTS: [Part; 2] = [("local", local::run), ("hosts", hosts::run)];
+
+/// All parts, or the one that is named; behind the name, the program `muster` to use.
+fn main() -> ExitCode {
+    let wanted = std::env::args().nth(1);
+    let parts: Vec<_> =
+        PARTS.iter().filter(|(name, _)| wanted.as_deref().is_none_or(|wanted| wanted == *name)).collect();
+    if parts.is_empty() {
+        println!("usage: demo [local|hosts [MUSTER]]: the part, all if none is named, and the program to use");
+        return ExitCode::from(2);
+    }
+    for (name, run) in parts {
+        if let Err(failure) = run() {
+            println!("\nDEMO FAILED, part {name}: {failure}");
+            return ExitCode::FAILURE;
         }
     }
-}
-
-fn run() -> Result<(), Failure> {
-    let folder = tempfile::Builder::new().prefix("muster-demo-").tempdir()?;
-    // Jobs run as another user if this is root: they must be able to reach their own directories below it.
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
-    println!("Muster demo. Everything it makes is below {} and is removed at the end.", folder.path().display());
-    let mut demo = Demo::start(folder.path())?;
-    println!("1. The daemon runs (process {}): this host is its only worker; all else is the default.", demo.pid());
-
-    let work = jobs::prepare(folder.path())?;
-    println!("2. {} files below /usr/share are to be checksummed and counted.", work.files.len());
-    let began = Instant::now();
-    let mut uuids = jobs::submit_array(&demo, &work)?;
-    uuids.extend(jobs::submit_file(&demo, &work)?);
-    let fails = demo.submit(&["--name", "fails", "--", "sh", "-c", &format!("{} ; exit {FAILS_WITH}", work.mark())])?;
-    println!(
-        "3. Submitted {ARRAY} checksums as one array, {BY_FILE} counts of mixed priority as one file, and one that fails on purpose."
-    );
-    let total = uuids.len() + 1;
-    demo.wait_until_finished(total * 2 / 5, began + LIMIT)?;
-    demo.kill_9()?;
-    println!(
-        "4. With two fifths of them finished the daemon got kill -9. Containers go on without it; starting it again."
-    );
-    demo.start_again()?;
-    demo.wait_until_finished(total, began + LIMIT)?;
-    let took = began.elapsed();
-
-    println!("5. All have ended. One at a time now, {SINGLES} more: what a single short job feels like.");
-    let mut singles = Vec::new();
-    for number in 0..SINGLES {
-        let name = format!("single-{number}");
-        let uuid = demo.submit(&["--name", &name, "--", "sh", "-c", &format!("{} ; echo {number}", work.mark())])?;
-        demo.wait_for(&uuid, 0)?;
-        singles.push(uuid);
-    }
-    demo.wait_for(&fails, 1)?;
-
-    println!("6. Comparing every result with the same computed directly, and counting how often each container ran.");
-    let report = check_results(&demo, &work, &uuids, &fails, &singles)?;
-    table::print(total, took, &report);
-    demo.stop()?;
-    if let Some(problem) = report.problems.first() {
-        return Err(Failure::Wrong(format!("{} problems, the first: {problem}", report.problems.len())));
-    }
-    let path = folder.path().to_owned();
-    folder.close()?;
-    println!("All results are right, every container ran exactly once, and {} is gone.", path.display());
-    leftovers(&path)
-}
-
-/// Nothing may be left of it: no directory, no process that works in it.
-fn leftovers(path: &Path) -> Result<(), Failure> {
-    if path.exists() {
-        return Err(Failure::Wrong(format!("{} is still there", path.display())));
-    }
-    Ok(())
+    ExitCode::SUCCESS
 }

@@ -17,21 +17,25 @@ pub(crate) fn print(containers: usize, took: Duration, report: &Report) {
         ("process's end to Complete, all: worst", milliseconds(worst(&report.end_latencies))),
         ("problems", format!("{}", report.problems.len())),
     ];
+    rows_and_problems(&rows, &report.problems);
+}
+
+pub(crate) fn rows_and_problems(rows: &[(&str, String)], problems: &[String]) {
     println!();
     for (name, value) in rows {
-        println!("   {name:<46} {value:>10}");
+        println!("   {name:<58} {value:>10}");
     }
     println!();
-    for problem in report.problems.iter().take(20) {
+    for problem in problems.iter().take(20) {
         println!("   PROBLEM: {problem}");
     }
 }
 
-fn milliseconds(duration: Option<Duration>) -> String {
+pub(crate) fn milliseconds(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "-".to_owned(), |duration| format!("{} ms", duration.as_millis()))
 }
 
-fn median(durations: &[Duration]) -> Option<Duration> {
+pub(crate) fn median(durations: &[Duration]) -> Option<Duration> {
     let mut sorted = durations.to_vec();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied()

@@ -30,15 +30,24 @@ impl Background {
     /// Starts the thread; it ends when the driver stops.
     pub(super) fn start(self) -> io::Result<()> {
         let spawn = self.spawn.clone();
-        spawn("hosts".to_owned(), Box::new(move || self.run())).map(drop)
+        let name = "hosts".to_owned();
+        let body = move || {
+            let _running = self.shared.thread_begun("hosts");
+            self.run();
+        };
+        spawn(name, Box::new(body)).map(drop)
     }
 
     fn run(&self) {
         while let Some(due) = self.shared.next_cleanings() {
             for spec in due {
-                let (of_thread, host) = (self.clone(), spec.clone());
-                let work = move || of_thread.clean(&host);
-                if let Err(error) = (self.spawn)(format!("clean {}", spec.id), Box::new(work)) {
+                let (of_thread, host, name) = (self.clone(), spec.clone(), format!("clean {}", spec.id));
+                let of_guard = name.clone();
+                let work = move || {
+                    let _running = of_thread.shared.thread_begun(&of_guard);
+                    of_thread.clean(&host);
+                };
+                if let Err(error) = (self.spawn)(name, Box::new(work)) {
                     let detail = format!("no thread for the clean-up: {error}");
                     self.failed(&spec, Problem { kind: Kind::Failed, detail });
                 }

@@ -76,13 +76,31 @@ impl Problem {
             }
             _ => Kind::Failed,
         };
-        Self { kind, detail: chain(error) }
+        let advice = match error {
+            ExecuteError::Authentication { .. } => {
+                " — `muster check` shows the public key: append it to that user's ~/.ssh/authorized_keys there, and see that the user \
+                 exists and may log in"
+            }
+            _ => "",
+        };
+        Self { kind, detail: format!("{}{advice}", chain(error)) }
     }
 
     /// A command that ran, and failed.
     pub(super) fn of_output(what: &str, output: &Output) -> Self {
-        let said = shown(&output.stderr_text());
-        Self { kind: Kind::Failed, detail: format!("{what} ended with {}: {said}", output.ending()) }
+        let mut said = shown(output.stderr_text().trim());
+        if said.is_empty() {
+            // Where a login is refused by a program, that says so on its standard output.
+            said = shown(String::from_utf8_lossy(&output.stdout).trim());
+        }
+        let advice = if said.contains("sudo:") {
+            " — the user needs sudo without a password and without a terminal (NOPASSWD), or User: root, or UseSudo: false"
+        } else if said.is_empty() {
+            "nothing was said — is the user's login shell a shell there, and may it run commands (ForceCommand)?"
+        } else {
+            ""
+        };
+        Self { kind: Kind::Failed, detail: format!("{what} ended with {}: {said}{advice}", output.ending()) }
     }
 }
 
@@ -167,7 +185,11 @@ impl Claim<'_> {
             },
             Owner::Other(set) => {
                 let set = shown(&set);
-                not(Kind::Foreign, format!("the dispatcher {set} has it (its owner file says so)"))
+                let detail = format!(
+                    "the dispatcher {set} has it, says the file owner in the runner's directory there: if that dispatcher is gone for \
+                     good, remove the file"
+                );
+                not(Kind::Foreign, detail)
             }
             Owner::Damaged => {
                 let directory = place(self.places.state_dir.as_ref());

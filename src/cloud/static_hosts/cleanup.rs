@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::HostStep;
 use super::claim::{Claim, Claimed, place, run, script, shown};
 use super::host::{HostSpec, Kind, Problem};
 use super::owner::{Holding, LeaseId};
@@ -126,8 +127,12 @@ impl Cleanup<'_> {
                 _ => failed(format!("cannot list what runs there: {}", shown(&chain(&error)))),
             })?;
             let left = if runs(&now).next().is_none() {
+                (self.shared.reached)(HostStep::Ended);
                 match runner.release(lease.as_str()) {
-                    Ok(_) => return Ok(Released::Clean),
+                    Ok(_) => {
+                        (self.shared.reached)(HostStep::Released);
+                        return Ok(Released::Clean);
+                    }
                     Err(error) => vec![of_command(error)?],
                 }
             } else {

@@ -178,6 +178,8 @@ pub(super) enum Event {
     ListMade,
     /// Time has passed.
     Tick,
+    /// An operator has corrected what was wrong: no pause, and what is due later is due now.
+    Corrected,
 }
 
 /// `first`, doubled with each failure after the first, and at most `most`.
@@ -235,6 +237,16 @@ impl Host {
                     trouble.until = None;
                 }
             }
+            (phase, Event::Corrected) => {
+                if let Phase::Cleaning(cleaning) = phase {
+                    cleaning.due = cleaning.due.min(now);
+                    cleaning.failures = 0;
+                }
+                if let Some(trouble) = &mut self.trouble {
+                    trouble.until = None;
+                }
+                self.strikes = 0;
+            }
             _ => {}
         }
         self.unseen |= was_listed && self.listed().is_none();
@@ -248,10 +260,7 @@ impl Host {
             }
             // It says nothing of the host that it was not wanted before it had booted.
             Ending::Unproven => {}
-            Ending::Faulty => {
-                let detail = "it did not boot, was broken, or did not answer".to_owned();
-                self.strike(Problem { kind: Kind::Failed, detail }, now);
-            }
+            Ending::Faulty(fault) => self.strike(Problem { kind: Kind::Failed, detail: fault.to_string() }, now),
         }
     }
 

@@ -5,12 +5,14 @@
 //! is given up is cleaned up before it is anybody's again, however long that takes.
 //!
 //! Reading order: [`host`] (the states of one host) and [`table`] (all of them): decisions without effects; [`record`] and
-//! [`state_file`] (what survives); [`shared`] (table and file behind one lock); [`trust`] (host keys), [`owner`] (who has a host),
-//! [`claim`], [`cleanup`] (what is done there); [`background`] (threads).
+//! [`state_file`] (what survives); [`shared`] (the table behind one lock) and [`commit`] (how
+//! its changes get to the disk); [`trust`] (host keys), [`owner`] (who has a host), [`claim`], [`cleanup`] (what
+//! is done there); [`background`] (threads).
 
 mod background;
 mod claim;
 mod cleanup;
+mod commit;
 mod host;
 mod owner;
 mod record;
@@ -74,6 +76,21 @@ pub struct StaticOptions {
     pub clock: Clock,
     /// The wall clock at `clock`'s moment 0.
     pub began: WallMillis,
+    /// Called after each such step: where tests let the process die.
+    pub reached: fn(HostStep),
+}
+
+/// What is done here in one step or not at all. After each a crash must lose no host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostStep {
+    /// The state file says what the table says.
+    Written,
+    /// The owner file on a host is ours.
+    Claimed,
+    /// Nothing of ours runs on a host that is being cleaned up.
+    Ended,
+    /// The owner file on a host is gone.
+    Released,
 }
 
 impl std::fmt::Debug for StaticOptions {
@@ -115,7 +132,14 @@ impl StaticHosts {
             drain(host, &format!("{tag_prefix}IdleBehavior"));
             tell_deferred(host, &state_file);
         }
-        let shared = Arc::new(Shared::new(set, options.connector, options.clock, options.events, (table, file)));
+        let shared = Arc::new(Shared::new(
+            set,
+            options.connector,
+            options.clock,
+            options.events,
+            (table, Box::new(file), state_file),
+            options.reached,
+        ));
         // Now, so that a file that cannot be written is known before anything depends on it.
         shared.save().map_err(|error| io::Error::other(chain(&error)))?;
         let driver = Self {
@@ -149,6 +173,7 @@ impl StaticHosts {
         };
         match claim::claim(&claim, &self.init_command) {
             Ok(()) => {
+                (self.shared.reached)(HostStep::Claimed);
                 let written = self.shared.change(&spec.id, Event::Claimed);
                 written.map(|()| true).map_err(|error| self.give_up(spec, lease, error))
             }
@@ -255,6 +280,14 @@ impl InstanceSet for StaticHosts {
         let lease = secret.map(LeaseId::of).or_else(|| self.shared.lease(id));
         let lease = lease.map(|lease| lease.as_str().to_owned());
         Ok(Access { executor: self.shared.executor(&spec)?, places: RunnerPlaces { lease, ..(self.places)(id) } })
+    }
+
+    fn retry(&self, id: &InstanceId) -> bool {
+        let known = self.shared.read(|table, now| table.unlisted(now).iter().any(|unlisted| unlisted.id == *id));
+        if known {
+            self.shared.note(id, Event::Corrected);
+        }
+        known
     }
 
     fn unlisted(&self) -> Vec<UnlistedInstance> {

@@ -23,7 +23,7 @@ const PORT: u16 = 22;
 
 /// No `Debug`: the tags hold the instances' secrets.
 #[derive(Serialize, Deserialize)]
-struct StateText {
+pub(super) struct StateText {
     version: u32,
     /// Whose hosts these are.
     set: String,
@@ -133,15 +133,40 @@ fn host_record(host: &Host) -> Option<HostRecord> {
     })
 }
 
+impl StateText {
+    /// # Errors
+    /// None that are known: all keys are strings.
+    pub(super) fn bytes(&self) -> serde_json::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec_pretty(self)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}
+
+/// The text of the table as it is when what is planned has happened.
+pub(super) fn snapshot(table: &Table, set: &str) -> StateText {
+    let planned = |(id, host)| (id, table.planned.get(id).unwrap_or(host));
+    let hosts = table.hosts.iter().map(planned);
+    let hosts: Vec<_> = hosts.collect();
+    let troubles =
+        hosts.iter().filter_map(|(id, host)| Some((id.to_string(), trouble_record(host)?.moved(table.began))));
+    let troubles = troubles.collect();
+    let hosts = hosts.iter().filter_map(|(id, host)| Some((id.to_string(), host_record(host)?))).collect();
+    let pins = table.pins.iter().chain(&table.planned_pins).map(|(id, key)| (id.to_string(), key.openssh())).collect();
+    StateText { version: VERSION, set: set.to_owned(), hosts, troubles, pins }
+}
+
+#[cfg(test)]
 pub(super) fn write(table: &Table, set: &str) -> serde_json::Result<Vec<u8>> {
-    let hosts = table.hosts.iter().filter_map(|(id, host)| Some((id.to_string(), host_record(host)?))).collect();
-    let troubles = table.hosts.iter().filter_map(|(id, host)| Some((id.to_string(), trouble_record(host)?)));
-    let troubles = troubles.map(|(id, trouble)| (id, trouble.moved(table.began))).collect();
-    let pins = table.pins.iter().map(|(id, key)| (id.to_string(), key.openssh())).collect();
-    let mut bytes =
-        serde_json::to_vec_pretty(&StateText { version: VERSION, set: set.to_owned(), hosts, troubles, pins })?;
-    bytes.push(b'\n');
-    Ok(bytes)
+    snapshot(table, set).bytes()
+}
+
+fn damaged(fault: &str) -> String {
+    format!(
+        "is damaged: {fault}; bring back a copy if there is one. Otherwise move the file away: hosts that were in use are found by their \
+         owner files and cleaned up before they are used, what runs there is ended, and hosts that are trusted on first use are \
+         trusted anew"
+    )
 }
 
 impl TroubleRecord {
@@ -183,7 +208,7 @@ pub(super) fn read(bytes: Option<&[u8]>, specs: Vec<HostSpec>, set: &str, times:
         table.hosts.insert(spec.id.clone(), Host::new(spec, true, Phase::Free));
     }
     let Some(bytes) = bytes else { return Ok(table) };
-    let text: StateText = serde_json::from_slice(bytes).map_err(|error| format!("is damaged: {error}"))?;
+    let text: StateText = serde_json::from_slice(bytes).map_err(|error| damaged(&error.to_string()))?;
     if text.version > VERSION {
         return Err(format!(
             "has version {}, this program knows {VERSION}: use the program that wrote it",
@@ -203,7 +228,7 @@ pub(super) fn read(bytes: Option<&[u8]>, specs: Vec<HostSpec>, set: &str, times:
     for (name, record) in text.hosts {
         let id = InstanceId::new(&name);
         let known = table.hosts.get(&id).map(|host| host.spec.clone());
-        let host = restore(&id, known, record, now).map_err(|fault| format!("is damaged: host {name}: {fault}"))?;
+        let host = restore(&id, known, record, now).map_err(|fault| damaged(&format!("host {name}: {fault}")))?;
         table.hosts.insert(id, host);
     }
     for (name, trouble) in text.troubles {
@@ -215,7 +240,7 @@ pub(super) fn read(bytes: Option<&[u8]>, specs: Vec<HostSpec>, set: &str, times:
         let id = InstanceId::new(&name);
         // A pin of a host that is not trusted on first use any more is of no use.
         if table.hosts.get(&id).is_some_and(|host| host.spec.trust == HostTrust::FirstUse) {
-            table.pins.insert(id, HostKey::parse(&key).map_err(|fault| format!("is damaged: pin {name}: {fault}"))?);
+            table.pins.insert(id, HostKey::parse(&key).map_err(|fault| damaged(&format!("pin {name}: {fault}")))?);
         }
     }
     Ok(table)

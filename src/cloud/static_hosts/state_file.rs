@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::commit::Keep;
+
 /// 10,000 hosts with their tags need a tenth of it.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 const PID_BYTES_MAX: u64 = 32;
@@ -54,17 +56,15 @@ impl StateFile {
         }
         Ok((Self { path: path.to_owned(), _lock: lock }, found))
     }
+}
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
+impl Keep for StateFile {
     /// The old content or the new, never anything else, also across a power failure. Readable for its owner only: the tags hold
     /// secrets.
     ///
     /// # Errors
-    /// The old content is still there.
-    pub(super) fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+    /// The old content is still there, unless only the last step failed.
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
         let temporary = beside(&self.path, ".new");
         let written = OpenOptions::new()
             .write(true)

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use super::host::{Host, Kind, Phase, Trouble};
 use super::owner::LeaseId;
 use crate::cloud::UnlistedInstance;
-use crate::core::effect::seconds;
 use crate::core::ids::{InstanceId, TypeName};
 use crate::core::time::{Moment, WallMillis};
 use crate::remote::identity::HostKey;
@@ -18,6 +18,9 @@ pub(super) struct Table {
     pub(super) pins: BTreeMap<InstanceId, HostKey>,
     /// The wall clock at the moment 0: for what the file says of times.
     pub(super) began: WallMillis,
+    /// Hosts with a change that is being written, as they are when that is on disk (see [`super::commit`]).
+    pub(super) planned: BTreeMap<InstanceId, Host>,
+    pub(super) planned_pins: BTreeMap<InstanceId, HostKey>,
 }
 
 /// What the hosts of a type are doing when none can be given out.
@@ -51,7 +54,8 @@ impl fmt::Display for Shortage {
 impl Table {
     /// The least recently failed free host of the type.
     pub(super) fn free_host(&self, type_name: &TypeName) -> Option<InstanceId> {
-        let free = self.hosts.values().filter(|host| host.can_be_taken() && host.spec.type_name == *type_name);
+        let unplanned = self.hosts.iter().filter(|(id, _)| !self.planned.contains_key(*id)).map(|(_, host)| host);
+        let free = unplanned.filter(|host| host.can_be_taken() && host.spec.type_name == *type_name);
         free.min_by_key(|host| (host.last_failed, &host.spec.id)).map(|host| host.spec.id.clone())
     }
 
@@ -63,7 +67,8 @@ impl Table {
 
     pub(super) fn shortage(&self, type_name: &TypeName) -> Shortage {
         let mut shortage = Shortage::default();
-        for host in self.hosts.values().filter(|host| host.configured && host.spec.type_name == *type_name) {
+        let hosts = self.hosts.iter().map(|(id, host)| self.planned.get(id).unwrap_or(host));
+        for host in hosts.filter(|host| host.configured && host.spec.type_name == *type_name) {
             let kind = match (&host.phase, &host.trouble) {
                 (Phase::Claiming(_) | Phase::Taken(_), _) => {
                     shortage.busy += 1;
@@ -88,7 +93,8 @@ impl Table {
         shortage
     }
 
-    /// Hosts whose clean-up is to begin now, with those that run at most `at_once`.
+    /// Hosts whose clean-up is to begin now, with those that run at most `at_once`. What failed before waits for what has not been
+    /// tried, and has half of the places: hosts that are dead, each of which is waited for, hold up none that lives.
     pub(super) fn due_cleanings(&self, at_once: usize, now: Moment) -> Vec<InstanceId> {
         let cleanings = || {
             self.hosts.values().filter_map(|host| match &host.phase {
@@ -97,9 +103,13 @@ impl Table {
             })
         };
         let running = cleanings().filter(|(_, cleaning)| cleaning.running).count();
-        let mut due: Vec<_> = cleanings().filter(|(_, cleaning)| !cleaning.running && cleaning.due <= now).collect();
-        due.sort_by_key(|(id, cleaning)| (cleaning.due, *id));
-        due.into_iter().map(|(id, _)| id.clone()).take(at_once.saturating_sub(running)).collect()
+        let retries = cleanings().filter(|(_, cleaning)| cleaning.running && cleaning.failures > 0).count();
+        let due = || cleanings().filter(|(_, cleaning)| !cleaning.running && cleaning.due <= now);
+        let (mut first, mut again): (Vec<_>, Vec<_>) = due().partition(|(_, cleaning)| cleaning.failures == 0);
+        first.sort_by_key(|(id, cleaning)| (cleaning.due, *id));
+        again.sort_by_key(|(id, cleaning)| (cleaning.due, *id));
+        again.truncate(at_once.div_ceil(2).saturating_sub(retries));
+        first.into_iter().chain(again).map(|(id, _)| id.clone()).take(at_once.saturating_sub(running)).collect()
     }
 
     /// Hosts whose pause is over at `now`.
@@ -118,12 +128,17 @@ impl Table {
     }
 }
 
+/// Rounded up: nobody wants to be told to wait for 0.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
 fn unlisted(host: &Host, now: Moment) -> Option<UnlistedInstance> {
     let (lease, state, detail) = match (&host.phase, &host.trouble) {
         (Phase::Cleaning(cleaning), _) if !cleaning.listed => {
             let next = match cleaning.running {
                 true => "clean-up is being tried".to_owned(),
-                false => format!("clean-up is tried in {}", seconds(cleaning.due.since(now))),
+                false => format!("clean-up is tried in {} s", whole_seconds(cleaning.due.since(now))),
             };
             let (state, why) = match &cleaning.problem {
                 Some(problem) => (problem.kind.as_str(), format!("{}; ", problem.detail)),
@@ -133,7 +148,7 @@ fn unlisted(host: &Host, now: Moment) -> Option<UnlistedInstance> {
         }
         (Phase::Free, Some(Trouble { problem, until })) => {
             let next = match until {
-                Some(until) => format!("not used for {}", seconds(until.since(now))),
+                Some(until) => format!("not used for {} s", whole_seconds(until.since(now))),
                 None => "tried again when it is needed".to_owned(),
             };
             (None, problem.kind.as_str(), format!("{}; {next}", problem.detail))

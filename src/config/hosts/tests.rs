@@ -166,9 +166,26 @@ fn a_known_hosts_file_without_the_host_is_an_error_that_says_so() {
         "      KnownHosts: known\n      Hosts:\n      - {Name: a, Address: \"node1.lab:7\", InstanceType: big}";
     let found = load_at(folder.path(), parameters).expect_err("no entry");
     let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-    for part in ["known has no entry for [node1.lab]:7 or node1.lab (patterns", "known line 2: "] {
+    for part in
+        ["known has no entry for [node1.lab]:7 or node1.lab (patterns", "1 of its lines cannot be used, as line 2"]
+    {
         assert!(found.iter().any(|fault| fault.contains(part)), "{part}: {found:?}");
     }
+}
+
+#[test]
+fn a_bad_line_about_another_host_is_a_warning_unless_it_revokes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let parameters =
+        "      KnownHosts: known\n      Hosts:\n      - {Name: a, Address: \"node1.lab:7\", InstanceType: big}";
+    let file = folder.path().join("known");
+    std::fs::write(&file, format!("other ssh-weird AAAA\n[node1.lab]:7 {ED}\n")).expect("written");
+    let loaded = load_at(folder.path(), parameters).expect("good");
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(warnings.iter().any(|warning| warning.contains("known line 1: ")), "{warnings:?}");
+    std::fs::write(&file, format!("@revoked * ssh-weird AAAA\n[node1.lab]:7 {ED}\n")).expect("written");
+    let found = load_at(folder.path(), parameters).expect_err("what is revoked is not known");
+    assert!(found.iter().any(|fault| fault.to_string().contains("known line 1: ")), "{found:?}");
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl Pool {
         let note = Note::new(Level::Warn, "pool", "create failed").with("InstanceType", &create.type_name);
         effects.log(note.with("Class", class).with("error", error));
         let others = self.instance_count();
-        self.create_refused(&create.instance_type, refusal, others, now, effects);
+        self.create_refused((&create.instance_type, create.began), refusal, others, now, effects);
         self.log_max_instances(effects);
         self.after_cloud_call(effects);
     }

@@ -60,6 +60,8 @@ pub struct Limits {
     fewer_than: Option<(usize, Moment)>,
     quota_pause_until: Option<Moment>,
     capacity_until: BTreeMap<CapacityKey, Moment>,
+    /// When a machine became free; one entry at most for each configured type.
+    freed_at: BTreeMap<CapacityKey, Moment>,
     creates_until: Option<Moment>,
     /// Creates that failed for no known reason since the last that succeeded.
     failures_in_a_row: u32,
@@ -129,10 +131,10 @@ impl Pool {
         }
     }
 
-    /// A create was refused; `others` counts workers and *other* unfinished creates.
+    /// A create was refused that began at `began`; `others` counts workers and *other* unfinished creates.
     pub(super) fn create_refused(
         &mut self,
-        instance_type: &InstanceType,
+        (instance_type, began): (&InstanceType, Moment),
         refusal: &CloudRefusal,
         others: usize,
         now: Moment,
@@ -147,6 +149,10 @@ impl Pool {
                     CapacityScope::Group => of_group,
                     CapacityScope::Everything => of_all,
                 };
+                // The refusal is older than the machine that became free meanwhile.
+                if self.limits.freed_at.get(&key).is_some_and(|freed| began <= *freed) {
+                    return;
+                }
                 let until = now + CAPACITY_PAUSE;
                 self.limits.capacity_until.retain(|_, until| *until > now);
                 self.limits.capacity_until.insert(key, until);
@@ -157,12 +163,13 @@ impl Pool {
         }
     }
 
-    /// A machine of this type has become free: its own pause is over (spec 46 §1).
+    /// A machine of this type has become free: its own pause is over (spec 46 §1), and creates that began before set none.
     pub fn capacity_freed(&mut self, name: &TypeName, now: Moment, effects: &mut Effects) {
         let Some(instance_type) = self.types.get(name) else {
             return;
         };
         let [of_type, ..] = self.limits.keys(instance_type);
+        self.limits.freed_at.insert(of_type.clone(), now);
         if self.limits.capacity_until.remove(&of_type).is_some_and(|until| now < until) {
             effects.notify();
         }

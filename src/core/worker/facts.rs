@@ -1,7 +1,7 @@
 //! Whether a host is what its instance type says (spec 52 §1).
 
 use super::{Context, Worker};
-use crate::core::effect::Level;
+use crate::core::effect::{Fault, Level};
 use crate::core::instance_type::InstanceType;
 use crate::core::vocabulary::{BootOutcome, IdleBehavior};
 
@@ -54,7 +54,12 @@ impl Worker {
         let note = note.with("RAM", facts.ram).with("RAMOfType", claimed.ram);
         cx.note(note.with("Scratch", facts.scratch).with("ScratchOfType", claimed.scratch()));
         if verdict == Verdict::TooSmall {
-            self.faulty = true;
+            self.fault.get_or_insert(Fault::TooSmall {
+                cpus: facts.cpus,
+                cpus_of_type: claimed.vcpus,
+                ram: facts.ram,
+                ram_of_type: claimed.ram,
+            });
             if self.idle_behavior == IdleBehavior::Run {
                 self.report_boot_outcome(BootOutcome::Failure, cx);
                 self.set_idle_behavior(IdleBehavior::Drain, cx);

@@ -89,8 +89,8 @@ pub struct Worker {
     /// At most one in a worker's life.
     pub boot_outcome: Option<BootOutcome>,
     pub booted_logged: bool,
-    /// It did not boot, reported itself broken, or stopped answering.
-    pub faulty: bool,
+    /// What was found wrong first.
+    pub fault: Option<crate::core::effect::Fault>,
     /// Raised by every event that changes which containers we believe to be here.
     pub changes: u64,
     /// Value of `changes` at each uuid's last change; closed uuids stay until a list that began later was applied.
@@ -167,7 +167,7 @@ impl Worker {
             reaping: BTreeMap::new(),
             boot_outcome: None,
             booted_logged: false,
-            faulty: false,
+            fault: None,
             changes: 0,
             last_change: BTreeMap::new(),
             evidence: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::facts::HostFacts;
 use super::listing::{Listing, RunnerState};
 use super::{Context, Evidence, Worker};
-use crate::core::effect::{Effect, Figure, Level, seconds};
+use crate::core::effect::{Effect, Fault, Figure, Level, seconds};
 use crate::core::time::Moment;
 use crate::core::vocabulary::{BootOutcome, IdleBehavior, WorkerState};
 
@@ -150,7 +150,7 @@ impl Worker {
     }
 
     fn reported_broken(&mut self, cx: &mut Context<'_>) {
-        self.faulty = true;
+        self.fault.get_or_insert(Fault::Broken);
         if self.idle_behavior != IdleBehavior::Run {
             return;
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Context, Worker};
-use crate::core::effect::{Effect, Ending, Level, Tags, seconds};
+use crate::core::effect::{Effect, Ending, Fault, Level, Tags, seconds};
 use crate::core::instance_type::IdleLimit;
 use crate::core::settings::Settings;
 use crate::core::time::Moment;
@@ -39,7 +39,8 @@ impl Worker {
                 .with("LastProbeAgo", seconds(cx.now.since(self.probed)))
                 .with("State", self.state),
         );
-        self.faulty = true;
+        let in_service = !matches!(self.state, WorkerState::Unknown | WorkerState::Booting);
+        self.fault.get_or_insert(if in_service { Fault::Unresponsive } else { Fault::NotBooted });
         self.shut_down(cx);
         true
     }
@@ -114,10 +115,10 @@ impl Worker {
     /// Asks the cloud to remove the instance; the sync repeats it until the instance is not listed any more.
     pub fn destroy(&mut self, cx: &mut Context<'_>) {
         self.last_destroy = Some(cx.now);
-        let ending = match self.boot_outcome {
-            _ if self.faulty => Ending::Faulty,
-            Some(BootOutcome::Success) => Ending::Unwanted,
-            _ => Ending::Unproven,
+        let ending = match (self.fault, self.boot_outcome) {
+            (Some(fault), _) => Ending::Faulty(fault),
+            (None, Some(BootOutcome::Success)) => Ending::Unwanted,
+            (None, _) => Ending::Unproven,
         };
         cx.order(Effect::DestroyInstance { instance: self.id.clone(), secret: self.secret.clone(), ending });
     }

@@ -115,7 +115,7 @@ fn bad_lines_and_files() {
         format!("|1|{}|x {ED}", "A".repeat(40)),
         format!("good {ED}"),
     ]);
-    assert_eq!(known.faults().iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!(known.faults().iter().map(|fault| fault.line).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     assert!(trusted(&known, ED, "good"));
     let folder = tempfile::tempdir().expect("a folder");
     for (path, part) in [(folder.path().to_owned(), "not a file"), (folder.path().join("none"), "No such file")] {

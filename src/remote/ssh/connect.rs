@@ -1,19 +1,21 @@
 //! One connection: TCP, handshake, the host's identity, authentication (spec 45 §3–4, 20 §8).
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, connect, recv, shutdown, socket_with, socketpair,
+    sockopt,
+};
 use ssh2::{ErrorCode, MethodType, Session};
 use subtle::ConstantTimeEq;
 
 use super::command_line::line;
 use super::exec::{ExecFault, Input, run};
-use super::wait::{Interrupt, Waiter, text_of};
+use super::wait::{Interrupt, Waiter, is_hang_up, text_of};
 use super::{SshClient, resolve};
 use crate::core::effect::{Level, Note};
 use crate::log::write_note;
@@ -23,12 +25,17 @@ use crate::remote::{ExecuteError, HostAccess, Program};
 
 /// From the name to a session that can be used (spec 10 §4).
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// For one address to accept: it covers two repetitions by the kernel. A name's first address may be one that nothing answers.
+const TCP_LIMIT: Duration = Duration::from_secs(5);
+/// What the kernel keeps of an upload to a host that does not take it; left to itself it would be up to 4 MiB per connection.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// A peer that acknowledges nothing for so long is gone. A stopped one still acknowledges: deadlines find it.
 const DEAD_LINK_MS: u32 = 30_000;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Written at an instance's boot (spec 20 §1, §8).
 const SECRET_FILE: &str = "/var/run/arvados-instance-secret";
+const NO_SECRET: &str = "nothing is known of it, and the instance has no secret tag";
 /// What libssh2 negotiates without preferences, strongest types first.
 const HOST_KEY_ALGORITHMS: [&str; 6] = [
     "ssh-ed25519",
@@ -41,8 +48,11 @@ const HOST_KEY_ALGORITHMS: [&str; 6] = [
 
 /// A session and its socket.
 pub(super) struct Link {
+    // Before the socket: freeing a session writes to it.
     session: Session,
-    socket: Arc<TcpStream>,
+    socket: OwnedFd,
+    /// The other end of what took the socket's place.
+    sink: Option<OwnedFd>,
 }
 
 impl std::fmt::Debug for Link {
@@ -52,8 +62,18 @@ impl std::fmt::Debug for Link {
 }
 
 impl Drop for Link {
+    /// Freeing a session must not wait for the other side: in non-blocking mode it would give up, and leak.
     fn drop(&mut self) {
-        self.break_off();
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
+/// The number of a socket that the session uses and [`Link`] owns.
+struct Borrowed(RawFd);
+
+impl AsRawFd for Borrowed {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
     }
 }
 
@@ -62,7 +82,7 @@ impl Link {
         &self.session
     }
 
-    pub(super) fn socket(&self) -> &TcpStream {
+    pub(super) fn socket(&self) -> &OwnedFd {
         &self.socket
     }
 
@@ -71,7 +91,7 @@ impl Link {
         waiter: &Waiter<'_>,
         call: impl FnMut() -> Result<T, ssh2::Error>,
     ) -> Result<T, Interrupt> {
-        waiter.drive(&self.session, &*self.socket, call)
+        waiter.drive(&self.session, &self.socket, call)
     }
 
     /// The session's last error.
@@ -79,10 +99,17 @@ impl Link {
         ssh2::Error::last_session_error(&self.session).map(|error| error.code())
     }
 
-    /// Nothing is sent or received any more. Without this, freeing channels and sessions in non-blocking mode would wait for the
-    /// other side, give up, and leak them.
-    pub(super) fn break_off(&self) {
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    /// Ends the connection, and puts something harmless in its socket's place: what libssh2 still wants to send goes nowhere, and
+    /// it reads the end of the stream. It insists on sending the rest of a packet, and leaks the session when that fails.
+    pub(super) fn cut(&mut self) {
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        // Without a descriptor for it the leak is the smaller evil.
+        if let Ok((ours, theirs)) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None) {
+            let _ = shutdown(&theirs, Shutdown::Write);
+            let _ = rustix::io::dup2(&ours, &mut self.socket);
+            self.sink = Some(theirs);
+        }
     }
 }
 
@@ -101,7 +128,7 @@ pub(super) struct Request<'a> {
     pub(super) access: &'a HostAccess,
     pub(super) address: &'a str,
     pub(super) user: &'a str,
-    /// The key that was verified before.
+    /// The key that was verified at this address before.
     pub(super) verified: Option<HostKey>,
     /// For log lines.
     pub(super) sudo: bool,
@@ -131,17 +158,17 @@ impl Request<'_> {
         if self.address.is_empty() {
             return Err(ExecuteError::NoAddress);
         }
-        let socket = Arc::new(self.tcp(&waiter)?);
-        let (link, key) = self.handshake(socket, &waiter)?;
+        let socket = self.tcp(&waiter)?;
+        let (mut link, key) = self.handshake(socket, &waiter)?;
         let known = self.judge(&key)?;
         self.authenticate(&link, &waiter)?;
         if !known {
-            self.compare_secret(&link, waiter)?;
+            self.compare_secret(&mut link, waiter)?;
         }
         Ok(Connection { link, key })
     }
 
-    fn tcp(&self, waiter: &Waiter<'_>) -> Result<TcpStream, ExecuteError> {
+    fn tcp(&self, waiter: &Waiter<'_>) -> Result<OwnedFd, ExecuteError> {
         let failed = |interrupt| match interrupt {
             Interrupt::Io(error) => self.no_connection(error),
             other => other.into(),
@@ -151,45 +178,61 @@ impl Request<'_> {
         let found = resolve::resolve(&to.host, to.port, &self.client.spawn, waiter).map_err(failed)?;
         let mut last = None;
         for one in found {
-            match open_tcp(one, waiter) {
+            match open_tcp(one, &waiter.until(Instant::now() + TCP_LIMIT)) {
                 Err(Interrupt::Io(error)) => last = Some(error),
+                // Of this address; the next one may answer.
+                Err(Interrupt::Deadline) if Instant::now() < waiter.deadline => {
+                    last = Some(io::ErrorKind::TimedOut.into());
+                }
                 other => return other.map_err(failed),
             }
         }
         Err(self.no_connection(last.unwrap_or_else(|| io::ErrorKind::NotFound.into())))
     }
 
-    fn handshake(&self, socket: Arc<TcpStream>, waiter: &Waiter<'_>) -> Result<(Link, HostKey), ExecuteError> {
-        let failed = |error: ssh2::Error| self.handshake_failed(&error);
-        let mut session = Session::new().map_err(failed)?;
+    fn handshake(&self, socket: OwnedFd, waiter: &Waiter<'_>) -> Result<(Link, HostKey), ExecuteError> {
+        let mut session = Session::new().map_err(|error| self.handshake_failed(&error, b""))?;
         session.set_blocking(false);
-        session.set_tcp_stream(socket.clone());
-        let link = Link { session: session.clone(), socket };
-        session.method_pref(MethodType::HostKey, &self.preferred_algorithms()).map_err(failed)?;
-        link.drive(waiter, || session.handshake()).map_err(|interrupt| match interrupt {
-            Interrupt::Ssh(error) => failed(error),
+        session.set_tcp_stream(Borrowed(socket.as_raw_fd()));
+        let link = Link { session: session.clone(), socket, sink: None };
+        session
+            .method_pref(MethodType::HostKey, &self.preferred_algorithms())
+            .map_err(|error| self.handshake_failed(&error, b""))?;
+        let mut said = Vec::new();
+        let shake = || {
+            if said.is_empty() {
+                said = first_words(&link.socket);
+            }
+            session.handshake()
+        };
+        link.drive(waiter, shake).map_err(|interrupt| match interrupt {
+            Interrupt::Ssh(error) => self.handshake_failed(&error, &said),
             other => other.into(),
         })?;
-        let key = session.host_key().and_then(|(blob, _)| HostKey::new(blob)).ok_or_else(|| {
+        let key = link.session.host_key().and_then(|(blob, _)| HostKey::new(blob)).ok_or_else(|| {
             let reason = "the host has shown no key that is understood".to_owned();
             ExecuteError::Handshake { address: self.address.to_owned(), reason }
         })?;
         Ok((link, key))
     }
 
-    /// A peer that hangs up instead of shaking hands takes no more connections, or is still booting.
-    fn handshake_failed(&self, error: &ssh2::Error) -> ExecuteError {
-        const BANNER_RECV: i32 = -2;
-        const SOCKET_SEND: i32 = -7;
-        const SOCKET_DISCONNECT: i32 = -13;
-        const SOCKET_RECV: i32 = -43;
-        match error.code() {
-            ErrorCode::Session(BANNER_RECV | SOCKET_SEND | SOCKET_DISCONNECT | SOCKET_RECV) => {
-                let text = format!("the host has hung up: {}", text_of(error));
-                self.no_connection(io::Error::new(io::ErrorKind::ConnectionReset, text))
-            }
-            _ => ExecuteError::Handshake { address: self.address.to_owned(), reason: text_of(error) },
+    /// A peer that hangs up instead of shaking hands takes no more connections, or is still booting; unless it has `said` something
+    /// else.
+    fn handshake_failed(&self, error: &ssh2::Error, said: &[u8]) -> ExecuteError {
+        const BANNER_RECV: ErrorCode = ErrorCode::Session(-2);
+        let address = self.address.to_owned();
+        // What OpenSSH says to whoever comes too soon.
+        let known =
+            [&b"SSH-"[..], b"Exceeded MaxStar", b"Not allowed at t"].iter().any(|start| said.starts_with(start));
+        if !said.is_empty() && !known {
+            let said = String::from_utf8_lossy(said).escape_debug().to_string();
+            return ExecuteError::Handshake { address, reason: format!("it is no SSH server: it says {said:?}") };
         }
+        if is_hang_up(error.code()) || error.code() == BANNER_RECV {
+            let text = format!("the host has hung up: {}", text_of(error));
+            return self.no_connection(io::Error::new(io::ErrorKind::ConnectionReset, text));
+        }
+        ExecuteError::Handshake { address, reason: text_of(error) }
     }
 
     /// The types that are known of the host come first, so that it shows the key that can be compared.
@@ -212,22 +255,18 @@ impl Request<'_> {
 
     /// True if the key is known to be the host's; false if only the secret can tell.
     fn judge(&self, key: &HostKey) -> Result<bool, ExecuteError> {
-        match &self.verified {
-            Some(verified) if verified == key => return Ok(true),
-            Some(verified) => {
-                let note = Note::new(Level::Warn, "ssh", "host key has changed; verifying the host again");
-                let note = note.with("Address", self.address).with("Old", verified.fingerprint());
-                write_note(&note.with("New", key.fingerprint()));
-            }
-            None => {}
+        if let Some(before) = self.verified.as_ref().filter(|before| *before != key) {
+            let note = Note::new(Level::Warn, "ssh", "host key has changed; verifying the host again");
+            let note = note.with("Address", self.address).with("Old", before.fingerprint());
+            write_note(&note.with("New", key.fingerprint()));
         }
-        match (self.access.check.check(key, self.address), &self.access.secret) {
-            (Verdict::Trusted, _) => Ok(true),
-            (Verdict::Unknown, Some(_)) => Ok(false),
-            (Verdict::Unknown, None) => {
-                Err(self.rejected("nothing is known of it, and the instance has no secret tag"))
-            }
-            (Verdict::Refused(reason), _) => Err(self.rejected(&reason)),
+        match self.access.check.check(key, self.address) {
+            Verdict::Trusted => Ok(true),
+            Verdict::Refused(reason) => Err(self.rejected(&reason)),
+            // Its secret was compared over a connection that showed this key.
+            Verdict::Unknown if self.verified.as_ref() == Some(key) => Ok(true),
+            Verdict::Unknown if self.access.secret.is_some() => Ok(false),
+            Verdict::Unknown => Err(self.rejected(NO_SECRET)),
         }
     }
 
@@ -239,29 +278,27 @@ impl Request<'_> {
         let (user, key) = (self.user, self.client.key.text());
         let login = || link.session.userauth_pubkey_memory(user, None, key, None);
         link.drive(waiter, login).map_err(|interrupt| match interrupt {
-            Interrupt::Ssh(error) => match self.handshake_failed(&error) {
-                // The same kinds of hang-up as in a handshake.
-                reset @ ExecuteError::Connect { .. } => reset,
-                _ => ExecuteError::Authentication {
-                    address: self.address.to_owned(),
-                    user: user.to_owned(),
-                    reason: text_of(&error),
-                },
+            // As in a handshake.
+            Interrupt::Ssh(error) if is_hang_up(error.code()) => self.handshake_failed(&error, b""),
+            Interrupt::Ssh(error) => ExecuteError::Authentication {
+                address: self.address.to_owned(),
+                user: user.to_owned(),
+                reason: text_of(&error),
             },
             other => other.into(),
         })
     }
 
     /// Over this very connection, before any command is trusted.
-    fn compare_secret(&self, link: &Link, waiter: Waiter<'_>) -> Result<(), ExecuteError> {
+    fn compare_secret(&self, link: &mut Link, waiter: Waiter<'_>) -> Result<(), ExecuteError> {
         let Some(secret) = &self.access.secret else {
-            return Err(self.rejected("nothing is known of it, and the instance has no secret tag"));
+            return Err(self.rejected(NO_SECRET));
         };
         let program = Program::Arguments(vec!["cat".to_owned(), SECRET_FILE.to_owned()]);
         let line = line(&program, self.sudo);
         let input = Input { line: &line, stdin: b"", open_until: None };
-        let output = run(link, input, waiter, None).map_err(|fault| match fault {
-            ExecFault::NotSent(error) => ExecuteError::Channel(error),
+        let output = run(link, input, waiter, None).map(|ended| ended.output).map_err(|fault| match fault {
+            ExecFault::NotSent(error) => self.no_connection(error),
             ExecFault::Failed(error) => error,
         })?;
         let equal: bool = output.stdout.ct_eq(secret.reveal().as_bytes()).into();
@@ -280,7 +317,14 @@ impl Request<'_> {
     }
 }
 
-fn open_tcp(to: SocketAddr, waiter: &Waiter<'_>) -> Result<TcpStream, Interrupt> {
+/// What the peer has sent before anything was read: a few bytes, none if it has said nothing yet.
+fn first_words(socket: &OwnedFd) -> Vec<u8> {
+    let mut buffer = [0; 16];
+    let peeked = recv(socket, &mut buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    peeked.map(|(_, count)| buffer[..count].to_vec()).unwrap_or_default()
+}
+
+fn open_tcp(to: SocketAddr, waiter: &Waiter<'_>) -> Result<OwnedFd, Interrupt> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(family, SocketType::STREAM, flags, None).map_err(|error| Interrupt::Io(error.into()))?;
@@ -296,12 +340,13 @@ fn open_tcp(to: SocketAddr, waiter: &Waiter<'_>) -> Result<TcpStream, Interrupt>
         Err(error) => return Err(Interrupt::Io(error.into())),
     }
     set_options(&socket).map_err(Interrupt::Io)?;
-    Ok(TcpStream::from(socket))
+    Ok(socket)
 }
 
 /// Without TCP_NODELAY a command takes 44 ms instead of 2 (measured, spec 45 §3).
 fn set_options(socket: &OwnedFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER_BYTES)?;
     sockopt::set_tcp_user_timeout(socket, DEAD_LINK_MS)?;
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
@@ -326,7 +371,7 @@ mod tests {
         assert!(sockopt::socket_keepalive(&socket).expect("readable"));
         assert_eq!(sockopt::tcp_user_timeout(&socket).expect("readable"), DEAD_LINK_MS);
         closing.close();
-        let cancelled = open_tcp(listener.local_addr().expect("bound"), &waiter);
-        assert!(matches!(cancelled, Err(Interrupt::Cancelled) | Ok(_)), "{cancelled:?}");
+        let cancelled = waiter.pause(waiter.deadline);
+        assert!(matches!(cancelled, Err(Interrupt::Cancelled)), "{cancelled:?}");
     }
 }

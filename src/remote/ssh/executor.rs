@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use super::SshClient;
 use super::command_line::line;
 use super::connect::{Connection, Request};
-use super::exec::{ExecFault, Input, run};
+use super::exec::{Ended, ExecFault, Input, run};
 use super::wait::{Closing, Waiter};
 use crate::remote::identity::HostKey;
 use crate::remote::{Command, Consume, ExecuteError, Executor, HostAccess, Lane, Output};
@@ -59,8 +59,8 @@ pub struct SshExecutor {
     action: LaneSlot,
     bulk: LaneSlot,
     closing: Closing,
-    /// The host's key once it was verified.
-    verified: Mutex<Option<HostKey>>,
+    /// The host's key once it was verified, and at which address.
+    verified: Mutex<Option<(String, HostKey)>>,
     connected: AtomicBool,
 }
 
@@ -133,49 +133,44 @@ impl SshExecutor {
         mut consume: Option<&mut Consume<'_>>,
     ) -> Result<Output, ExecuteError> {
         let mut held = self.take(lane, command.deadline)?;
-        let target = self.target.lock().clone();
         let waiter = Waiter { closing: &self.closing, deadline: command.deadline };
-        let line = line(&command.program, self.uses_sudo(&target));
-        let input = Input { line: &line, stdin: command.stdin, open_until: command.open_until };
-        let mut kept = held.idle.take().filter(|idle| idle.target == target).map(|idle| idle.connection);
+        let mut kept = held.idle.take().filter(|idle| idle.target == *self.target.lock());
         loop {
-            let (connection, reused) = match kept.take() {
-                Some(connection) => (connection, true),
-                None => (self.connect(lane, &target, waiter)?, false),
+            let (mut connection, target, reused) = match kept.take() {
+                Some(idle) => (idle.connection, idle.target, true),
+                None => {
+                    let (connection, target) = self.connect(lane, waiter)?;
+                    (connection, target, false)
+                }
             };
-            let result = run(&connection.link, input, waiter, consume.as_deref_mut());
-            match result {
-                Ok(output) => {
-                    held.idle = Some(Idle { connection, target, since: Instant::now() });
+            let line = line(&command.program, self.uses_sudo(&target));
+            let input = Input { line: &line, stdin: command.stdin, open_until: command.open_until };
+            match run(&mut connection.link, input, waiter, consume.as_deref_mut()) {
+                Ok(Ended { output, reusable }) => {
+                    if reusable {
+                        held.idle = Some(Idle { connection, target, since: Instant::now() });
+                    }
                     return Ok(output);
                 }
                 // It had gone stale while nobody used it, and nothing was sent: once more with a new one.
                 Err(ExecFault::NotSent(_)) if reused => {}
-                Err(ExecFault::NotSent(error)) => return Err(ExecuteError::Channel(error)),
+                Err(ExecFault::NotSent(source)) => {
+                    return Err(ExecuteError::Connect { address: target.address, source });
+                }
                 Err(ExecFault::Failed(error)) => return Err(error),
             }
         }
     }
 
-    /// A probe reports a failure at once, its round has a rhythm of its own. An action is worth some patience: a start whose
-    /// connection was refused would cost the container an attempt.
-    fn connect(&self, lane: Lane, target: &Target, waiter: Waiter<'_>) -> Result<Connection, ExecuteError> {
+    /// To where the target is now, which may change while a host cannot be reached. A probe reports a failure at once, its round
+    /// has a rhythm of its own. An action is worth some patience: a start whose connection was refused would cost the container an
+    /// attempt.
+    fn connect(&self, lane: Lane, waiter: Waiter<'_>) -> Result<(Connection, Target), ExecuteError> {
         let mut pause = RETRY_FIRST;
         loop {
-            let request = Request {
-                client: &self.client,
-                access: &self.access,
-                address: &target.address,
-                user: &target.user,
-                verified: self.verified.lock().clone(),
-                sudo: self.uses_sudo(target),
-            };
-            match request.connect(waiter) {
-                Ok(connection) => {
-                    *self.verified.lock() = Some(connection.key.clone());
-                    self.connected.store(true, Ordering::Release);
-                    return Ok(connection);
-                }
+            let target = self.target.lock().clone();
+            match self.connect_to(&target, waiter) {
+                Ok(connection) => return Ok((connection, target)),
                 Err(error @ ExecuteError::Connect { .. }) if lane != Lane::Probe && error.is_normal_while_booting() => {
                     let again = Instant::now() + pause;
                     if again >= waiter.deadline {
@@ -187,6 +182,23 @@ impl SshExecutor {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn connect_to(&self, target: &Target, waiter: Waiter<'_>) -> Result<Connection, ExecuteError> {
+        let verified = self.verified.lock().clone();
+        let request = Request {
+            client: &self.client,
+            access: &self.access,
+            address: &target.address,
+            user: &target.user,
+            // Elsewhere the same key may be another host's: images can contain keys.
+            verified: verified.filter(|(address, _)| *address == target.address).map(|(_, key)| key),
+            sudo: self.uses_sudo(target),
+        };
+        let connection = request.connect(waiter)?;
+        *self.verified.lock() = Some((target.address.clone(), connection.key.clone()));
+        self.connected.store(true, Ordering::Release);
+        Ok(connection)
     }
 
     /// Closes action connections that nobody has used for so long.

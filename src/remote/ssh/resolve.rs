@@ -65,9 +65,14 @@ pub(super) fn resolve(
     }
     match lookup.answer.lock().take() {
         Some(Ok(found)) if !found.is_empty() => Ok(found),
-        Some(Err(error)) => Err(Interrupt::Io(io::Error::new(io::ErrorKind::NotFound, error))),
+        Some(Err(error)) => Err(Interrupt::Io(io::Error::new(kind_of(&error.to_string()), error))),
         _ => Err(Interrupt::Io(io::ErrorKind::NotFound.into())),
     }
+}
+
+/// The resolver's errors have no kind of their own: an outage of name servers passes, an unknown name is a mistake.
+fn kind_of(text: &str) -> io::ErrorKind {
+    if text.contains("Temporary failure") { io::ErrorKind::HostUnreachable } else { io::ErrorKind::NotFound }
 }
 
 fn start(host: &str, port: Port, lookup: &Arc<Lookup>, spawn: &Spawn) -> io::Result<()> {
@@ -95,6 +100,13 @@ mod tests {
     use crate::remote::ssh::wait::Closing;
 
     #[test]
+    fn kinds_of_failure() {
+        let text = "failed to lookup address information: ";
+        assert_eq!(kind_of(&format!("{text}Temporary failure in name resolution")), io::ErrorKind::HostUnreachable);
+        assert_eq!(kind_of(&format!("{text}Name or service not known")), io::ErrorKind::NotFound);
+    }
+
+    #[test]
     fn ports() {
         assert_eq!((port_number("ssh"), port_number("2222"), port_number("0")), (Some(22), Some(2222), None));
         assert_eq!(port_number("no-such-service"), None);
@@ -109,7 +121,10 @@ mod tests {
         assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 7), "{found:?}");
         // Reserved for names that do not exist (RFC 6761).
         match resolve("nothing.invalid", 7, &spawn, &waiter) {
-            Err(Interrupt::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
+            // The latter without any name server.
+            Err(Interrupt::Io(error)) => {
+                assert!([io::ErrorKind::NotFound, io::ErrorKind::HostUnreachable].contains(&error.kind()), "{error}");
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -14,6 +14,7 @@ use ssh2::{BlockDirections, ErrorCode, Session};
 
 use crate::remote::wake::Wake;
 
+/// libssh2's code for a call that would block.
 const EAGAIN: i32 = -37;
 
 /// Says once and for all that a worker is closed.
@@ -60,9 +61,23 @@ impl Interrupt {
             Self::Deadline => io::ErrorKind::TimedOut.into(),
             Self::Cancelled => io::ErrorKind::Interrupted.into(),
             Self::Io(error) => error,
-            Self::Ssh(error) => io::Error::other(text_of(&error)),
+            Self::Ssh(error) => io_error(&error),
         }
     }
+}
+
+/// A peer that has gone is a reset, everything else a fault of its own.
+fn io_error(error: &ssh2::Error) -> io::Error {
+    let kind = if is_hang_up(error.code()) { io::ErrorKind::ConnectionReset } else { io::ErrorKind::Other };
+    io::Error::new(kind, text_of(error))
+}
+
+/// The socket failed or ended.
+pub(super) fn is_hang_up(code: ErrorCode) -> bool {
+    const SOCKET_SEND: i32 = -7;
+    const SOCKET_DISCONNECT: i32 = -13;
+    const SOCKET_RECV: i32 = -43;
+    matches!(code, ErrorCode::Session(SOCKET_SEND | SOCKET_DISCONNECT | SOCKET_RECV))
 }
 
 /// libssh2's message with its number, which its documentation is sorted by.
@@ -122,16 +137,15 @@ impl<'a> Waiter<'a> {
         Ok(early)
     }
 
-    /// Nothing but the deadline or the close; true if the pause passed.
+    /// Nothing but time.
+    ///
+    /// # Errors
+    /// The deadline comes before `until`, or the worker is closed.
     pub(super) fn pause(&self, until: Instant) -> Result<(), Interrupt> {
-        let waiter = self.until(until);
-        loop {
-            self.check()?;
-            // Polls the closing descriptor twice: there is no other.
-            match waiter.poll(&self.closing.wake, PollFlags::IN, None) {
-                Err(Interrupt::Deadline) => return self.check(),
-                other => other?,
-            };
+        // Polls the closing descriptor twice: there is no other.
+        match self.until(until).poll(&self.closing.wake, PollFlags::IN, None) {
+            Err(Interrupt::Deadline) => self.check(),
+            other => other.map(drop),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::records::{attempt_record, container_record, history_record, runtime_status, statuses};
 use super::{DaemonBackend, api_error};
-use crate::core::container::ContainerRequest;
+use crate::core::container::{Container, ContainerRequest};
 use crate::core::effect::{Level, Note};
 use crate::core::ids::ContainerUuid;
 use crate::core::vocabulary::ContainerState;
@@ -73,7 +73,9 @@ impl DaemonBackend {
         let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
         let report = self.scheduler.report.read().clone();
         let waits = statuses(report.as_deref());
-        let record = |container| container_record(container, waits.get(&container.uuid).copied());
+        let unusable = self.unusable();
+        let text = |uuid: &ContainerUuid| waits.get(uuid).map(|text| unusable.explain(uuid, text));
+        let record = |container: &Container| container_record(container, text(&container.uuid));
         Ok(ContainerList {
             items: page.containers.iter().map(record).collect(),
             next: page.next.map(|next| next.to_string()),
@@ -86,8 +88,9 @@ impl DaemonBackend {
         let report = self.scheduler.report.read().clone();
         let waits = statuses(report.as_deref());
         let container = &detail.container;
+        let text = waits.get(uuid).map(|text| self.unusable().explain(uuid, text));
         Ok(ContainerDetail {
-            container: container_record(container, waits.get(uuid).copied()),
+            container: container_record(container, text),
             request: to_value(&container.request),
             runtime_status: runtime_status(container),
             attempts: detail.attempts.iter().map(|one| attempt_record(uuid, one, &self.results)).collect(),

@@ -1,11 +1,12 @@
 //! What the management API asks for, answered from the daemon's parts (spec 80 §1, 82 §3). Runs on connection threads.
 //!
 //! Reading order: the parts here, [`containers`] (submitting and changing), [`records`] (core data as API documents), [`waiting`]
-//! (waiting and logs), [`overview`] (status, types, gauges).
+//! (waiting and logs), [`unusable`] (why no machine can be had), [`overview`] (status, types, gauges).
 
 mod containers;
 mod overview;
 mod records;
+mod unusable;
 mod waiting;
 
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use super::pool::PoolDoor;
 use super::scheduler::SchedulerShared;
 use super::stop::{Stop, StopSource};
 use super::workers::Workers;
-use crate::cloud::{InstanceSet, UnlistedInstance};
+use crate::cloud::InstanceSet;
 use crate::config::Config;
 use crate::core::errors::chain;
 use crate::core::ids::{ContainerUuid, InstanceId};
@@ -202,20 +203,13 @@ impl Backend for DaemonBackend {
     }
 
     fn unlisted_instances(&self) -> Vec<InstanceRow> {
-        let row = |one: UnlistedInstance| InstanceRow {
-            instance: one.id.to_string(),
-            address: one.address,
-            arvados_instance_type: one.type_name.to_string(),
-            provider_instance_type: one.provider_type,
-            worker_state: one.state.to_owned(),
-            detail: one.detail,
-            ..InstanceRow::default()
-        };
-        self.cloud.unlisted().into_iter().map(row).collect()
+        self.cloud.unlisted().into_iter().map(unusable::row).collect()
     }
 
     fn set_idle_behavior(&self, instance: &InstanceId, behavior: IdleBehavior) -> bool {
-        self.door.set_idle_behavior(instance, behavior).is_some()
+        // To run again is also what a machine is told that is no instance now since something was wrong with it.
+        let retried = || behavior == IdleBehavior::Run && self.cloud.retry(instance);
+        self.door.set_idle_behavior(instance, behavior).is_some() || retried()
     }
 
     fn kill_instance(&self, instance: &InstanceId, reason: &str) -> bool {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::DaemonBackend;
 use super::records::container_record;
+use super::unusable::Unusable;
 use crate::core::entry::QueueSnapshot;
 use crate::core::instance_type::InstanceType;
 use crate::core::pool::limits::LimitInForce;
@@ -33,6 +34,7 @@ impl DaemonBackend {
             trouble.push(format!("{} batches of effects were lost: please report this", self.door.overflowed()));
         }
         let report = self.scheduler.report.read().clone();
+        let (unusable, unusable_count) = self.unusable_rows();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: self.config.read().cluster_id.clone(),
@@ -43,8 +45,10 @@ impl DaemonBackend {
             // Without the 0.0 an empty sum is -0.
             price_per_hour: 0.0 + paid.map(InstanceView::price).sum::<f64>(),
             limits: self.door.limits_in_force().into_iter().map(|limit| self.limit_record(limit)).collect(),
-            oldest_waiting: oldest_waiting(&self.queue.snapshot(), report.as_deref()),
+            oldest_waiting: oldest_waiting(&self.queue.snapshot(), report.as_deref(), &self.unusable()),
             trouble,
+            unusable,
+            unusable_count,
             missed_wakeups: self.scheduler.missed_wakeups.load(Ordering::Relaxed),
         })
     }
@@ -109,7 +113,7 @@ impl DaemonBackend {
 }
 
 /// The waiting container that was created first, and why it waits.
-fn oldest_waiting(queue: &QueueSnapshot, report: Option<&Report>) -> Option<ContainerRecord> {
+fn oldest_waiting(queue: &QueueSnapshot, report: Option<&Report>, unusable: &Unusable) -> Option<ContainerRecord> {
     let entries = queue.entries.values();
     let waiting = entries.filter(|entry| {
         matches!(entry.container.state, ContainerState::Queued | ContainerState::Locked) && entry.container.priority > 0
@@ -117,6 +121,6 @@ fn oldest_waiting(queue: &QueueSnapshot, report: Option<&Report>) -> Option<Cont
     let oldest = waiting.min_by_key(|entry| entry.first_seen)?;
     let uuid = &oldest.container.uuid;
     let status = report.and_then(|report| report.statuses.iter().find(|status| status.uuid == *uuid));
-    let text = status.map(|status| status.text.as_str());
+    let text = status.map(|status| unusable.explain(uuid, &status.text));
     Some(container_record(&oldest.container, text))
 }

@@ -20,10 +20,10 @@ pub(super) fn statuses(report: Option<&Report>) -> Statuses<'_> {
 }
 
 /// `waits`: the scheduler's text, if it has one.
-pub(super) fn container_record(container: &Container, waits: Option<&str>) -> ContainerRecord {
+pub(super) fn container_record(container: &Container, waits: Option<String>) -> ContainerRecord {
     let request = &container.request;
     let status = match container.state {
-        ContainerState::Queued | ContainerState::Locked => waits.unwrap_or_default().to_owned(),
+        ContainerState::Queued | ContainerState::Locked => waits.unwrap_or_default(),
         _ => container.runtime_status.error.clone(),
     };
     ContainerRecord {

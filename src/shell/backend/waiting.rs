@@ -89,8 +89,8 @@ impl DaemonBackend {
         if let [only] = uuids.as_slice() {
             let filter = ListFilter { uuids: Some([only.clone()].into()), limit: 1, ..ListFilter::default() };
             let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
-            let record = |one| container_record(one, waits.get(only).copied());
-            answer.only = page.containers.first().map(record);
+            let text = waits.get(only).map(|text| self.unusable().explain(only, text));
+            answer.only = page.containers.first().map(|one| container_record(one, text));
         }
         Ok(answer)
     }

@@ -16,6 +16,7 @@ use crate::remote::runner::RunnerPlaces;
 use crate::remote::ssh::{SshClient, SshConnector, port_number};
 use crate::remote::supply::RunnerSupply;
 use crate::shell::clock::Clock;
+use crate::shell::fault_point::reached;
 use crate::shell::state_dir::StateDir;
 use crate::shell::threads;
 
@@ -48,6 +49,7 @@ pub(super) fn driver(
                 spawn: Arc::new(threads::spawn),
                 clock: Arc::new(move || clock.now()),
                 began: clock.wall_of(Moment::ZERO),
+                reached: |step| reached(step.into()),
             };
             Arc::new(StaticHosts::open(options).map_err(DaemonError::Driver)?)
         }

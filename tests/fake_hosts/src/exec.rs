@@ -158,6 +158,11 @@ pub(crate) async fn run(
     };
     let (read, write) = channel.split();
     let stdin = Stdin { half: read, left: Vec::new(), ended: false };
+    if fault == Some(ExecFault::OtherStream) {
+        let _ = write.extended_data_bytes(2, b"nobody asked".to_vec()).await;
+        let mut stdin = stdin;
+        return stdin.closed().await;
+    }
     let mut output = Output { half: write, gathered: Vec::new(), flood };
     if !faults.noise.is_empty() {
         output.put(false, &faults.noise);

@@ -119,6 +119,8 @@ pub enum ExecFault {
     FloodStdout(u64),
     /// This many bytes of standard error before the command's own output.
     FloodStderr(u64),
+    /// Never run; data come on a stream that is neither standard output nor standard error, and nothing else.
+    OtherStream,
     /// Run; the connection ends once this many bytes (on the wire) of the answer are sent: in the middle of a packet, for the
     /// client as if the other process had died. At the end of a shorter answer, without its status, by a disconnect message.
     Cut(u64),

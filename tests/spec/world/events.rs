@@ -23,7 +23,7 @@ impl World {
         let (verb, rest) = event.split_once(' ').unwrap_or((event, ""));
         let words: Vec<&str> = rest.split_whitespace().collect();
         match verb {
-            "list" | "begin-list" | "create" | "created" | "failed" | "throttle" | "fault" | "nofault" => {
+            "list" | "begin-list" | "create" | "created" | "failed" | "freed" | "throttle" | "fault" | "nofault" => {
                 self.cloud_event(verb, &words);
             }
             // In service: listed, and a good round of each.
@@ -124,7 +124,7 @@ impl World {
     }
 
     /// `list i1 i2:hold` (a complete list; words after `:` say how the cloud shows it) · `begin-list` (the next one began now) ·
-    /// `create t` · `created 1 i1` · `failed 1 quota` · `throttle list 30` · `fault` and `nofault` (of the runner binary).
+    /// `create t` · `created 1 i1` · `failed 1 quota` · `freed t` (a machine) · `throttle list 30` · `fault` and `nofault` (of the runner binary).
     fn cloud_event(&mut self, verb: &str, words: &[&str]) {
         match verb {
             "list" => {
@@ -132,6 +132,11 @@ impl World {
                 let began = self.list_began.take().unwrap_or(self.now);
                 self.step(Cause::ListApplied, |pool, now, effects| pool.apply_list(began, &listed, now, effects));
                 self.demand(invariants::check_list(&listed, &self.pool));
+            }
+            "freed" => {
+                self.step(Cause::Other, |pool, now, effects| {
+                    pool.capacity_freed(&TypeName::new(words[0]), now, effects);
+                });
             }
             "begin-list" => self.list_began = Some(self.now),
             "create" => {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use muster::core::effect::{Effect, Figure, Level};
+use muster::core::effect::{Effect, Ending, Figure, Level};
 use muster::core::ids::{Attempt, ContainerUuid, InstanceId};
 use muster::core::pool::Pool;
 use muster::core::pool::view::InstanceKey;
@@ -25,7 +25,10 @@ pub(super) fn effect(effect: &Effect) -> String {
     let of = |order: &muster::core::effect::RunnerOrder| attempt_of(&order.uuid, order.attempt);
     match effect {
         Effect::CreateInstance { instance_type, .. } => format!("create {}", instance_type.name),
-        Effect::DestroyInstance { instance, .. } => format!("destroy {instance}"),
+        Effect::DestroyInstance { instance, ending: Ending::Unwanted | Ending::Unproven, .. } => {
+            format!("destroy {instance}")
+        }
+        Effect::DestroyInstance { instance, ending: Ending::Faulty(_), .. } => format!("destroy {instance} faulty"),
         Effect::SaveTags { instance, tags } => {
             let tag = |name: &str| tags.get(&format!("Arvados{name}")).map_or("-", String::as_str);
             format!("tags {instance} {} {}", tag("InstanceType"), tag("IdleBehavior"))

@@ -274,8 +274,12 @@ impl Layout {
     }
 }
 
-/// A new folder for its owner only. Not below what a host has of its own, since a host could not mount it from there.
-pub(crate) fn private_folder(prefix: &str) -> io::Result<tempfile::TempDir> {
+/// A new folder for its owner only, where the caller and each host see the same (but a host with a `/tmp` of its own): not below what
+/// a host has of its own.
+///
+/// # Errors
+/// It cannot be made.
+pub fn private_folder(prefix: &str) -> io::Result<tempfile::TempDir> {
     let usual = std::env::temp_dir();
     let own = ["/run", "/var/lib", "/home", "/root", "/etc", "/usr"].iter().any(|folder| usual.starts_with(folder));
     let base = if own { PathBuf::from("/tmp") } else { usual };

@@ -27,6 +27,7 @@ mod server;
 
 pub use host::SshHost;
 pub use keys::{ClientKey, KeyForm, KeyKind, client_key};
+pub use layout::private_folder;
 pub use options::{HostOptions, Login, Server, Shell, Sudo, caller_is_root};
 pub use processes::HostProcess;
 pub use proxy::FaultProxy;

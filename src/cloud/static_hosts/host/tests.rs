@@ -1,6 +1,7 @@
 //! Every state with every event; pauses; what is listed and what can be taken.
 
 use super::*;
+use crate::core::effect::Fault;
 use crate::core::ids::InstanceSecret;
 use crate::remote::identity::HostKey;
 
@@ -76,15 +77,18 @@ fn every_state_with_every_event() {
     let failed = |left: bool| Event::ClaimFailed { problem: problem(Kind::Failed), left: left.then(|| lease_id("s")) };
     let destroyed = |of: &str, ending| Event::Destroyed { of: Some(lease_id(of)), ending };
     let same = ["free", "paused", "claiming", "taken", "going", "cleaned", "unreachable"];
-    let rows: [(Event, [&str; 7]); 13] = [
+    let rows: [(Event, [&str; 7]); 14] = [
         (Event::Chosen(lease("big")), ["claiming", "paused", "claiming", "taken", "going", "cleaned", "unreachable"]),
         (Event::Claimed, ["free", "paused", "taken", "taken", "going", "cleaned", "unreachable"]),
         (failed(false), ["free", "paused", "paused", "taken", "going", "cleaned", "unreachable"]),
         (failed(true), ["free", "paused", "waiting", "taken", "going", "cleaned", "unreachable"]),
         (Event::TagsSet { of: Some(lease_id("s")), tags: Tags::new() }, same),
         (destroyed("s", Ending::Unwanted), ["free", "paused", "claiming", "going", "going", "cleaned", "unreachable"]),
-        (destroyed("s", Ending::Faulty), ["free", "paused", "claiming", "going", "going", "cleaned", "unreachable"]),
-        (destroyed("of another life", Ending::Faulty), same),
+        (
+            destroyed("s", Ending::Faulty(Fault::Broken)),
+            ["free", "paused", "claiming", "going", "going", "cleaned", "unreachable"],
+        ),
+        (destroyed("of another life", Ending::Faulty(Fault::Broken)), same),
         (Event::CleaningBegan, ["free", "paused", "claiming", "taken", "cleaned", "cleaned", "unreachable"]),
         (Event::Cleaned, ["free", "paused", "claiming", "taken", "going", "unseen", "free"]),
         (
@@ -93,13 +97,14 @@ fn every_state_with_every_event() {
         ),
         (Event::ListMade, same),
         (Event::Tick, same),
+        (Event::Corrected, ["free", "free", "claiming", "taken", "going", "cleaned", "unreachable"]),
     ];
     for (event, expected) in rows {
         for ((state, host), expected) in states().into_iter().zip(expected) {
             let mut after = host.clone();
             after.apply(event.clone(), at(100));
             assert_eq!(name(&after), expected, "{event:?} in {state}");
-            if expected == state && !matches!(event, Event::TagsSet { .. }) {
+            if expected == state && !matches!(event, Event::TagsSet { .. } | Event::Corrected) {
                 assert_eq!(after, host, "{event:?} in {state} changes nothing");
             }
         }
@@ -131,7 +136,7 @@ fn faulty_lives_pause_and_normal_ones_forgive() {
     let mut host = host(Phase::Free);
     let mut now = at(0);
     for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
-        life(&mut host, Ending::Faulty, now);
+        life(&mut host, Ending::Faulty(Fault::Broken), now);
         let end = now + Duration::from_secs(minutes * 60);
         assert_eq!(host.pause_end(), Some(end));
         host.apply(Event::ListMade, now);
@@ -143,7 +148,7 @@ fn faulty_lives_pause_and_normal_ones_forgive() {
     }
     life(&mut host, Ending::Unwanted, now);
     assert_eq!((host.strikes, host.pause_end()), (0, None));
-    life(&mut host, Ending::Faulty, now);
+    life(&mut host, Ending::Faulty(Fault::Broken), now);
     assert_eq!(host.pause_end(), Some(now + Duration::from_secs(60)));
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::cloud::static_hosts::host::tests::{lease, lease_id, spec};
 use crate::cloud::static_hosts::host::{Cleaning, Event, Problem};
 use crate::cloud::static_hosts::record;
-use crate::core::effect::Ending;
+use crate::core::effect::{Ending, Fault};
 
 fn at(seconds: u64) -> Moment {
     Moment::since_start(Duration::from_secs(seconds))
@@ -72,10 +72,10 @@ fn a_shortage_counts_what_the_hosts_are_doing() {
     assert_eq!(
         shown,
         [
-            ("b", "failed", "why; not used for 40.000s"),
-            ("c", "unreachable", "why; not used for 40.000s"),
-            ("d", "foreign", "why; not used for 40.000s"),
-            ("f", "cleaning", "clean-up is tried in 0.000s"),
+            ("b", "failed", "why; not used for 40 s"),
+            ("c", "unreachable", "why; not used for 40 s"),
+            ("d", "foreign", "why; not used for 40 s"),
+            ("f", "cleaning", "clean-up is tried in 0 s"),
         ]
     );
 }
@@ -101,6 +101,35 @@ fn clean_ups_begin_in_order_and_not_too_many() {
     assert_eq!(table.next_due(at(30)), None, "what is due already waits for an end");
 }
 
+/// A hundred dead hosts hold up none that lives.
+#[test]
+fn first_tries_go_before_retries() {
+    let dead: Vec<String> = (0..100).map(|number| format!("dead{number:03}")).collect();
+    let mut hosts: Vec<(&str, &str)> = dead.iter().map(|name| (name.as_str(), "big")).collect();
+    hosts.extend([("live1", "big"), ("live2", "big")]);
+    let mut table = table(&hosts);
+    for (name, _) in &hosts {
+        let mut cleaning = Cleaning::new(lease("big"), true, at(10));
+        if name.starts_with("dead") {
+            (cleaning.failures, cleaning.due) = (1, at(1));
+        }
+        table.hosts.get_mut(*name).expect("there").phase = Phase::Cleaning(cleaning);
+    }
+    let due = |table: &Table, seconds| table.due_cleanings(16, at(seconds));
+    assert_eq!(due(&table, 9).len(), 8, "half of the places for what failed before");
+    let begin = |table: &mut Table, seconds| {
+        for id in due(table, seconds) {
+            change(table, id.as_str(), Event::CleaningBegan, seconds);
+        }
+    };
+    begin(&mut table, 9);
+    assert_eq!(due(&table, 9), Vec::<InstanceId>::new(), "those run already");
+    assert_eq!(due(&table, 10).iter().map(ToString::to_string).collect::<Vec<_>>(), ["live1", "live2"]);
+    begin(&mut table, 10);
+    change(&mut table, "dead000", Event::CleaningFailed(problem(Kind::Unreachable)), 15);
+    assert_eq!(due(&table, 15).iter().map(ToString::to_string).collect::<Vec<_>>(), ["dead008"]);
+}
+
 #[test]
 fn another_set_and_damage_are_refused_with_the_reason() {
     let mut table = table(&[("a", "big")]);
@@ -112,9 +141,10 @@ fn another_set_and_damage_are_refused_with_the_reason() {
     let error = read(&bytes, "ours").expect_err("theirs");
     assert!(error.contains("dispatcher theirs, we are ours") && error.contains("(a)"), "{error}");
     for (bytes, part) in [
-        (&b"{"[..], "damaged"),
+        (&b"{"[..], "is damaged: EOF"),
+        (b"{", "move the file away"),
         (br#"{"version":2,"set":"ours","hosts":{},"pins":{}}"#, "version 2"),
-        (br#"{"version":1,"set":"ours","hosts":{"a":{}},"pins":{}}"#, "damaged"),
+        (br#"{"version":1,"set":"ours","hosts":{"a":{}},"pins":{}}"#, "move the file away"),
     ] {
         let error = read(bytes, "ours").expect_err("bad");
         assert!(error.contains(part), "{error}");
@@ -188,7 +218,7 @@ impl World {
                 }
             }
             Happening::Destroy { host, faulty } => {
-                let ending = if *faulty { Ending::Faulty } else { Ending::Unwanted };
+                let ending = if *faulty { Ending::Faulty(Fault::NotBooted) } else { Ending::Unwanted };
                 self.event(table, &InstanceId::new(NAMES[*host]), Event::Destroyed { of: None, ending });
             }
             Happening::BeginCleanings => {
