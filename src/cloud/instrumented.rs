@@ -42,8 +42,8 @@ impl InstanceSet for Instrumented {
         self.counted("List", self.inner.list(tags))
     }
 
-    fn destroy(&self, id: &InstanceId, ending: Ending) -> Result<(), CloudError> {
-        self.counted("Destroy", self.inner.destroy(id, ending))
+    fn destroy(&self, id: &InstanceId, secret: Option<&InstanceSecret>, ending: Ending) -> Result<(), CloudError> {
+        self.counted("Destroy", self.inner.destroy(id, secret, ending))
     }
 
     fn set_tags(&self, id: &InstanceId, tags: &Tags) -> Result<(), CloudError> {

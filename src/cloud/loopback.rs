@@ -183,7 +183,7 @@ impl InstanceSet for Loopback {
     }
 
     /// What still runs goes on; the next instance finds it, and the scheduler ends what is an older attempt by then.
-    fn destroy(&self, id: &InstanceId, _ending: Ending) -> Result<(), CloudError> {
+    fn destroy(&self, id: &InstanceId, _secret: Option<&InstanceSecret>, _ending: Ending) -> Result<(), CloudError> {
         let mut taken = self.taken.lock();
         if taken.as_ref().is_some_and(|taken| taken.provider_type == id.as_str()) {
             self.save(None)?;
@@ -255,10 +255,10 @@ mod tests {
 
         let driver = open();
         assert_eq!(listed(&driver), [CloudInstance { tags, ..made.clone() }]);
-        driver.destroy(&InstanceId::new("another"), Ending::Unwanted).expect("nothing to do");
+        driver.destroy(&InstanceId::new("another"), None, Ending::Unwanted).expect("nothing to do");
         assert_eq!(listed(&driver).len(), 1);
-        driver.destroy(&made.id, Ending::Unwanted).expect("freed");
-        driver.destroy(&made.id, Ending::Unwanted).expect("freed already");
+        driver.destroy(&made.id, None, Ending::Unwanted).expect("freed");
+        driver.destroy(&made.id, None, Ending::Unwanted).expect("freed already");
         assert!(listed(&driver).is_empty());
         assert!(listed(&open()).is_empty());
         driver.create(&new_instance()).expect("free again");

@@ -97,7 +97,7 @@ pub struct UnlistedInstance {
     pub address: String,
     pub type_name: TypeName,
     pub provider_type: String,
-    /// One word in place of a worker's state: `unreachable`, `failed`, `foreign`, `cleaning`.
+    /// One word in place of a worker's state: `unreachable`, `failed`, `foreign`, `busy`, `cleaning`.
     pub state: &'static str,
     /// Why, and what happens next.
     pub detail: String,
@@ -126,12 +126,13 @@ pub trait InstanceSet: Send + Sync + std::fmt::Debug {
     fn list(&self, tags: &Tags) -> Result<Vec<CloudInstance>, CloudError>;
 
     /// Asks the cloud to remove an instance; may return before it is gone, and succeeds for one that is gone.
+    /// `secret` is what the instance's tag says: a driver whose ids come again must not take a late repeat for the next life's.
     ///
     /// # Errors
     /// By class; the caller repeats it while the instance is listed.
-    fn destroy(&self, id: &InstanceId, ending: Ending) -> Result<(), CloudError>;
+    fn destroy(&self, id: &InstanceId, secret: Option<&InstanceSecret>, ending: Ending) -> Result<(), CloudError>;
 
-    /// Makes these the instance's tags (the whole set).
+    /// Makes these the instance's tags (the whole set). The secret among them tells which life of it is meant, as for a destroy.
     ///
     /// # Errors
     /// By class; the caller repeats it while the list shows others.

@@ -87,6 +87,8 @@ pub struct RunnerOrder {
 pub enum Ending {
     /// Idle, drained, or an operator's wish.
     Unwanted,
+    /// The same before it ever was in service: that says nothing of it.
+    Unproven,
     Faulty(Fault),
 }
 
@@ -133,6 +135,8 @@ pub enum Effect {
     /// Not answered: the next list shows it, or the sync asks again.
     DestroyInstance {
         instance: InstanceId,
+        /// Tells which life of an instance is meant, where ids come again.
+        secret: Option<InstanceSecret>,
         ending: Ending,
     },
     /// Not answered. The whole set of tags the instance shall have.

@@ -27,6 +27,8 @@ pub struct RunnerPlaces {
     /// `None`: the runner's own default.
     pub lock_dir: Option<PathBuf>,
     pub state_dir: Option<PathBuf>,
+    /// Starts are good under this lease only (spec 46 §1); `None`: the machine belongs to nobody else.
+    pub lease: Option<String>,
 }
 
 /// The runner on one worker. Clones are the same one.
@@ -37,6 +39,7 @@ pub struct Runner {
     pub supply: Arc<RunnerSupply>,
     /// Entries of other sets are invisible.
     pub set: Arc<str>,
+    /// Containers of other clusters are left out of lists; empty: none are.
     pub cluster_id: Arc<str>,
     found: Arc<RwLock<Found>>,
 }
@@ -206,7 +209,9 @@ impl Runner {
     /// The runner may have started all the same: only a probe tells.
     pub fn start(&self, uuid: &ContainerUuid, attempt: Attempt, config: &StartConfig) -> Result<(), CommandError> {
         let stdin = serde_json::to_vec(config).map_err(|error| CommandError::Answer(error.to_string()))?;
-        let program = self.on_container(&["--detach", "--stdin-config"], uuid, attempt)?;
+        let mut words = vec!["--detach", "--stdin-config"];
+        words.extend(self.places.lease.iter().flat_map(|lease| ["--lease", lease]));
+        let program = self.on_container(&words, uuid, attempt)?;
         require_success(self.executor.execute(Lane::Action, &self.command(program, &stdin, COMMAND_DEADLINE))?)?;
         Ok(())
     }
@@ -217,6 +222,29 @@ impl Runner {
     /// It may be alive.
     pub fn kill(&self, uuid: &ContainerUuid, attempt: Attempt) -> Result<(), CommandError> {
         self.act(&["--kill", "15"], uuid, attempt)
+    }
+
+    /// [`Runner::kill`] that does not wait for the runner's end, so that many can be told at once.
+    ///
+    /// # Errors
+    /// It may be alive.
+    pub fn terminate(&self, uuid: &ContainerUuid, attempt: Attempt) -> Result<(), CommandError> {
+        self.act(&["--kill", "15", "--wait", "0"], uuid, attempt)
+    }
+
+    /// Gives a machine back that is held under `lease`. `false`: it is not held under that.
+    ///
+    /// # Errors
+    /// Something runs or is starting there, or it cannot be asked: it is held as before, or not any more.
+    pub fn release(&self, lease: &str) -> Result<bool, CommandError> {
+        let program = Program::Arguments(self.run(&["--release", "--lease", lease])?);
+        let output =
+            require_success(self.executor.execute(Lane::Action, &self.command(program, b"", COMMAND_DEADLINE))?)?;
+        match output.stdout.trim_ascii_end() {
+            b"released" => Ok(true),
+            b"not held" => Ok(false),
+            other => Err(CommandError::Answer(format!("{:?}", String::from_utf8_lossy(other)))),
+        }
     }
 
     /// Ends what a stale one left.

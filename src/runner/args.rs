@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Kill {
         signal: i32,
         uuid: String,
+        /// `None`: as long as one call waits.
+        wait_s: Option<f64>,
     },
     Reap {
         uuid: String,
@@ -40,6 +42,10 @@ pub(crate) enum Command {
         offset: u64,
         wait_s: f64,
     },
+    /// Give the machine back (spec 46 §1).
+    Release {
+        lease: String,
+    },
     Facts,
     Version,
     Help,
@@ -51,6 +57,8 @@ pub(crate) struct Args {
     /// Checked: at most 64 of `[A-Za-z0-9._-]`.
     pub(crate) set: String,
     pub(crate) attempt: Option<u32>,
+    /// Whose life of the machine a start belongs to; checked like `set`, and not empty.
+    pub(crate) lease: Option<String>,
     pub(crate) lock_dir: Option<PathBuf>,
     pub(crate) state_dir: Option<PathBuf>,
 }
@@ -65,12 +73,13 @@ struct Flags {
     signal: i32,
     stdin_config: bool,
     prices: bool,
-    wait_s: f64,
+    wait_s: Option<f64>,
     known: Option<String>,
     stream: Option<&'static str>,
     offset: u64,
     set: String,
     attempt: Option<u32>,
+    lease: Option<String>,
     lock_dir: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     uuid: Option<String>,
@@ -121,7 +130,9 @@ fn positional(flags: &mut Flags, word: &str) -> Result<()> {
 /// Flags without a value; `=true` and `=false` are understood. False if `name` is none of them.
 fn switch(flags: &mut Flags, name: &str, value: Option<&str>) -> Result<bool> {
     let mode = match name {
-        "detach" | "list" | "reap" | "collect" | "forget" | "tail" | "facts" | "version" | "help" | "h" => true,
+        "detach" | "list" | "reap" | "collect" | "forget" | "tail" | "release" | "facts" | "version" | "help" | "h" => {
+            true
+        }
         "stdin-config" | "stdin-prices" => false,
         _ => return Ok(false),
     };
@@ -140,7 +151,7 @@ fn switch(flags: &mut Flags, name: &str, value: Option<&str>) -> Result<bool> {
 }
 
 fn set_mode(flags: &mut Flags, name: &str) -> Result<()> {
-    const MODES: [(&str, &str); 11] = [
+    const MODES: [(&str, &str); 12] = [
         ("detach", "detach"),
         ("list", "list"),
         ("kill", "kill"),
@@ -148,6 +159,7 @@ fn set_mode(flags: &mut Flags, name: &str) -> Result<()> {
         ("collect", "collect"),
         ("forget", "forget"),
         ("tail", "tail"),
+        ("release", "release"),
         ("facts", "facts"),
         ("version", "version"),
         ("help", "help"),
@@ -171,7 +183,7 @@ fn option(flags: &mut Flags, name: &str, value: String) -> Result<()> {
         }
         "attempt" => flags.attempt = Some(number(name, &value)?),
         "offset" => flags.offset = number(name, &value)?,
-        "wait" => flags.wait_s = seconds(&value)?,
+        "wait" => flags.wait_s = Some(seconds(&value)?),
         "known" => flags.known = Some(value),
         "stream" => {
             flags.stream = ["stdout", "stderr"].into_iter().find(|stream| *stream == value);
@@ -180,12 +192,16 @@ fn option(flags: &mut Flags, name: &str, value: String) -> Result<()> {
             }
         }
         "set" => {
-            let well_formed = value.len() <= 64
-                && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-            if !well_formed {
+            if !is_name(&value) {
                 return Err(usage(format!("--set {value:?}: at most 64 of A-Z a-z 0-9 . _ -")));
             }
             flags.set = value;
+        }
+        "lease" => {
+            if value.is_empty() || !is_name(&value) {
+                return Err(usage(format!("--lease {value:?}: 1 to 64 of A-Z a-z 0-9 . _ -")));
+            }
+            flags.lease = Some(value);
         }
         "lock-dir" => flags.lock_dir = Some(directory(name, value)?),
         "state-dir" => flags.state_dir = Some(directory(name, value)?),
@@ -194,6 +210,10 @@ fn option(flags: &mut Flags, name: &str, value: String) -> Result<()> {
         _ => return Err(usage(format!("unknown flag --{name}"))),
     }
     Ok(())
+}
+
+fn is_name(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
@@ -212,6 +232,7 @@ fn directory(name: &str, value: String) -> Result<PathBuf> {
 
 fn finish(flags: Flags, supervise: bool) -> Result<Args> {
     let Flags { mode, signal, stdin_config, prices, wait_s, known, stream, offset, .. } = flags;
+    let waits = wait_s.unwrap_or(0.0);
     let uuid = || flags.uuid.clone().ok_or_else(|| usage("the container uuid is missing"));
     let command = match mode {
         Some("help") => Command::Help,
@@ -220,8 +241,8 @@ fn finish(flags: Flags, supervise: bool) -> Result<Args> {
         Some("detach") if !stdin_config => return Err(usage("--detach needs --stdin-config")),
         Some("detach") if supervise => Command::Supervise { uuid: uuid()? },
         Some("detach") => Command::Detach { uuid: uuid()? },
-        Some("list") => Command::List { prices, wait_s: wait_s.min(LIST_WAIT_S_MAX), known },
-        Some("kill") => Command::Kill { signal, uuid: uuid()? },
+        Some("list") => Command::List { prices, wait_s: waits.min(LIST_WAIT_S_MAX), known },
+        Some("kill") => Command::Kill { signal, uuid: uuid()?, wait_s },
         Some("reap") => Command::Reap { uuid: uuid()? },
         Some("collect") => Command::Collect { uuid: uuid()? },
         Some("forget") => Command::Forget { uuid: uuid()? },
@@ -229,16 +250,20 @@ fn finish(flags: Flags, supervise: bool) -> Result<Args> {
             uuid: uuid()?,
             stream: stream.ok_or_else(|| usage("--tail needs --stream stdout or --stream stderr"))?,
             offset,
-            wait_s: wait_s.min(TAIL_WAIT_S_MAX),
+            wait_s: waits.min(TAIL_WAIT_S_MAX),
         },
+        Some("release") => {
+            let lease = flags.lease.clone().ok_or_else(|| usage("--release needs --lease ID"))?;
+            Command::Release { lease }
+        }
         _ => return Err(usage("say what to do: --detach, --list, --kill …")),
     };
     let needs_attempt = matches!(command, Command::Collect { .. } | Command::Forget { .. } | Command::Tail { .. });
     if needs_attempt && flags.attempt.is_none() {
         return Err(usage("--attempt N is missing"));
     }
-    let Flags { set, attempt, lock_dir, state_dir, .. } = flags;
-    Ok(Args { command, set, attempt, lock_dir, state_dir })
+    let Flags { set, attempt, lease, lock_dir, state_dir, .. } = flags;
+    Ok(Args { command, set, attempt, lease, lock_dir, state_dir })
 }
 
 pub(crate) const HELP: &str = "\
@@ -246,15 +271,20 @@ muster-runner runs one container on a worker and answers its dispatcher.
 
   --detach --stdin-config UUID     start the container described on standard input
   --list [--stdin-prices] [--wait SECONDS --known TOKEN]
-  --kill SIGNAL UUID               ask the runner to end (15); 0 only asks whether it is there
+  --kill SIGNAL UUID [--wait SECONDS]
+                                   ask the runner to end (15); 0 only asks whether it is there
   --reap UUID                      kill what a dead runner left behind
   --collect UUID --attempt N       results as a tar archive
   --forget UUID --attempt N        remove a collected attempt
   --tail UUID --attempt N --stream stdout|stderr [--offset N] [--wait SECONDS]
+  --release --lease ID             give this machine back: remove what is left here, at last the file
+                                   `owner` in the state directory; refused while anything runs
   --facts | --version | --help
 
   --set ID          whose containers (an instance set id)
   --attempt N       which attempt
+  --lease ID        with --detach: start only while the file `owner` says that the set has this
+                    machine under this lease
   --lock-dir DIR    default: /run/lock or /var/lock; without root /tmp/muster-runner-UID
   --state-dir DIR   default: /var/lib/muster-runner; without root $HOME/.local/state/muster-runner
 
@@ -287,7 +317,12 @@ mod tests {
             ("-list -stdin-prices -wait=2.5 -known t1".into(), list(true, 2.5, Some("t1"))),
             ("--list --wait -1".into(), None),
             ("--list=false".into(), None),
-            (format!("--kill 15 {U} --attempt 3"), Some(Command::Kill { signal: 15, uuid: uuid() })),
+            (format!("--kill 15 {U} --attempt 3"), Some(Command::Kill { signal: 15, uuid: uuid(), wait_s: None })),
+            (format!("--kill 15 {U} --wait 0"), Some(Command::Kill { signal: 15, uuid: uuid(), wait_s: Some(0.0) })),
+            ("--release --lease 5e".into(), Some(Command::Release { lease: "5e".to_owned() })),
+            ("--release".into(), None),
+            ("--release --lease ../x".into(), None),
+            (format!("--detach --stdin-config --lease= {U}"), None),
             (format!("--reap {U} --attempt 3"), Some(Command::Reap { uuid: uuid() })),
             (format!("--collect {U}"), None),
             (format!("--forget {U} --attempt=1"), Some(Command::Forget { uuid: uuid() })),

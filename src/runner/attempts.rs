@@ -18,6 +18,8 @@ use crate::place::{Place, is_uuid, make_dir};
 
 /// A start cannot be on its way for longer than this.
 const TOMBSTONE_DAYS: u64 = 30;
+/// A result that nobody has collected for so long is removed when the machine is given back.
+const KEPT_DAYS: u64 = 30;
 /// Old tombstones removed for each new one; above 1, so that they cannot pile up.
 const REMOVED_PER_NEW: usize = 20;
 
@@ -42,6 +44,40 @@ pub(crate) fn create(_all: &All, place: &Place, uuid: &str, attempt: u32) -> Res
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => make_dir(&dir, 0o711),
         other => other,
     }
+}
+
+/// Takes back what [`create`] made for an attempt that did not start; others' directories stay.
+pub(crate) fn undo(_all: &All, place: &Place, uuid: &str, attempt: u32) {
+    for dir in [place.attempt_dir(uuid, attempt), place.container_dir(uuid), place.set_dir()] {
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+/// Attempts of the set that are of no use to anybody once nothing runs: they crashed, or have been kept for too long. What waits to be
+/// collected stays, and so do outputs that were too large to be.
+pub(crate) fn useless(place: &Place) -> Result<Vec<(String, u32)>> {
+    let mut found = Vec::new();
+    for uuid in containers(place)? {
+        let numbers = numbers(&place.container_dir(&uuid));
+        found.extend(
+            numbers
+                .into_iter()
+                .filter(|attempt| !is_of_use(&place.attempt_dir(&uuid, *attempt)))
+                .map(|n| (uuid.clone(), n)),
+        );
+    }
+    Ok(found)
+}
+
+fn is_of_use(dir: &Path) -> bool {
+    let result = dir.join("result.json");
+    // `remove` leaves only this of an attempt whose outputs were too large.
+    let work = dir.join("work");
+    let kept = if result.exists() { result } else { work };
+    let complete = kept.ends_with("result.json") || !dir.join("stdout").exists();
+    let age =
+        fs::metadata(kept).and_then(|metadata| metadata.modified()).ok().map(|then| then.elapsed().unwrap_or_default());
+    complete && age.is_some_and(|age| age.as_secs() < KEPT_DAYS * 86_400)
 }
 
 /// The attempts that have a directory, in rising order.

@@ -16,16 +16,16 @@ use crate::place::Place;
 use crate::poll;
 use crate::procs::{self, Process};
 
-/// How long one call waits for the runner to be gone; the dispatcher repeats it.
+/// How long one call waits at most for the runner to be gone; the dispatcher repeats it.
 const GONE_TIMEOUT: Duration = Duration::from_secs(1);
 const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Signals the runner of `uuid` and waits a little. With `attempt` it first makes sure that no attempt up to this one can start
+/// Signals the runner of `uuid` and waits a little (`wait_s`, at most and by default a second). With `attempt` it first makes sure that no attempt up to this one can start
 /// any more, and spares a later one that runs.
 ///
 /// # Errors
 /// [`Error::Refused`] while it is (or may be) still there.
-pub(crate) fn kill(place: &Place, uuid: &str, attempt: Option<u32>, signal: i32) -> Result<()> {
+pub(crate) fn kill(place: &Place, uuid: &str, attempt: Option<u32>, signal: i32, wait_s: Option<f64>) -> Result<()> {
     // KILL would leave the container without its runner, for nobody to see.
     let signal = match signal {
         0 => None,
@@ -60,7 +60,8 @@ pub(crate) fn kill(place: &Place, uuid: &str, attempt: Option<u32>, signal: i32)
         }
     }
     drop(all);
-    let deadline = Instant::now() + GONE_TIMEOUT;
+    let wait = wait_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let deadline = Instant::now() + wait.unwrap_or(GONE_TIMEOUT).min(GONE_TIMEOUT);
     let ready = poll::wait(&[(runner.as_fd(), PollFlags::IN)], Some(deadline))
         .map_err(|source| Error::Io { what: format!("cannot wait for pid {pid}"), source })?;
     if ready[0].is_empty() {

@@ -1,7 +1,8 @@
 //! `muster-runner`: runs one container on a worker and answers its dispatcher (spec 50, 52). Each call does one thing and ends.
 //!
 //! `args` reads the command line; `place`, `lock` and `attempts` are the files on disk; `start` → `run` → `job` is a
-//! container's life, with `user`, `stream` and `outputs`; `list`, `kill`, `results` and `facts` are the other commands;
+//! container's life, with `user`, `stream` and `outputs`; `list`, `kill`, `results`, `release` and `facts` are the other commands;
+//! `owner` says who has the machine;
 //! `procs` and `poll` ask the kernel. Exit status: 0 done, 1 failed, 2 wrong usage. One thread.
 
 mod args;
@@ -13,9 +14,11 @@ mod kill;
 mod list;
 mod lock;
 mod outputs;
+mod owner;
 mod place;
 mod poll;
 mod procs;
+mod release;
 mod results;
 mod run;
 mod start;
@@ -59,7 +62,8 @@ fn execute(args: &Args, words: &[String]) -> Result<()> {
             let options = list::Options { prices: *prices, wait_s: *wait_s, known: known.as_deref() };
             list::list(&Place::open(args)?, &options)
         }
-        Command::Kill { signal, uuid } => kill::kill(&Place::open(args)?, uuid, args.attempt, *signal),
+        Command::Kill { signal, uuid, wait_s } => kill::kill(&Place::open(args)?, uuid, args.attempt, *signal, *wait_s),
+        Command::Release { lease } => release::release(&Place::open(args)?, lease),
         Command::Reap { uuid } => kill::reap(&Place::open(args)?, uuid, args.attempt),
         Command::Collect { uuid } => results::collect(&Place::open(args)?, uuid, attempt()?),
         Command::Forget { uuid } => results::forget(&Place::open(args)?, uuid, attempt()?),

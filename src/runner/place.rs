@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! LOCKDIR/crunch-run-UUID.lock …              spec 50 §4
+//! STATEDIR/owner                              who has the machine, if that is said (spec 46 §1)
 //! STATEDIR/set-SET/UUID/ATTEMPT/              0711: the job's user may pass through
 //!     stdout, stderr, result.json             0600
 //!     work/, tmp/                             0700, the job's
@@ -66,6 +67,10 @@ impl Place {
 
     pub(crate) fn tombstone_dir(&self) -> PathBuf {
         self.state_dir.join(format!("tombstones-{}", self.set))
+    }
+
+    pub(crate) fn owner_file(&self) -> PathBuf {
+        self.state_dir.join("owner")
     }
 
     /// Existence means that this machine cannot run containers.

@@ -20,6 +20,7 @@ use crate::args::Args;
 use crate::attempts;
 use crate::error::{Error, Result};
 use crate::lock::{self, All, Found};
+use crate::owner;
 use crate::place::Place;
 use crate::user;
 use muster_runner::protocol::{ContainerSpec, StartConfig};
@@ -45,7 +46,7 @@ pub(crate) fn detach(args: &Args, uuid: &str, arguments: &[String]) -> Result<()
     let spec = parse(&config, uuid, args.attempt)?;
     user::find(&spec.user)?;
     let place = Place::open(args)?;
-    let lock = claim(&place, &spec)?;
+    let lock = claim(&place, &spec, args.lease.as_deref())?;
     let mut runner = spawn(&lock, arguments).map_err(|e| io("cannot start the runner", e))?;
     drop(lock);
     // A runner that has died is found by its missing answer.
@@ -62,8 +63,8 @@ pub(crate) fn detach(args: &Args, uuid: &str, arguments: &[String]) -> Result<()
     std::io::stdout().write_all(answer.as_bytes()).map_err(|e| io("cannot write the answer", e))
 }
 
-/// Takes the lock and marks the attempt as started.
-fn claim(place: &Place, spec: &ContainerSpec) -> Result<OwnedFd> {
+/// Takes the lock and marks the attempt as started; under a lease that the machine is not held by nothing is left of it.
+fn claim(place: &Place, spec: &ContainerSpec, lease: Option<&str>) -> Result<OwnedFd> {
     let all = All::take(&place.lock_dir)?;
     let path = lock::path(&place.lock_dir, &spec.uuid);
     let taken = || Error::Refused(format!("lock {}: resource temporarily unavailable", path.display()));
@@ -73,6 +74,12 @@ fn claim(place: &Place, spec: &ContainerSpec) -> Result<OwnedFd> {
     }
     let lock = all.acquire(&spec.uuid)?.ok_or_else(taken)?;
     attempts::create(&all, place, &spec.uuid, spec.attempt).inspect_err(|_| {
+        let _ = std::fs::remove_file(&path);
+    })?;
+    // Not before the attempt's directory is there: who has to give the machine back without a runner takes the owner file away, and
+    // then looks for directories.
+    owner::require(place, lease).inspect_err(|_| {
+        attempts::undo(&all, place, &spec.uuid, spec.attempt);
         let _ = std::fs::remove_file(&path);
     })?;
     Ok(lock)

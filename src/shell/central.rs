@@ -120,7 +120,7 @@ impl Central {
             Effect::CreateInstance { operation, instance_type, tags, secret } => {
                 self.operations.create(operation, NewInstance { instance_type, tags, secret });
             }
-            Effect::DestroyInstance { instance, ending } => self.operations.destroy(&instance, ending),
+            Effect::DestroyInstance { instance, secret, ending } => self.operations.destroy(&instance, secret, ending),
             Effect::SaveTags { instance, tags } => self.operations.save_tags(&instance, tags),
             Effect::StartContainer(order) => self.hand_out(Work::Start(order)),
             Effect::KillRunner(order) => self.hand_out(Work::Kill(order)),

@@ -14,7 +14,7 @@ use super::work_pool::WorkPool;
 use crate::cloud::{CloudError, CloudInstance, InstanceSet, NewInstance};
 use crate::core::effect::{Ending, Level, Note, Tags};
 use crate::core::errors::chain;
-use crate::core::ids::{InstanceId, OperationId};
+use crate::core::ids::{InstanceId, InstanceSecret, OperationId};
 use crate::core::pool::create::InstanceReport;
 use crate::core::pool::limits::CloudRefusal;
 use crate::core::time::Moment;
@@ -35,7 +35,7 @@ enum Kind {
 
 #[derive(Clone, Debug)]
 enum Change {
-    Destroy(Ending),
+    Destroy(Option<InstanceSecret>, Ending),
     SaveTags(Tags),
 }
 
@@ -79,8 +79,8 @@ impl Operations {
         }
     }
 
-    pub fn destroy(&self, instance: &InstanceId, ending: Ending) {
-        self.ask((instance.clone(), Kind::Destroy), Change::Destroy(ending));
+    pub fn destroy(&self, instance: &InstanceId, secret: Option<InstanceSecret>, ending: Ending) {
+        self.ask((instance.clone(), Kind::Destroy), Change::Destroy(secret, ending));
     }
 
     pub fn save_tags(&self, instance: &InstanceId, tags: Tags) {
@@ -140,9 +140,10 @@ fn refusal(error: &CloudError, now: Moment) -> CloudRefusal {
 
 fn change(cloud: &dyn InstanceSet, instance: &InstanceId, change: &Change) {
     let (result, message) = match change {
-        Change::Destroy(ending) => {
-            (cloud.destroy(instance, *ending), "destroy failed; it is repeated while the instance is listed")
-        }
+        Change::Destroy(secret, ending) => (
+            cloud.destroy(instance, secret.as_ref(), *ending),
+            "destroy failed; it is repeated while the instance is listed",
+        ),
         Change::SaveTags(tags) => {
             (cloud.set_tags(instance, tags), "saving tags failed; it is repeated at the next sync")
         }

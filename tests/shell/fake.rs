@@ -265,7 +265,7 @@ impl InstanceSet for Cloud {
         Ok(self.instances.lock().values().cloned().collect())
     }
 
-    fn destroy(&self, id: &InstanceId, _ending: Ending) -> Result<(), CloudError> {
+    fn destroy(&self, id: &InstanceId, _secret: Option<&InstanceSecret>, _ending: Ending) -> Result<(), CloudError> {
         self.instances.lock().remove(id.as_str());
         Ok(())
     }

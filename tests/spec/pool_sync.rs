@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use muster::core::effect::{Effect, Effects, Ending, Fault};
+use muster::core::ids::InstanceSecret;
 use muster::core::pool::view::{Phase, Place};
 use muster::core::vocabulary::WorkerState;
 
@@ -213,4 +215,27 @@ fn s80_4_secrets_are_not_shown() {
     world.run("create t; created 1 i1:topsecret");
     let shown = format!("{:?}", world.pool);
     assert!(!shown.contains("\"s1\"") && !shown.contains("topsecret"), "{shown}");
+}
+
+/// A destroy says which life of the instance is meant, and whether it ever was of use (spec 46 §1).
+#[test]
+fn s46_1_endings() {
+    for (before, expected) in [
+        ("booting 1 i1", (Ending::Unproven, Some("s1"))),
+        ("list i1", (Ending::Unproven, None)),
+        ("up i1", (Ending::Unwanted, None)),
+        ("booting 1 i1; probe i1 ok", (Ending::Unwanted, Some("s1"))),
+        ("up i1; probe i1 ok broken", (Ending::Faulty(Fault::Broken), None)),
+    ] {
+        let mut world = World::new();
+        world.run(before);
+        let mut effects = Effects::new();
+        world.pool.kill_instance(&id("i1"), "asked", world.now, &mut effects);
+        let destroys = effects.into_vec().into_iter().find_map(|effect| match effect {
+            Effect::DestroyInstance { secret, ending, .. } => Some((ending, secret)),
+            _ => None,
+        });
+        let (ending, secret) = destroys.unwrap_or_else(|| panic!("{before}: no destroy"));
+        assert_eq!((ending, secret.as_ref().map(InstanceSecret::reveal)), expected, "{before}");
+    }
 }

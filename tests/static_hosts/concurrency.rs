@@ -129,7 +129,7 @@ fn the_state_file_equals_what_is_listed() {
         assert_eq!(listed.len(), 4, "round {round}");
     }
     for name in driver.names() {
-        driver.0.destroy(&id(&name), Ending::Unwanted).expect("taken on");
+        driver.0.destroy(&id(&name), None, Ending::Unwanted).expect("taken on");
     }
     wait_until("all are free", || driver.list().is_empty());
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use muster::core::ids::InstanceId;
@@ -41,9 +41,19 @@ pub(crate) fn key(number: usize) -> HostKey {
 #[derive(Clone, Default)]
 pub(crate) struct TestClock(Arc<AtomicU64>);
 
+/// Of every test's wall clock.
+const TODAY: Duration = Duration::from_secs(1_800_000_000);
+
 impl TestClock {
     pub(crate) fn advance(&self, by: Duration) {
         self.0.fetch_add(u64::try_from(by.as_millis()).expect("small"), Ordering::SeqCst);
+    }
+
+    /// The wall clock at the moment 0 of the next [`TestClock::function`].
+    pub(crate) fn began(&self) -> i64 {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        let real = TODAY + FIRST.get_or_init(Instant::now).elapsed();
+        i64::try_from(real.as_millis()).expect("small")
     }
 
     pub(crate) fn function(&self) -> muster::cloud::static_hosts::Clock {
@@ -101,8 +111,10 @@ impl FakeHost {
         self.path("state/owner")
     }
 
+    /// The set that has it.
     pub(crate) fn owner(&self) -> Option<String> {
-        std::fs::read_to_string(self.owner_file()).ok().map(|text| text.trim_end().to_owned())
+        let text = std::fs::read_to_string(self.owner_file()).ok()?;
+        Some(text.lines().next().unwrap_or_default().to_owned())
     }
 
     /// As another dispatcher would.
@@ -162,6 +174,12 @@ impl Network {
         let host = Arc::new(FakeHost::new(folder.join(name)));
         self.hosts.write().insert(format!("{name}:22"), host.clone());
         host
+    }
+
+    /// Another name and address of a host.
+    pub(crate) fn alias(&self, name: &str, alias: &str) {
+        let host = self.host(name);
+        self.hosts.write().insert(format!("{alias}:22"), host);
     }
 
     pub(crate) fn host(&self, name: &str) -> Arc<FakeHost> {
@@ -255,9 +273,9 @@ fn shown(program: &Program) -> String {
         Program::Shell(line) => vec![line.clone()],
     };
     let short = |word: &String| match word {
-        word if word.contains("mktemp") => "CLAIM".to_owned(),
-        word if word.contains("ls -1t") => "FIND".to_owned(),
-        word if word.contains("echo released") => "RELEASE".to_owned(),
+        word if word.contains("echo claimed") => "CLAIM".to_owned(),
+        word if word.contains("echo released") => "GIVE-BACK".to_owned(),
+        word if word.contains("has_sum()") => "DEPLOY".to_owned(),
         word => word.rsplit('/').next().unwrap_or_default().to_owned(),
     };
     words.iter().map(short).collect::<Vec<_>>().join(" ")

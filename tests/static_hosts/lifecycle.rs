@@ -18,7 +18,8 @@ fn a_host_is_an_instance_while_it_is_taken() {
     assert!(driver.list().is_empty() && driver.0.unlisted().is_empty());
     let made = driver.create("big").expect("two are free");
     assert_eq!((made.id.as_str(), made.address.as_str(), made.remote_user.as_str()), ("life1", "life1:22", "root"));
-    assert_eq!((made.provider_type.as_str(), made.tags["ArvadosInstanceSecret"].as_str()), ("big-provider", "5ec2e7"));
+    assert_eq!(made.provider_type, "big-provider");
+    assert!(made.tags["ArvadosInstanceSecret"].starts_with("5ec2e7"));
     assert_eq!(driver.list(), std::slice::from_ref(&made));
     assert_eq!(driver.created("big"), "life2");
     assert_eq!(driver.refused("big"), "no free host of the type big: 2 busy");
@@ -33,7 +34,7 @@ fn a_host_is_an_instance_while_it_is_taken() {
     driver.0.set_tags(&made.id, &tags).expect("taken");
     assert_eq!(driver.list()[0].tags, tags);
     driver.0.set_tags(&id("nobody"), &tags).expect("nothing to do");
-    driver.0.destroy(&id("nobody"), Ending::Unwanted).expect("gone is gone");
+    driver.0.destroy(&id("nobody"), None, Ending::Unwanted).expect("gone is gone");
 }
 
 /// A host that becomes free ends the pause and notifies, and comes back only after a list without it.
@@ -51,7 +52,7 @@ fn a_freed_host_is_told_and_can_be_taken_again() {
     site.wait_event(&CloudEvent::Freed(TypeName::new("big")));
     assert_eq!(driver.created("big"), "freed1");
     assert!(log_has(&["msg=\"host cleaned up\"", "Instance=freed1", "Duration="]));
-    let releases = site.host("freed1").commands.lock().iter().filter(|command| command.contains("RELEASE")).count();
+    let releases = site.host("freed1").commands.lock().iter().filter(|command| command.contains("--release")).count();
     assert_eq!(releases, 1, "repeated destroys are one");
 }
 
@@ -67,7 +68,7 @@ fn the_state_file_keeps_who_is_taken() {
     let state = site.state();
     assert_eq!(state["set"], SET);
     assert_eq!(state["hosts"]["kept1"]["phase"], "taken");
-    assert_eq!(state["hosts"]["kept1"]["tags"]["ArvadosInstanceSecret"], "5ec2e7");
+    assert_eq!(state["hosts"]["kept1"]["tags"]["ArvadosInstanceSecret"], listed[0].tags["ArvadosInstanceSecret"]);
     assert!(state["hosts"].get("kept2").is_none());
     drop(driver);
     let driver = site.open();
@@ -95,7 +96,11 @@ fn one_daemon_per_state_file_and_one_set() {
     });
     assert!(refused.contains(&format!("belongs to the dispatcher {SET}, we are {OTHER_SET}")), "{refused}");
     std::fs::write(site.state_file(), "{").expect("written");
-    let damaged = site.try_open().map(drop).expect_err("damaged").to_string();
+    let mut damaged = String::new();
+    wait_until("the file is free", || {
+        damaged = site.try_open().map(drop).expect_err("damaged").to_string();
+        !damaged.contains("is used by")
+    });
     assert!(damaged.contains("static-hosts.json is damaged"), "{damaged}");
     assert_eq!(std::fs::read(site.state_file()).expect("there"), b"{", "and it is kept");
 }
@@ -115,7 +120,7 @@ fn nothing_is_touched_that_could_not_be_written() {
     driver.created("big");
     std::fs::create_dir(&obstacle).expect("made");
     let before = driver.list();
-    driver.0.destroy(&id("full1"), Ending::Unwanted).expect_err("cannot be kept");
+    driver.0.destroy(&id("full1"), None, Ending::Unwanted).expect_err("cannot be kept");
     driver.0.set_tags(&id("full1"), &Tags::new()).expect_err("cannot be kept");
     assert_eq!(driver.list(), before, "nothing has happened");
     std::fs::remove_dir(&obstacle).expect("empty");
@@ -198,7 +203,7 @@ fn a_disk_that_hangs_holds_up_changes_only() {
         }
         // One waits for the disk, the other finds nothing free.
         assert_eq!(next(&creates), "no free host of the type big: 2 busy");
-        let destroy = scope.spawn(|| driver.0.destroy(&id("hang1"), Ending::Unwanted));
+        let destroy = scope.spawn(|| driver.0.destroy(&id("hang1"), None, Ending::Unwanted));
         assert_eq!(driver.names(), ["hang1"]);
         assert!(driver.0.unlisted().is_empty());
         driver.0.open(&id("hang1"), None).expect("known");

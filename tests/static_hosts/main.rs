@@ -4,6 +4,7 @@ mod cleanup;
 mod concurrency;
 mod crashes;
 mod fake;
+mod leases;
 mod lifecycle;
 mod real;
 mod site;

@@ -7,6 +7,7 @@ use muster::cloud::InstanceSet;
 use muster::cloud::static_hosts::{HostSpec, StaticHosts, StaticOptions};
 use muster::core::effect::{Ending, Tags};
 use muster::core::ids::{InstanceId, TypeName};
+use muster::core::worker::listing::RunnerState;
 use muster::remote::address::HostAddress;
 use muster::remote::identity::{HostKey, HostTrust};
 use muster::remote::runner::RunnerPlaces;
@@ -15,7 +16,7 @@ use muster::remote::ssh::{SshClient, SshConnector};
 use muster_ssh_hosts::{ClientKey, HostOptions, Login, Server, Shell, SshHost, Sudo, caller_is_root, client_key};
 
 use crate::fake::wait_until;
-use crate::site::{Driver, SET, log, log_has, new_instance, start_job, uuid};
+use crate::site::{Driver, SET, log, log_has, new_instance, start_job, supply, uuid};
 
 fn spec(name: &str, host: &SshHost, sudo: bool) -> HostSpec {
     HostSpec {
@@ -38,7 +39,7 @@ fn open(folder: &std::path::Path, key: &ClientKey, hosts: Vec<HostSpec>) -> Driv
         hosts,
         state_file: folder.join("static-hosts.json"),
         set: SET.to_owned(),
-        cluster_id: "local".to_owned(),
+        supply: supply(None),
         tag_prefix: "Arvados".to_owned(),
         init_command: "id -u > /var/lib/muster-init 2>/dev/null || id -u > \"$HOME/muster-init\"".to_owned(),
         places: Arc::new(|_| RunnerPlaces::default()),
@@ -46,6 +47,7 @@ fn open(folder: &std::path::Path, key: &ClientKey, hosts: Vec<HostSpec>) -> Driv
         events,
         spawn: Arc::new(muster::shell::threads::spawn),
         clock: crate::fake::TestClock::default().function(),
+        began: 0,
         reached: |_| {},
     };
     Driver(Arc::new(StaticHosts::open(options).expect("opens")))
@@ -86,7 +88,7 @@ fn one_life(name: &str, host: &SshHost, key: &ClientKey, sudo: bool) {
         false => (format!("{home}/.local/state/muster-runner"), format!("{home}/.cache/muster-runner/bin")),
     };
     let owner = host.path(&format!("{state}/owner"));
-    assert_eq!(std::fs::read_to_string(&owner).expect(name), format!("{SET}\n"));
+    assert!(std::fs::read_to_string(&owner).expect(name).starts_with(&format!("{SET}\n{name} ")));
     if as_root {
         assert_eq!(std::fs::read_to_string(host.path("/var/lib/muster-init")).expect(name), "0\n");
     }
@@ -104,7 +106,8 @@ fn one_life(name: &str, host: &SshHost, key: &ClientKey, sudo: bool) {
     driver.destroy(name, Ending::Unwanted);
     wait_until(&format!("{name} is cleaned up"), || driver.0.list(&Tags::new()).expect("never fails").is_empty());
     assert!(driver.0.unlisted().is_empty(), "{name}: {:?}", driver.0.unlisted());
-    assert!(listed().expect(name).runners.is_empty(), "{name}");
+    let left = listed().expect(name).runners;
+    assert!(left.values().all(|one| one.state == RunnerState::Finished), "{name}: {left:?}");
     assert!(!owner.exists(), "{name}");
     assert!(log_has(&["msg=\"host cleaned up\"", &format!("Instance={name} ")]), "{name}");
 }

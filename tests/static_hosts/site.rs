@@ -1,7 +1,10 @@
 //! A network of hosts, and drivers that are opened, dropped and opened again on it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use muster::cloud::static_hosts::{HostSpec, StaticHosts, StaticOptions};
@@ -9,11 +12,14 @@ use muster::cloud::{Access, CloudError, CloudEvent, CloudInstance, InstanceSet, 
 use muster::core::effect::{Ending, Tags};
 use muster::core::ids::{ContainerUuid, InstanceId, InstanceSecret, TypeName};
 use muster::core::instance_type::InstanceType;
+use muster::core::settings::COMMAND_DEADLINE;
+use muster::core::worker::listing::RunnerState;
 use muster::remote::address::HostAddress;
 use muster::remote::deploy::deploy;
 use muster::remote::identity::HostTrust;
-use muster::remote::runner::Runner;
+use muster::remote::runner::{CommandError, Runner};
 use muster::remote::supply::{RunnerBinary, RunnerSupply};
+use muster::remote::wake::Wake;
 use muster_runner::protocol::{ContainerSpec, StartConfig};
 use serde_json::Value;
 
@@ -29,6 +35,7 @@ pub(crate) struct Site {
     pub(crate) specs: Vec<HostSpec>,
     pub(crate) init_command: String,
     pub(crate) set: &'static str,
+    pub(crate) supply: Arc<RunnerSupply>,
     events: Option<Receiver<CloudEvent>>,
 }
 
@@ -97,6 +104,7 @@ impl Site {
             specs,
             init_command: String::new(),
             set: SET,
+            supply: supply(None),
             events: None,
         }
     }
@@ -122,7 +130,7 @@ impl Site {
             hosts: self.specs.clone(),
             state_file: self.state_file(),
             set: self.set.to_owned(),
-            cluster_id: "local".to_owned(),
+            supply: self.supply.clone(),
             tag_prefix: "Arvados".to_owned(),
             init_command: self.init_command.clone(),
             places: self.network.places(),
@@ -130,6 +138,7 @@ impl Site {
             events,
             spawn: Arc::new(muster::shell::threads::spawn),
             clock: self.clock.function(),
+            began: self.clock.began(),
             reached: |_| {},
         }
     }
@@ -165,13 +174,25 @@ impl Site {
     }
 }
 
+/// The runner of this build.
+pub(crate) fn supply(directory: Option<&str>) -> Arc<RunnerSupply> {
+    static BINARY: OnceLock<RunnerBinary> = OnceLock::new();
+    let binary = BINARY.get_or_init(|| {
+        let beside = std::path::Path::new(env!("CARGO_BIN_EXE_muster")).with_file_name("muster-runner");
+        RunnerBinary::load(&beside).expect("built with the workspace")
+    });
+    Arc::new(RunnerSupply::of_binary(binary.clone(), directory.map(str::to_owned)))
+}
+
 /// A driver with what a pool does with it.
 #[derive(Clone)]
 pub(crate) struct Driver(pub(crate) Arc<StaticHosts>);
 
 impl Driver {
     pub(crate) fn create(&self, type_name: &str) -> Result<CloudInstance, CloudError> {
-        self.0.create(&new_instance(type_name, "5ec2e7"))
+        // No two instances have the same.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        self.0.create(&new_instance(type_name, &format!("5ec2e7-{}", COUNT.fetch_add(1, Ordering::SeqCst))))
     }
 
     pub(crate) fn created(&self, type_name: &str) -> String {
@@ -198,7 +219,7 @@ impl Driver {
     }
 
     pub(crate) fn destroy(&self, name: &str, ending: Ending) {
-        self.0.destroy(&id(name), ending).expect("taken on");
+        self.0.destroy(&id(name), None, ending).expect("taken on");
     }
 
     pub(crate) fn unlisted(&self, name: &str) -> Option<UnlistedInstance> {
@@ -225,9 +246,7 @@ impl Driver {
 
     /// The real runner, put on the host as the daemon does.
     pub(crate) fn deployed_at(&self, name: &str, address: &str, user: &str, directory: Option<&str>) -> Runner {
-        let beside = std::path::Path::new(env!("CARGO_BIN_EXE_muster")).with_file_name("muster-runner");
-        let binary = RunnerBinary::load(&beside).expect("built with the workspace");
-        let supply = Arc::new(RunnerSupply::of_binary(binary, directory.map(str::to_owned)));
+        let supply = supply(directory);
         let Access { executor, places } = self.0.open(&id(name), None).expect("known");
         executor.set_target(address, user);
         let runner = Runner::new(executor, Arc::new(places), supply, SET.into(), "local".into());
@@ -246,14 +265,27 @@ pub(crate) fn uuid(number: usize) -> ContainerUuid {
 
 /// Starts a job on a host.
 pub(crate) fn start_job(runner: &Runner, number: usize, script: &str) {
+    try_start(runner, &uuid(number), script).expect("starts");
+}
+
+pub(crate) fn try_start(runner: &Runner, uuid: &ContainerUuid, script: &str) -> Result<(), CommandError> {
     let spec = ContainerSpec {
-        uuid: uuid(number).to_string(),
+        uuid: uuid.to_string(),
         attempt: 1,
         command: ["sh", "-c", script].map(str::to_owned).to_vec(),
         ..ContainerSpec::default()
     };
     let config = StartConfig { container: Some(spec), ..StartConfig::default() };
-    runner.start(&uuid(number), 1, &config).expect("starts");
+    runner.start(uuid, 1, &config)
+}
+
+/// What the runner lists, whatever cluster it is of.
+pub(crate) fn listed(runner: &Runner) -> BTreeMap<ContainerUuid, RunnerState> {
+    let wake = Wake::new().expect("a descriptor");
+    let mut runner = runner.clone();
+    runner.cluster_id = "".into();
+    let listing = runner.list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).expect("a list");
+    listing.runners.into_iter().map(|(uuid, listed)| (uuid, listed.state)).collect()
 }
 
 impl Site {

@@ -6,12 +6,13 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::Places;
-use super::cleanup::{Released, clean};
-use super::host::{Event, HostSpec, Kind, Problem};
+use super::cleanup::{Cleanup, Released};
+use super::host::{Event, HostSpec, Kind, Phase, Problem};
 use super::shared::Shared;
 use crate::core::effect::{Level, Note, seconds};
 use crate::core::errors::chain;
 use crate::log::write_note;
+use crate::remote::supply::RunnerSupply;
 
 /// Starts a named thread; what comes from outside since threads start in one file.
 pub type Spawn = Arc<dyn Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> + Send + Sync>;
@@ -21,7 +22,7 @@ pub type Spawn = Arc<dyn Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<Join
 pub(super) struct Background {
     pub(super) shared: Arc<Shared>,
     pub(super) places: Places,
-    pub(super) cluster_id: Arc<str>,
+    pub(super) supply: Arc<RunnerSupply>,
     pub(super) spawn: Spawn,
 }
 
@@ -59,8 +60,13 @@ impl Background {
         let note = |level, message| {
             Note::new(level, "hosts", message).with("Instance", &spec.id).with("Address", &spec.address)
         };
+        let Some(lease) = self.shared.lease(&spec.id) else { return };
         let result = match self.shared.session(spec) {
-            Ok(session) => clean(&self.shared, &session.executor, &self.cluster_id, (self.places)(&spec.id)),
+            Ok(session) => {
+                let places = (self.places)(&spec.id);
+                let (shared, executor, supply) = (&*self.shared, &session.executor, &self.supply);
+                Cleanup { shared, executor, supply, places }.run(spec, lease)
+            }
             Err(error) => Err(Problem { kind: Kind::Failed, detail: format!("no connection can be made: {error}") }),
         };
         let released = match result {
@@ -74,9 +80,11 @@ impl Background {
         let duration = seconds(began.elapsed());
         match released {
             Released::Clean => write_note(&note(Level::Info, "host cleaned up").with("Duration", duration)),
-            Released::Foreign(owner) => {
-                let message = "host cleaned up of what is ours; another dispatcher has it";
-                write_note(&note(Level::Warn, message).with("Duration", duration).with("Owner", owner));
+            Released::NotOurs(problem) => {
+                let message = "host is not ours any more; nothing there was touched";
+                write_note(
+                    &note(Level::Warn, message).with("Reason", problem.kind.as_str()).with("error", problem.detail),
+                );
             }
         }
     }
@@ -86,9 +94,13 @@ impl Background {
         if self.shared.is_stopped() {
             return;
         }
-        let known = self.shared.read(|table, now| {
-            let unlisted = table.unlisted(now).into_iter().find(|unlisted| unlisted.id == spec.id);
-            unlisted.is_some_and(|unlisted| unlisted.state == problem.kind.as_str())
+        let known = self.shared.read(|table, _| {
+            let phase = table.hosts.get(&spec.id).map(|host| &host.phase);
+            let before = match phase {
+                Some(Phase::Cleaning(cleaning)) => cleaning.problem.as_ref(),
+                _ => None,
+            };
+            before.is_some_and(|before| before.kind == problem.kind)
         });
         let level = if known { Level::Debug } else { Level::Warn };
         let note = Note::new(level, "hosts", "host cannot be cleaned up and is not used until it is; trying again");

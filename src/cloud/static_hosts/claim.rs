@@ -1,12 +1,14 @@
-//! Taking a host: the owner file there says who has it, for all dispatchers that know the host (spec 46 §1).
+//! Taking a host: the owner file there says who has it ([`super::owner`]).
 //!
 //! The file is complete from the moment it is there, and made only where there is none: a temporary file with the content, given its
-//! name with `ln`, which never replaces anything. One that is ours already is of a life that nobody remembers (the state file was lost):
-//! that has to be cleaned up first.
+//! name with `ln`, which never replaces anything. One that is ours already, under a lease that nobody here has, is of a life that was
+//! forgotten (the state file was lost): that has to be cleaned up first. Under one that somebody here has it is the same machine with
+//! another name or address: it is left alone.
 
 use std::time::{Duration, Instant};
 
 use super::host::{Kind, Problem};
+use super::owner::{Holding, LeaseId, Owner};
 use crate::core::errors::chain;
 use crate::remote::runner::RunnerPlaces;
 use crate::remote::{Command, ExecuteError, Executor, Lane, Output, Program};
@@ -18,11 +20,10 @@ const INIT_LIMIT: Duration = Duration::from_secs(300);
 /// Of what a host says that is shown.
 const SHOWN_BYTES: usize = 1000;
 
-/// `$1` = set id, `$2` = the runner's directory, empty for its default. Prints `claimed`; or `ours`, or `foreign` and
-/// who has the host.
+/// `$1` = set id, `$2` = the host's name and lease, `$3` = the runner's directory, empty for its default. Prints `claimed`; or `held`
+/// and the owner file as it is.
 const CLAIM: &str = r#"set -eu
-set_id=$1
-directory=$2
+directory=$3
 if [ -z "$directory" ]; then
     if [ "$(id -u)" = 0 ]; then directory=/var/lib/muster-runner; else directory=$HOME/.local/state/muster-runner; fi
 fi
@@ -35,14 +36,11 @@ case $(stat -c %A "$directory") in
 esac
 new=$(mktemp "$directory/owner.XXXXXX")
 trap 'rm -f "$new"' EXIT
-printf '%s\n' "$set_id" > "$new"
+printf '%s\n%s\n' "$1" "$2" > "$new"
 sync "$new" 2>/dev/null || :
 for _ in 1 2 3; do
     if ln "$new" "$directory/owner" 2>/dev/null; then echo claimed; exit 0; fi
-    if other=$(head -c 256 "$directory/owner" 2>/dev/null); then
-        if [ "$other" = "$set_id" ]; then echo ours; else printf 'foreign %s\n' "$other"; fi
-        exit 0
-    fi
+    if other=$(head -c 1024 "$directory/owner" 2>/dev/null); then printf 'held\n%s\n' "$other"; exit 0; fi
 done
 ln "$new" "$directory/owner"
 "#;
@@ -51,8 +49,18 @@ ln "$new" "$directory/owner"
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) problem: Problem,
-    /// Something of ours may be there: it has to be cleaned up before the host is anybody's.
-    pub(super) touched: bool,
+    /// Under this lease something of ours may be there: it has to be cleaned up before the host is anybody's.
+    pub(super) left: Option<LeaseId>,
+}
+
+/// Whose a host is after it was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Claimed {
+    /// Ours, as it was asked for.
+    Held,
+    /// Ours, of a life that nobody here remembers.
+    Forgotten(Holding),
+    Not(Problem),
 }
 
 impl Problem {
@@ -63,6 +71,9 @@ impl Problem {
             | ExecuteError::Channel(_)
             | ExecuteError::Deadline
             | ExecuteError::Cancelled => Kind::Unreachable,
+            ExecuteError::Handshake { .. } | ExecuteError::Authentication { .. } | ExecuteError::HostKey { .. } => {
+                Kind::Barred
+            }
             _ => Kind::Failed,
         };
         let advice = match error {
@@ -118,49 +129,108 @@ pub(super) fn place(directory: Option<&std::path::PathBuf>) -> String {
     directory.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Makes the host ours, and runs the operator's command for new instances there, which may have run before.
-pub(super) fn claim(executor: &dyn Executor, set: &str, places: &RunnerPlaces, init: &str) -> Result<(), Refusal> {
-    let directory = place(places.state_dir.as_ref());
-    let output = run(executor, script(CLAIM, &[set, &directory]), CLAIM_LIMIT).map_err(|error| {
-        // Nothing was sent before the connection stood.
-        let untouched = matches!(
-            error,
-            ExecuteError::NoAddress
-                | ExecuteError::Start { .. }
-                | ExecuteError::Connect { .. }
-                | ExecuteError::Handshake { .. }
-                | ExecuteError::Authentication { .. }
-                | ExecuteError::HostKey { .. }
-        );
-        Refusal { problem: Problem::of_execute(&error), touched: !untouched }
-    })?;
-    let answer = String::from_utf8_lossy(&output.stdout);
-    match (output.succeeded(), answer.trim_end()) {
-        (true, "claimed") => {}
-        (true, "ours") => {
-            let detail = "it was ours, and the state file does not know that: it is cleaned up first".to_owned();
-            return Err(Refusal { problem: Problem { kind: Kind::Failed, detail }, touched: true });
-        }
-        (true, answer) if answer.starts_with("foreign ") => {
-            let owner = shown(answer.trim_start_matches("foreign "));
-            let detail = format!(
-                "the dispatcher {owner} has it, says the file owner in the runner's directory there: if that dispatcher is gone for \
-                 good, remove the file"
+/// A host to be asked for: by whom, as what, and which hosts of the same set are in use.
+pub(super) struct Claim<'a> {
+    pub(super) executor: &'a dyn Executor,
+    pub(super) set: &'a str,
+    pub(super) holding: &'a Holding,
+    pub(super) places: &'a RunnerPlaces,
+    /// The host of ours that has a lease.
+    pub(super) holder: &'a dyn Fn(&LeaseId) -> Option<String>,
+}
+
+impl Claim<'_> {
+    /// Makes the host ours unless it is somebody's. Repeatable.
+    ///
+    /// # Errors
+    /// The host did not answer, or cannot do it.
+    pub(super) fn ask(&self, limit: Duration) -> Result<Claimed, Unanswered> {
+        let directory = place(self.places.state_dir.as_ref());
+        let program = script(CLAIM, &[self.set, &self.holding.to_string(), &directory]);
+        let output = run(self.executor, program, limit).map_err(|error| {
+            // Nothing was sent before the connection stood.
+            let untouched = matches!(
+                error,
+                ExecuteError::NoAddress
+                    | ExecuteError::Start { .. }
+                    | ExecuteError::Connect { .. }
+                    | ExecuteError::Handshake { .. }
+                    | ExecuteError::Authentication { .. }
+                    | ExecuteError::HostKey { .. }
             );
-            return Err(Refusal { problem: Problem { kind: Kind::Foreign, detail }, touched: false });
+            Unanswered { problem: Problem::of_execute(&error), touched: !untouched }
+        })?;
+        let answer = String::from_utf8_lossy(&output.stdout);
+        match (output.succeeded(), answer.split_once('\n')) {
+            (true, Some(("claimed", _))) => Ok(Claimed::Held),
+            (true, Some(("held", owner))) => Ok(self.judge(owner)),
+            _ => {
+                // The script ends well once the owner file is there: with an exit status it is not.
+                let touched = output.exit_code.is_none() || output.succeeded();
+                Err(Unanswered { problem: Problem::of_output("taking the host", &output), touched })
+            }
         }
-        _ => {
-            // The script ends well once the owner file is there: with an exit status it is not.
-            let touched = output.exit_code.is_none() || output.succeeded();
-            return Err(Refusal { problem: Problem::of_output("taking the host", &output), touched });
+    }
+
+    fn judge(&self, owner: &str) -> Claimed {
+        let not = |kind, detail| Claimed::Not(Problem { kind, detail });
+        match Owner::read(owner, self.set) {
+            Owner::Ours(holding) if holding == *self.holding => Claimed::Held,
+            Owner::Ours(holding) => match (self.holder)(&holding.lease) {
+                None => Claimed::Forgotten(holding),
+                Some(name) => {
+                    let advice = "a machine is one host: keep one of its names or addresses in the configuration";
+                    not(Kind::Busy, format!("it is the same machine as {name}, which is in use; {advice}"))
+                }
+            },
+            Owner::Other(set) => {
+                let set = shown(&set);
+                let detail = format!(
+                    "the dispatcher {set} has it, says the file owner in the runner's directory there: if that dispatcher is gone for \
+                     good, remove the file"
+                );
+                not(Kind::Foreign, detail)
+            }
+            Owner::Damaged => {
+                let directory = place(self.places.state_dir.as_ref());
+                let directory = if directory.is_empty() { "the runner's state directory" } else { &directory };
+                let text = format!(
+                    "its owner file says nobody ({:?}; damaged by a power failure?): remove the file `owner` in {directory} there \
+                     (/var/lib/muster-runner, without root ~/.local/state/muster-runner) if no other dispatcher uses the host",
+                    shown(owner.trim_end())
+                );
+                not(Kind::Failed, text)
+            }
         }
+    }
+}
+
+/// The host did not say whose it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unanswered {
+    pub(super) problem: Problem,
+    /// It may have been made ours all the same.
+    pub(super) touched: bool,
+}
+
+/// Makes the host ours, and runs the operator's command for new instances there, which may have run before.
+pub(super) fn claim(claim: &Claim<'_>, init: &str) -> Result<(), Refusal> {
+    let own = || Some(claim.holding.lease.clone());
+    match claim.ask(CLAIM_LIMIT) {
+        Ok(Claimed::Held) => {}
+        Ok(Claimed::Forgotten(holding)) => {
+            let detail = "it was ours, and the state file does not know that: it is cleaned up first".to_owned();
+            return Err(Refusal { problem: Problem { kind: Kind::Failed, detail }, left: Some(holding.lease) });
+        }
+        Ok(Claimed::Not(problem)) => return Err(Refusal { problem, left: None }),
+        Err(Unanswered { problem, touched }) => return Err(Refusal { problem, left: touched.then(own).flatten() }),
     }
     if init.is_empty() {
         return Ok(());
     }
-    let failed = |problem| Refusal { problem, touched: true };
+    let failed = |problem| Refusal { problem, left: own() };
     let program = Program::Arguments(["sh", "-c", init].map(str::to_owned).to_vec());
-    match run(executor, program, INIT_LIMIT) {
+    match run(claim.executor, program, INIT_LIMIT) {
         Ok(output) if output.succeeded() => Ok(()),
         Ok(output) => Err(failed(Problem::of_output("InstanceInitCommand", &output))),
         Err(error) => Err(failed(Problem::of_execute(&error))),

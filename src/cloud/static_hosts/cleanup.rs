@@ -1,76 +1,58 @@
-//! Giving a host back (spec 46 §1): TERM to our runners there, what is left of them reaped, what is finished forgotten; then the broken
-//! mark, the secret and the owner file go. Every step may be repeated; the owner file goes last, so that nobody else has the host before.
+//! Giving a host back (spec 46 §1): TERM to our runners there, what is left of them reaped; then the secret, the broken mark and the owner
+//! file go. Every step may be repeated; the owner file goes last, so that nobody else has the host before.
+//!
+//! The host is made ours first, if it is nobody's: what is ended is ours then, and nobody else's. A runner of this daemon's own version
+//! is put there, whatever was there before, and it gives the host back under the lock that starts take: a start that is still on its way
+//! finds the lease over. Results that nobody has collected stay for the set's next life there, and are collected late (spec 70 §3).
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::HostStep;
-use super::claim::{place, run, script, shown};
-use super::host::{Kind, Problem};
+use super::claim::{Claim, Claimed, place, run, script, shown};
+use super::host::{HostSpec, Kind, Problem};
+use super::owner::{Holding, LeaseId};
 use super::shared::Shared;
 use crate::core::errors::chain;
+use crate::core::ids::{Attempt, ContainerUuid};
 use crate::core::settings::COMMAND_DEADLINE;
-use crate::core::worker::listing::RunnerState;
+use crate::core::worker::listing::{Listed, Listing, RunnerState};
+use crate::remote::deploy::{DeployError, deploy};
 use crate::remote::runner::{CommandError, ListError, Runner, RunnerPlaces};
+use crate::remote::supply::RunnerSupply;
 use crate::remote::wake::Wake;
-use crate::remote::{ExecuteError, Executor};
+use crate::remote::{Executor, Program};
 
 /// For the first answer. The containers of a host that stopped answering wait for this before they get another attempt.
 const REACH_LIMIT: Duration = Duration::from_secs(15);
 const SCRIPT_LIMIT: Duration = Duration::from_secs(60);
 /// A runner gives its job 10 s between TERM and KILL, and then writes the result.
 const ENDING_LIMIT: Duration = Duration::from_secs(120);
-/// Between two looks, unless the runner itself waited.
+/// TERM is repeated after so long (TimeoutSignal's default); a list waits for a change in between.
+const SIGNAL_AGAIN: Duration = Duration::from_secs(5);
+/// Between two looks where nothing announces a change.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// For Arvados' sake (spec 20 §8).
 const SECRET_FILE: &str = "/var/run/arvados-instance-secret";
 
-/// `$1` = the directory of programs, empty for the default. Prints the path of the newest runner; nothing if none was ever there.
-/// Fails for a program that somebody else could have put there.
-const FIND_RUNNER: &str = r#"set -eu
-directory=$1
+/// Gives a host back that no runner can be put on, if none has ever started anything there in our name: an attempt has a directory before
+/// anything of it runs, and only then looks for the owner file. So one of the two is seen, whoever comes first.
+///
+/// `$1` = set id, `$2` = name and lease, `$3` = the runner's directory, empty for the default. Prints `released`, or `used`.
+const GIVE_BACK_UNUSED: &str = r#"set -eu
+directory=$3
 if [ -z "$directory" ]; then
-    if [ "$(id -u)" = 0 ]; then directory=/var/lib/muster-runner/bin; else directory=$HOME/.cache/muster-runner/bin; fi
-fi
-[ -d "$directory" ] || exit 0
-names=$(ls -1t "$directory")
-printf '%s\n' "$names" | while IFS= read -r name; do
-    case $name in *.new.*) continue ;; muster-runner~*) ;; *) continue ;; esac
-    program=$directory/$name
-    user=$(stat -c %u "$program")
-    if [ "$user" != 0 ] && [ "$user" != "$(id -u)" ]; then echo "$program belongs to user $user" >&2; exit 1; fi
-    case $(stat -c %A "$program") in
-        ?????w????|????????w?) echo "$program is writable for others" >&2; exit 1 ;;
-    esac
-    printf '%s\n' "$program"
-    break
-done
-"#;
-
-/// `$1` = set id, `$2` = the runner's directory, `$3` = its locks, empty for the defaults, `$4` = the secret file. Prints `released`,
-/// or `foreign` and who has the host: then nothing there is ours.
-const RELEASE: &str = r#"set -eu
-set_id=$1
-directory=$2
-locks=$3
-if [ "$(id -u)" = 0 ]; then
-    directory=${directory:-/var/lib/muster-runner}
-    default_locks='/run/lock /var/lock'
-else
-    directory=${directory:-$HOME/.local/state/muster-runner}
-    default_locks=/tmp/muster-runner-$(id -u)
+    if [ "$(id -u)" = 0 ]; then directory=/var/lib/muster-runner; else directory=$HOME/.local/state/muster-runner; fi
 fi
 owner=$directory/owner
-if [ -e "$owner" ]; then
-    other=$(head -c 256 "$owner")
-    if [ "$other" != "$set_id" ]; then printf 'foreign %s\n' "$other"; exit 0; fi
-fi
-if [ -n "$locks" ]; then
-    rm -f "$locks/crunch-run-broken"
-else
-    for locks in $default_locks; do rm -f "$locks/crunch-run-broken"; done
-fi
-rm -f "$4" 2>/dev/null || [ "$(id -u)" != 0 ]
-rm -f "$owner"
+attempts=$directory/set-$1
+if [ -e "$attempts" ]; then echo used; exit 0; fi
+if [ "$(head -c 1024 "$owner")" != "$(printf '%s\n%s' "$1" "$2")" ]; then echo "$owner has changed" >&2; exit 1; fi
+aside=$(mktemp "$directory/owner.XXXXXX")
+mv -f "$owner" "$aside"
+if [ -e "$attempts" ]; then ln "$aside" "$owner"; rm -f "$aside"; echo used; exit 0; fi
+rm -f "$aside"
 echo released
 "#;
 
@@ -79,94 +61,170 @@ echo released
 pub(super) enum Released {
     /// Nothing of ours is there.
     Clean,
-    /// Another dispatcher has it meanwhile: its marks were left alone.
-    Foreign(String),
+    /// It is not ours any more, for this reason: nothing there was touched.
+    NotOurs(Problem),
 }
 
-fn of_execute(error: ExecuteError) -> Problem {
-    Problem::of_execute(&error)
+/// One clean-up.
+pub(super) struct Cleanup<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) executor: &'a Arc<dyn Executor>,
+    pub(super) supply: &'a Arc<RunnerSupply>,
+    pub(super) places: RunnerPlaces,
 }
 
-/// Ends everything of `set` on the host, and releases it.
-pub(super) fn clean(
-    shared: &Shared,
-    executor: &std::sync::Arc<dyn Executor>,
-    cluster_id: &str,
-    places: RunnerPlaces,
-) -> Result<Released, Problem> {
-    let (directory, locks) = (place(places.state_dir.as_ref()), place(places.lock_dir.as_ref()));
-    let found = find_runner(&**executor, places.directory.as_deref().unwrap_or_default())?;
-    if let Some(program) = places.program.clone().or(found) {
-        let (set, cluster_id) = (shared.set.as_str().into(), cluster_id.into());
-        end_runners(shared, &Runner::at(&program, executor.clone(), places.into(), set, cluster_id))?;
-    }
-    (shared.reached)(HostStep::Ended);
-    let program = script(RELEASE, &[&shared.set, &directory, &locks, SECRET_FILE]);
-    let output = run(&**executor, program, SCRIPT_LIMIT).map_err(of_execute)?;
-    let answer = String::from_utf8_lossy(&output.stdout);
-    match (output.succeeded(), answer.trim_end()) {
-        (true, "released") => {
-            (shared.reached)(HostStep::Released);
-            Ok(Released::Clean)
-        }
-        (true, answer) if answer.starts_with("foreign ") => {
-            Ok(Released::Foreign(shown(answer.trim_start_matches("foreign "))))
-        }
-        _ => Err(Problem::of_output("releasing the host", &output)),
-    }
+fn failed(detail: String) -> Problem {
+    Problem { kind: Kind::Failed, detail }
 }
 
-fn find_runner(executor: &dyn Executor, directory: &str) -> Result<Option<String>, Problem> {
-    let output = run(executor, script(FIND_RUNNER, &[directory]), REACH_LIMIT).map_err(of_execute)?;
-    if !output.succeeded() {
-        return Err(Problem::of_output("looking for the runner", &output));
-    }
-    let path = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
-    match path.as_str() {
-        "" => Ok(None),
-        path if path.starts_with('/') && !path.contains('\n') => Ok(Some(path.to_owned())),
-        path => Err(Problem { kind: Kind::Failed, detail: format!("{:?} is not the path of a runner", shown(path)) }),
-    }
-}
-
-/// Until the runner's list is empty.
-fn end_runners(shared: &Shared, runner: &Runner) -> Result<(), Problem> {
-    let failed = |detail: String| Problem { kind: Kind::Failed, detail };
-    let wake = Wake::new().map_err(|error| failed(format!("cannot list what runs there: {error}")))?;
-    let deadline = Instant::now() + ENDING_LIMIT;
-    loop {
-        let listing = runner.list(None, Duration::ZERO, COMMAND_DEADLINE, &wake).map_err(|error| match &error {
-            ListError::Execute(execute) => Problem::of_execute(execute),
-            _ => failed(format!("cannot list what runs there: {}", shown(&chain(&error)))),
-        })?;
-        if listing.runners.is_empty() {
-            return Ok(());
-        }
-        let mut left = Vec::new();
-        for (uuid, listed) in &listing.runners {
-            let result = match listed.state {
-                RunnerState::Alive => runner.kill(uuid, listed.attempt),
-                RunnerState::Stale => runner.reap(uuid, listed.attempt),
-                RunnerState::Finished => runner.forget(uuid, listed.attempt),
-            };
-            match result {
-                Ok(()) => {}
-                Err(CommandError::Execute(error)) => return Err(Problem::of_execute(&error)),
-                Err(error) => left.push(shown(&error.text())),
+impl Cleanup<'_> {
+    /// Ends everything of the set on the host, and gives the host back.
+    pub(super) fn run(self, spec: &HostSpec, lease: LeaseId) -> Result<Released, Problem> {
+        let asked = Holding { name: spec.id.to_string(), lease };
+        let claim = Claim {
+            executor: &**self.executor,
+            set: &self.shared.set,
+            holding: &asked,
+            places: &self.places,
+            holder: &|lease| self.shared.holder(lease, &spec.id),
+        };
+        let holding = match claim.ask(REACH_LIMIT) {
+            Ok(Claimed::Held) => asked,
+            Ok(Claimed::Forgotten(holding)) => holding,
+            Ok(Claimed::Not(problem)) if matches!(problem.kind, Kind::Foreign | Kind::Busy) => {
+                return Ok(Released::NotOurs(problem));
             }
+            Ok(Claimed::Not(problem)) => return Err(problem),
+            Err(unanswered) => return Err(unanswered.problem),
+        };
+        let (executor, set) = (self.executor.clone(), self.shared.set.as_str().into());
+        let places = Arc::new(self.places.clone());
+        // Of every cluster: its id may have been changed since.
+        let runner = Runner::new(executor, places, self.supply.clone(), set, "".into());
+        match deploy(&runner) {
+            Ok(_) => self.end(&runner, &holding.lease),
+            Err(error) => match of_deploy(&error) {
+                problem if problem.kind != Kind::Failed => Err(problem),
+                problem => self.give_back_unused(&holding, problem),
+            },
         }
-        if Instant::now() >= deadline {
-            return Err(failed(format!(
-                "{} containers do not end: {}",
-                listing.runners.len(),
-                shown(&left.join("; "))
-            )));
+    }
+
+    /// Until nothing runs, and the runner says that it has given the host back.
+    fn end(&self, runner: &Runner, lease: &LeaseId) -> Result<Released, Problem> {
+        let wake = Wake::new().map_err(|error| failed(format!("cannot list what runs there: {error}")))?;
+        let deadline = Instant::now() + ENDING_LIMIT;
+        let mut signalled = BTreeMap::new();
+        let mut listing: Option<Listing> = None;
+        self.remove_secret()?;
+        loop {
+            let (token, wait) = match &listing {
+                Some(last) if runs(last).next().is_some() => (last.token.as_deref(), SIGNAL_AGAIN),
+                _ => (None, Duration::ZERO),
+            };
+            let now = runner.list(token, wait, COMMAND_DEADLINE, &wake).map_err(|error| match &error {
+                ListError::Execute(execute) => Problem::of_execute(execute),
+                _ => failed(format!("cannot list what runs there: {}", shown(&chain(&error)))),
+            })?;
+            let left = if runs(&now).next().is_none() {
+                (self.shared.reached)(HostStep::Ended);
+                match runner.release(lease.as_str()) {
+                    Ok(_) => {
+                        (self.shared.reached)(HostStep::Released);
+                        return Ok(Released::Clean);
+                    }
+                    Err(error) => vec![of_command(error)?],
+                }
+            } else {
+                end_runners(runner, &now, &mut signalled)?
+            };
+            if self.shared.is_stopped() {
+                return Err(Problem { kind: Kind::Unreachable, detail: "the driver has stopped".to_owned() });
+            }
+            if Instant::now() >= deadline {
+                let count = runs(&now).count();
+                return Err(failed(format!(
+                    "not everything there ends ({count} containers): {}",
+                    shown(&left.join("; "))
+                )));
+            }
+            // Where something runs the next list waits for it.
+            if runs(&now).next().is_none() {
+                self.shared.pause(LOOK_AGAIN);
+            }
+            listing = Some(now);
         }
-        if !left.is_empty() {
-            shared.pause(LOOK_AGAIN);
+    }
+
+    /// Without root it cannot be ours.
+    fn remove_secret(&self) -> Result<(), Problem> {
+        let words = ["rm", "-f", SECRET_FILE].map(str::to_owned).to_vec();
+        let output = run(&**self.executor, Program::Arguments(words), SCRIPT_LIMIT);
+        let output = output.map_err(|error| Problem::of_execute(&error))?;
+        match output.succeeded() || !self.executor.runs_as_root() {
+            true => Ok(()),
+            false => Err(Problem::of_output("removing the secret", &output)),
         }
-        if shared.is_stopped() {
-            return Err(Problem { kind: Kind::Unreachable, detail: "the driver has stopped".to_owned() });
+    }
+
+    /// `why`: what kept the runner away.
+    fn give_back_unused(&self, holding: &Holding, why: Problem) -> Result<Released, Problem> {
+        let directory = place(self.places.state_dir.as_ref());
+        self.remove_secret()?;
+        let arguments = [self.shared.set.as_str(), &holding.to_string(), &directory];
+        let output = run(&**self.executor, script(GIVE_BACK_UNUSED, &arguments), SCRIPT_LIMIT)
+            .map_err(|error| Problem::of_execute(&error))?;
+        match (output.succeeded(), output.stdout.trim_ascii_end()) {
+            (true, b"released") => Ok(Released::Clean),
+            (true, b"used") => Err(why),
+            _ => Err(Problem::of_output("releasing the host", &output)),
         }
+    }
+}
+
+/// What has not ended. Results that wait do not count.
+fn runs(listing: &Listing) -> impl Iterator<Item = (&ContainerUuid, &Listed)> {
+    listing.runners.iter().filter(|(_, listed)| listed.state != RunnerState::Finished)
+}
+
+/// Tells all of them to end, without waiting for any; what they answer.
+fn end_runners(
+    runner: &Runner,
+    listing: &Listing,
+    signalled: &mut BTreeMap<(ContainerUuid, Attempt), Instant>,
+) -> Result<Vec<String>, Problem> {
+    let mut left = Vec::new();
+    for (uuid, listed) in runs(listing) {
+        let result = match listed.state {
+            RunnerState::Stale => runner.reap(uuid, listed.attempt),
+            _ => {
+                let key = (uuid.clone(), listed.attempt);
+                if signalled.get(&key).is_some_and(|at| at.elapsed() < SIGNAL_AGAIN) {
+                    continue;
+                }
+                signalled.insert(key, Instant::now());
+                runner.terminate(uuid, listed.attempt)
+            }
+        };
+        if let Err(error) = result {
+            left.push(of_command(error)?);
+        }
+    }
+    Ok(left)
+}
+
+/// What the runner said; a problem if it could not be asked.
+fn of_command(error: CommandError) -> Result<String, Problem> {
+    match error {
+        CommandError::Execute(error) => Err(Problem::of_execute(&error)),
+        error => Ok(shown(&error.text())),
+    }
+}
+
+fn of_deploy(error: &DeployError) -> Problem {
+    match error {
+        DeployError::Execute(execute) => Problem::of_execute(execute),
+        DeployError::PreInstalled { source: CommandError::Execute(execute), .. } => Problem::of_execute(execute),
+        _ => failed(format!("no runner can be put there to see what runs: {}", shown(&error.text()))),
     }
 }

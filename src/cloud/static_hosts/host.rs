@@ -14,6 +14,7 @@
 
 use std::time::Duration;
 
+use super::owner::LeaseId;
 use crate::core::effect::{Ending, Tags};
 use crate::core::ids::{InstanceId, TypeName};
 use crate::core::time::Moment;
@@ -22,7 +23,9 @@ use crate::remote::identity::HostTrust;
 
 /// A host that failed is not given out for so long, doubling with each failure that follows (spec 46 §1).
 const PAUSE: Duration = Duration::from_secs(60);
-const PAUSE_MAX: Duration = Duration::from_secs(3600);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// Of one that somebody else has: nothing is wrong with it, and who gives it back does not tell us.
+const TAKEN_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// A clean-up that failed is tried again after so long, doubling.
 const RETRY: Duration = Duration::from_secs(10);
 const RETRY_MAX: Duration = Duration::from_secs(300);
@@ -44,26 +47,43 @@ pub struct HostSpec {
 /// What a taken host is taken as.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Lease {
+    pub(super) id: LeaseId,
     pub(super) type_name: TypeName,
     pub(super) provider_type: String,
     pub(super) tags: Tags,
+}
+
+impl Lease {
+    /// It is meant, or whatever lease there is.
+    fn is(&self, meant: Option<&LeaseId>) -> bool {
+        meant.is_none_or(|id| *id == self.id)
+    }
 }
 
 /// Why a host is of no use now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Unreachable,
+    /// It answers, and is not the host it should be, or does not let us in: nobody can be asked there.
+    Barred,
     Failed,
     /// Another dispatcher has it.
     Foreign,
+    /// Another host of ours is the same machine, and in use.
+    Busy,
 }
 
 impl Kind {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::Unreachable, Self::Failed, Self::Foreign, Self::Busy].into_iter().find(|kind| kind.as_str() == text)
+    }
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
-            Self::Failed => "failed",
+            Self::Barred | Self::Failed => "failed",
             Self::Foreign => "foreign",
+            Self::Busy => "busy",
         }
     }
 }
@@ -88,7 +108,7 @@ pub(super) enum Phase {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Cleaning {
     pub(super) lease: Lease,
-    /// Still shown as an instance: until the first try has failed, and not after a restart, since nobody then knows that it is going.
+    /// Still shown as an instance: until it was found out of reach, since what ran there has not ended before.
     pub(super) listed: bool,
     pub(super) running: bool,
     /// When the next try begins, unless one is running.
@@ -115,12 +135,16 @@ pub(super) struct Trouble {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Host {
     pub(super) spec: HostSpec,
+    /// Configured for it while it was in use: comes into force when it is clean, since what runs there is reached, and was started, as
+    /// `spec` says.
+    pub(super) next_spec: Option<HostSpec>,
     /// False for one that was removed from the configuration while it was in use: it is dropped when it is clean.
     pub(super) configured: bool,
     pub(super) phase: Phase,
     /// Failures since the last normal life.
     pub(super) strikes: u32,
-    pub(super) last_failed: Option<Moment>,
+    /// In milliseconds since the process began; negative: before.
+    pub(super) last_failed: Option<i64>,
     pub(super) trouble: Option<Trouble>,
     /// It was listed, and no list has been made since that it was not in.
     pub(super) unseen: bool,
@@ -132,13 +156,21 @@ pub(super) enum Event {
     Chosen(Lease),
     /// Its owner file is ours, and the operator's init command has succeeded.
     Claimed,
-    /// `touched`: something of ours may be there.
+    /// `left`: under this lease something of ours may be there.
     ClaimFailed {
         problem: Problem,
-        touched: bool,
+        left: Option<LeaseId>,
     },
-    TagsSet(Tags),
-    Destroyed(Ending),
+    /// As for [`Event::Destroyed`].
+    TagsSet {
+        of: Option<LeaseId>,
+        tags: Tags,
+    },
+    /// Of this lease, if that is known: it may come late, when the host has another.
+    Destroyed {
+        of: Option<LeaseId>,
+        ending: Ending,
+    },
     CleaningBegan,
     Cleaned,
     CleaningFailed(Problem),
@@ -158,7 +190,7 @@ pub(super) fn back_off(first: Duration, most: Duration, failures: u32) -> Durati
 
 impl Host {
     pub(super) fn new(spec: HostSpec, configured: bool, phase: Phase) -> Self {
-        Self { spec, configured, phase, strikes: 0, last_failed: None, trouble: None, unseen: false }
+        Self { spec, next_spec: None, configured, phase, strikes: 0, last_failed: None, trouble: None, unseen: false }
     }
 
     /// An event that does not fit the state changes nothing: it is late, or comes twice.
@@ -170,25 +202,31 @@ impl Host {
                 self.phase = Phase::Taken(lease.clone());
                 self.trouble = None;
             }
-            (Phase::Claiming(lease), Event::ClaimFailed { problem, touched }) => {
-                self.phase = match touched {
-                    true => Phase::Cleaning(Cleaning::new(lease.clone(), false, now)),
-                    false => Phase::Free,
+            (Phase::Claiming(lease), Event::ClaimFailed { problem, left }) => {
+                self.phase = match left {
+                    Some(id) => Phase::Cleaning(Cleaning::new(Lease { id, ..lease.clone() }, false, now)),
+                    None => Phase::Free,
                 };
                 self.strike(problem, now);
             }
-            (Phase::Taken(lease), Event::TagsSet(tags)) => lease.tags = tags,
-            (Phase::Taken(lease), Event::Destroyed(ending)) => {
+            (Phase::Taken(lease), Event::TagsSet { of, tags }) if lease.is(of.as_ref()) => lease.tags = tags,
+            (Phase::Taken(lease), Event::Destroyed { of, ending }) if lease.is(of.as_ref()) => {
                 self.phase = Phase::Cleaning(Cleaning::new(lease.clone(), true, now));
                 self.ended(ending, now);
             }
             (Phase::Cleaning(cleaning), Event::CleaningBegan) => cleaning.running = true,
-            (Phase::Cleaning(cleaning), Event::Cleaned) if cleaning.running => self.phase = Phase::Free,
+            (Phase::Cleaning(cleaning), Event::Cleaned) if cleaning.running => {
+                self.phase = Phase::Free;
+                if let Some(spec) = self.next_spec.take() {
+                    self.spec = spec;
+                }
+            }
             (Phase::Cleaning(cleaning), Event::CleaningFailed(problem)) if cleaning.running => {
                 cleaning.failures += 1;
                 cleaning.due = now + back_off(RETRY, RETRY_MAX, cleaning.failures);
                 cleaning.running = false;
-                cleaning.listed = false;
+                // One that can be asked is not clean yet, but what ran there is not lost (spec 70 §3).
+                cleaning.listed &= !matches!(problem.kind, Kind::Unreachable | Kind::Barred);
                 cleaning.problem = Some(problem);
             }
             (_, Event::ListMade) => self.unseen = false,
@@ -220,14 +258,20 @@ impl Host {
                 self.strikes = 0;
                 self.trouble = None;
             }
+            // It says nothing of the host that it was not wanted before it had booted.
+            Ending::Unproven => {}
             Ending::Faulty(fault) => self.strike(Problem { kind: Kind::Failed, detail: fault.to_string() }, now),
         }
     }
 
     fn strike(&mut self, problem: Problem, now: Moment) {
         self.strikes += 1;
-        self.last_failed = Some(now);
-        self.trouble = Some(Trouble { problem, until: Some(now + back_off(PAUSE, PAUSE_MAX, self.strikes)) });
+        self.last_failed = Some(i64::try_from(now.elapsed_since_start().as_millis()).unwrap_or(i64::MAX));
+        let most = match problem.kind {
+            Kind::Foreign | Kind::Busy => TAKEN_PAUSE_MAX,
+            Kind::Unreachable | Kind::Barred | Kind::Failed => PAUSE_MAX,
+        };
+        self.trouble = Some(Trouble { problem, until: Some(now + back_off(PAUSE, most, self.strikes)) });
     }
 
     /// A create may have it.
@@ -238,6 +282,15 @@ impl Host {
     /// Nothing is left to be done for one that is not configured any more.
     pub(super) fn is_over(&self) -> bool {
         !self.configured && self.phase == Phase::Free
+    }
+
+    /// Whose the host is, or may be: nobody else of ours may end what is there.
+    pub(super) fn lease(&self) -> Option<&Lease> {
+        match &self.phase {
+            Phase::Free => None,
+            Phase::Claiming(lease) | Phase::Taken(lease) => Some(lease),
+            Phase::Cleaning(cleaning) => Some(&cleaning.lease),
+        }
     }
 
     /// The instance that it is shown as.

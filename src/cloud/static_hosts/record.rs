@@ -1,15 +1,18 @@
-//! The text of the state file: every host that is not free, and the pinned keys. What a restart needs, and nothing that time undoes.
+//! The text of the state file: every host that is not free, what failed lately, and the pinned keys. What a restart needs. Times are by the
+//! wall clock, and bounded when they are read: that clock may have jumped.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::host::{Cleaning, Host, HostSpec, Lease, Phase};
+use super::host::{Cleaning, Host, HostSpec, Kind, Lease, PAUSE_MAX, Phase, Problem, Trouble};
+use super::owner::LeaseId;
 use super::table::Table;
 use crate::core::effect::Tags;
 use crate::core::ids::{InstanceId, TypeName};
-use crate::core::time::Moment;
+use crate::core::time::{Moment, WallMillis};
 use crate::remote::address::HostAddress;
 use crate::remote::identity::{HostKey, HostTrust};
 
@@ -25,6 +28,8 @@ pub(super) struct StateText {
     /// Whose hosts these are.
     set: String,
     hosts: BTreeMap<String, HostRecord>,
+    #[serde(default)]
+    troubles: BTreeMap<String, TroubleRecord>,
     pins: BTreeMap<String, String>,
 }
 
@@ -38,8 +43,11 @@ enum PhaseRecord {
 
 /// How to get to the host is part of it: it may be removed from the configuration while it is in use.
 #[derive(PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct HostRecord {
+struct HostRecord {
     phase: PhaseRecord,
+    /// Of a clean-up: it is still an instance.
+    listed: bool,
+    lease: String,
     address: String,
     user: String,
     sudo: bool,
@@ -57,13 +65,53 @@ enum TrustRecord {
     FirstUse,
 }
 
-/// `None` for a host that is free.
-pub(super) fn record_of(host: &Host) -> Option<HostRecord> {
-    let (phase, lease) = match &host.phase {
-        Phase::Free => return None,
-        Phase::Claiming(lease) => (PhaseRecord::Claiming, lease),
-        Phase::Taken(lease) => (PhaseRecord::Taken, lease),
-        Phase::Cleaning(cleaning) => (PhaseRecord::Cleaning, &cleaning.lease),
+/// Why a host was of no use lately, and until when it is not given out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct TroubleRecord {
+    strikes: u32,
+    reason: Option<String>,
+    detail: String,
+    /// Milliseconds since the process began; in the text since the epoch.
+    last_failed: Option<i64>,
+    pause_until: Option<i64>,
+}
+
+/// What the file says of one host. Two that are equal need no new file.
+#[derive(PartialEq, Eq)]
+pub(super) struct Record {
+    host: Option<HostRecord>,
+    trouble: Option<TroubleRecord>,
+}
+
+/// `None` for a host that is free, and about which there is nothing to say.
+pub(super) fn record_of(host: &Host) -> Option<Record> {
+    let record = Record { host: host_record(host), trouble: trouble_record(host) };
+    (record.host.is_some() || record.trouble.is_some()).then_some(record)
+}
+
+fn trouble_record(host: &Host) -> Option<TroubleRecord> {
+    if host.strikes == 0 && host.trouble.is_none() {
+        return None;
+    }
+    let problem = host.trouble.as_ref().map(|trouble| &trouble.problem);
+    // What is wrong with a key or a login is put right in the configuration, and a restart is for that.
+    let pause = host.pause_end().filter(|_| problem.is_none_or(|problem| problem.kind != Kind::Barred));
+    let milliseconds = |moment: Moment| i64::try_from(moment.elapsed_since_start().as_millis()).unwrap_or(i64::MAX);
+    Some(TroubleRecord {
+        strikes: host.strikes,
+        reason: problem.map(|problem| problem.kind.as_str().to_owned()),
+        detail: problem.map(|problem| problem.detail.clone()).unwrap_or_default(),
+        last_failed: host.last_failed,
+        pause_until: pause.map(milliseconds),
+    })
+}
+
+fn host_record(host: &Host) -> Option<HostRecord> {
+    let lease = host.lease()?;
+    let (phase, listed) = match &host.phase {
+        Phase::Free | Phase::Claiming(_) => (PhaseRecord::Claiming, false),
+        Phase::Taken(_) => (PhaseRecord::Taken, true),
+        Phase::Cleaning(cleaning) => (PhaseRecord::Cleaning, cleaning.listed),
     };
     let HostSpec { address, user, sudo, trust, .. } = &host.spec;
     let trust = match trust {
@@ -73,6 +121,8 @@ pub(super) fn record_of(host: &Host) -> Option<HostRecord> {
     };
     Some(HostRecord {
         phase,
+        listed,
+        lease: lease.id.as_str().to_owned(),
         address: address.to_string(),
         user: user.clone(),
         sudo: *sudo,
@@ -97,9 +147,13 @@ impl StateText {
 pub(super) fn snapshot(table: &Table, set: &str) -> StateText {
     let planned = |(id, host)| (id, table.planned.get(id).unwrap_or(host));
     let hosts = table.hosts.iter().map(planned);
-    let hosts = hosts.filter_map(|(id, host)| Some((id.to_string(), record_of(host)?))).collect();
+    let hosts: Vec<_> = hosts.collect();
+    let troubles =
+        hosts.iter().filter_map(|(id, host)| Some((id.to_string(), trouble_record(host)?.moved(table.began))));
+    let troubles = troubles.collect();
+    let hosts = hosts.iter().filter_map(|(id, host)| Some((id.to_string(), host_record(host)?))).collect();
     let pins = table.pins.iter().chain(&table.planned_pins).map(|(id, key)| (id.to_string(), key.openssh())).collect();
-    StateText { version: VERSION, set: set.to_owned(), hosts, pins }
+    StateText { version: VERSION, set: set.to_owned(), hosts, troubles, pins }
 }
 
 #[cfg(test)]
@@ -115,12 +169,41 @@ fn damaged(fault: &str) -> String {
     )
 }
 
+impl TroubleRecord {
+    /// With its times counted from a point that was so much earlier.
+    fn moved(self, by: WallMillis) -> Self {
+        let moved = |time: Option<i64>| time.map(|time| time.saturating_add(by));
+        Self { last_failed: moved(self.last_failed), pause_until: moved(self.pause_until), ..self }
+    }
+
+    /// Into a host whose times are bounded by what may have happened.
+    fn restore(self, host: &mut Host, now: Moment) {
+        let milliseconds = i64::try_from(now.elapsed_since_start().as_millis()).unwrap_or(i64::MAX);
+        host.strikes = self.strikes;
+        host.last_failed = self.last_failed.map(|time| time.min(milliseconds));
+        let left = self.pause_until.map_or(0, |until| until.saturating_sub(milliseconds));
+        let pause = Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(PAUSE_MAX);
+        let until = (!pause.is_zero()).then(|| now + pause);
+        let kind = self.reason.as_deref().and_then(Kind::parse);
+        host.trouble = kind.map(|kind| Trouble { problem: Problem { kind, detail: self.detail }, until });
+    }
+}
+
+/// When the text is read.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    pub(super) now: Moment,
+    /// The wall clock at the moment 0.
+    pub(super) began: WallMillis,
+}
+
 /// What a predecessor left, joined with what is configured now.
 ///
 /// # Errors
 /// What is wrong with the text, or that it is another dispatcher's.
-pub(super) fn read(bytes: Option<&[u8]>, specs: Vec<HostSpec>, set: &str, now: Moment) -> Result<Table, String> {
-    let mut table = Table::default();
+pub(super) fn read(bytes: Option<&[u8]>, specs: Vec<HostSpec>, set: &str, times: Times) -> Result<Table, String> {
+    let Times { now, began } = times;
+    let mut table = Table { began, ..Table::default() };
     for spec in specs {
         table.hosts.insert(spec.id.clone(), Host::new(spec, true, Phase::Free));
     }
@@ -148,6 +231,11 @@ pub(super) fn read(bytes: Option<&[u8]>, specs: Vec<HostSpec>, set: &str, now: M
         let host = restore(&id, known, record, now).map_err(|fault| damaged(&format!("host {name}: {fault}")))?;
         table.hosts.insert(id, host);
     }
+    for (name, trouble) in text.troubles {
+        if let Some(host) = table.hosts.get_mut(&InstanceId::new(&name)) {
+            trouble.moved(began.saturating_neg()).restore(host, now);
+        }
+    }
     for (name, key) in text.pins {
         let id = InstanceId::new(&name);
         // A pin of a host that is not trusted on first use any more is of no use.
@@ -158,35 +246,45 @@ pub(super) fn read(bytes: Option<&[u8]>, specs: Vec<HostSpec>, set: &str, now: M
     Ok(table)
 }
 
-/// A create that did not end, and a clean-up, are cleaned up now: nothing can have been started there since.
+/// A create that did not end, and a clean-up, are cleaned up now: nothing can have been started there since. The host is used as it was
+/// taken, whatever is configured now: under another address, or as another user, nothing of it would be found.
 fn restore(id: &InstanceId, known: Option<HostSpec>, record: HostRecord, now: Moment) -> Result<Host, String> {
     let lease = Lease {
+        id: LeaseId::read(&record.lease).ok_or("its lease is no lease")?,
         type_name: TypeName::new(&record.instance_type),
         provider_type: record.provider_type,
         tags: Tags::from(record.tags),
     };
     let configured = known.is_some();
-    let spec = match known {
-        Some(spec) => spec,
-        None => HostSpec {
-            id: id.clone(),
-            address: HostAddress::parse(&record.address, PORT)?,
-            user: record.user,
-            sudo: record.sudo,
-            type_name: lease.type_name.clone(),
-            provider_type: lease.provider_type.clone(),
-            trust: match record.trust {
-                TrustRecord::Keys(keys) => {
-                    HostTrust::Keys(keys.iter().map(|key| HostKey::parse(key)).collect::<Result<_, _>>()?)
-                }
-                TrustRecord::KnownHosts(path) => HostTrust::KnownHosts(path),
-                TrustRecord::FirstUse => HostTrust::FirstUse,
-            },
+    let taken = HostSpec {
+        id: id.clone(),
+        address: HostAddress::parse(&record.address, PORT)?,
+        user: record.user,
+        sudo: record.sudo,
+        type_name: lease.type_name.clone(),
+        provider_type: lease.provider_type.clone(),
+        trust: match record.trust {
+            TrustRecord::Keys(keys) => {
+                HostTrust::Keys(keys.iter().map(|key| HostKey::parse(key)).collect::<Result<_, _>>()?)
+            }
+            TrustRecord::KnownHosts(path) => HostTrust::KnownHosts(path),
+            TrustRecord::FirstUse => HostTrust::FirstUse,
         },
+    };
+    let reached = |spec: &HostSpec| (spec.address.clone(), spec.user.clone(), spec.sudo);
+    let (spec, next_spec) = match known {
+        None => (taken, None),
+        Some(spec) if reached(&spec) == reached(&taken) => (spec, None),
+        Some(spec) => {
+            // The keys of the address that is used.
+            let trust = if spec.address == taken.address { spec.trust.clone() } else { taken.trust };
+            let (type_name, provider_type) = (spec.type_name.clone(), spec.provider_type.clone());
+            (HostSpec { trust, type_name, provider_type, ..taken }, Some(spec))
+        }
     };
     let phase = match record.phase {
         PhaseRecord::Taken => Phase::Taken(lease),
-        PhaseRecord::Claiming | PhaseRecord::Cleaning => Phase::Cleaning(Cleaning::new(lease, false, now)),
+        PhaseRecord::Claiming | PhaseRecord::Cleaning => Phase::Cleaning(Cleaning::new(lease, record.listed, now)),
     };
-    Ok(Host::new(spec, configured, phase))
+    Ok(Host { next_spec, ..Host::new(spec, configured, phase) })
 }

@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::HostStep;
 use super::commit::{Keep, State, stopped};
 use super::host::{Event, Host, HostSpec, Lease};
+use super::owner::LeaseId;
 use super::table::{Shortage, Table};
 use super::trust::{Check, PinAnswer};
 use crate::cloud::{CloudError, CloudEvent, CloudEvents, CloudInstance};
@@ -88,6 +89,15 @@ impl Shared {
         }
         let listed = state.table.hosts.values().filter_map(|host| Some(instance(&host.spec, host.listed()?)));
         listed.collect()
+    }
+
+    /// The host of ours, other than `asking`, that has a lease.
+    pub(super) fn holder(&self, lease: &LeaseId, asking: &InstanceId) -> Option<String> {
+        self.read(|table, _| table.holder(lease, asking).map(ToString::to_string))
+    }
+
+    pub(super) fn lease(&self, id: &InstanceId) -> Option<LeaseId> {
+        self.read(|table, _| table.hosts.get(id)?.lease().map(|lease| lease.id.clone()))
     }
 
     pub(super) fn spec(&self, id: &InstanceId) -> Option<HostSpec> {

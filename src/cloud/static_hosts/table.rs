@@ -5,9 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use super::host::{Host, Kind, Phase, Trouble};
+use super::owner::LeaseId;
 use crate::cloud::UnlistedInstance;
 use crate::core::ids::{InstanceId, TypeName};
-use crate::core::time::Moment;
+use crate::core::time::{Moment, WallMillis};
 use crate::remote::identity::HostKey;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,6 +16,8 @@ pub(super) struct Table {
     pub(super) hosts: BTreeMap<InstanceId, Host>,
     /// Keys of hosts that are trusted on first use.
     pub(super) pins: BTreeMap<InstanceId, HostKey>,
+    /// The wall clock at the moment 0: for what the file says of times.
+    pub(super) began: WallMillis,
     /// Hosts with a change that is being written, as they are when that is on disk (see [`super::commit`]).
     pub(super) planned: BTreeMap<InstanceId, Host>,
     pub(super) planned_pins: BTreeMap<InstanceId, HostKey>,
@@ -56,6 +59,12 @@ impl Table {
         free.min_by_key(|host| (host.last_failed, &host.spec.id)).map(|host| host.spec.id.clone())
     }
 
+    /// The host, other than `asking`, that has a lease.
+    pub(super) fn holder(&self, lease: &LeaseId, asking: &InstanceId) -> Option<&InstanceId> {
+        let others = self.hosts.values().filter(|host| host.spec.id != *asking);
+        others.into_iter().find(|host| host.lease().is_some_and(|held| held.id == *lease)).map(|host| &host.spec.id)
+    }
+
     pub(super) fn shortage(&self, type_name: &TypeName) -> Shortage {
         let mut shortage = Shortage::default();
         let hosts = self.hosts.iter().map(|(id, host)| self.planned.get(id).unwrap_or(host));
@@ -75,9 +84,10 @@ impl Table {
             };
             match kind {
                 None => shortage.cleaning += 1,
-                Some(Kind::Failed) => shortage.failed += 1,
+                Some(Kind::Barred | Kind::Failed) => shortage.failed += 1,
                 Some(Kind::Unreachable) => shortage.unreachable += 1,
                 Some(Kind::Foreign) => shortage.foreign += 1,
+                Some(Kind::Busy) => shortage.busy += 1,
             }
         }
         shortage

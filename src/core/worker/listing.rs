@@ -40,7 +40,8 @@ pub enum ListFault {
     NotText,
 }
 
-/// Reads a list. Lines that belong to other clusters, and words we don't know, are ignored (forward compatible).
+/// Reads a list. Lines that belong to other clusters (`cluster_id` empty: to none), and words we don't know, are ignored (forward
+/// compatible).
 ///
 /// # Errors
 /// [`ListFault::NoToken`] if `token_expected` (muster-runner) and the last line is not `# TOKEN`: an incomplete list must never
@@ -75,7 +76,8 @@ pub fn parse(output: &[u8], cluster_id: &str, token_expected: bool) -> Result<Li
 }
 
 fn read_runner(listing: &mut Listing, cluster_id: &str, uuid: &str, word: Option<&str>) {
-    let Some(uuid) = ContainerUuid::parse(uuid).filter(|uuid| uuid.cluster_id() == cluster_id) else {
+    let Some(uuid) = ContainerUuid::parse(uuid).filter(|uuid| cluster_id.is_empty() || uuid.cluster_id() == cluster_id)
+    else {
         return;
     };
     let state = match word {
@@ -115,6 +117,14 @@ mod tests {
             assert_eq!(listing.runners.get(&uuid).copied(), a, "{line:?}");
             assert_eq!(listing.broken, broken, "{line:?}");
         }
+    }
+
+    /// Giving a machine back is about everything of the set, also from before the cluster id was changed.
+    #[test]
+    fn uuids_of_every_cluster() {
+        let text = format!("{A}\nzzzzz-dz642-00000000000000a\n# t\n");
+        assert_eq!(parse(text.as_bytes(), "local", true).expect("complete").runners.len(), 1);
+        assert_eq!(parse(text.as_bytes(), "", true).expect("complete").runners.len(), 2);
     }
 
     /// Several attempts of one container on one host: the newest counts, and what must not be overlooked.

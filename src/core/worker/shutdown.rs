@@ -115,8 +115,12 @@ impl Worker {
     /// Asks the cloud to remove the instance; the sync repeats it until the instance is not listed any more.
     pub fn destroy(&mut self, cx: &mut Context<'_>) {
         self.last_destroy = Some(cx.now);
-        let ending = self.fault.map_or(Ending::Unwanted, Ending::Faulty);
-        cx.order(Effect::DestroyInstance { instance: self.id.clone(), ending });
+        let ending = match (self.fault, self.boot_outcome) {
+            (Some(fault), _) => Ending::Faulty(fault),
+            (None, Some(BootOutcome::Success)) => Ending::Unwanted,
+            (None, _) => Ending::Unproven,
+        };
+        cx.order(Effect::DestroyInstance { instance: self.id.clone(), secret: self.secret.clone(), ending });
     }
 
     /// Changes what the operator wants of this worker. False in `shutdown`, where it means nothing any more.

@@ -50,8 +50,8 @@ pub(super) fn start(config: Arc<Config>) -> Result<Daemon, DaemonError> {
         Arc::new(Metrics::new(&format!("{}_", config.metrics_prefix), version).map_err(DaemonError::Metrics)?);
     let (cloud_events, events) = bounded(CLOUD_EVENTS_MAX);
     let clock = Clock::start();
-    let cloud = super::drivers::driver(&config, &state_dir, &set, clock, &metrics, &cloud_events)?;
     let supply = Arc::new(runner_supply(&config));
+    let cloud = super::drivers::driver(&config, &state_dir, &set, clock, (&metrics, &cloud_events), &supply)?;
     let wall: crate::queue::local::WallClock = Arc::new(wall_now);
     let queue = LocalQueue::open(queue_options(&config, &state_dir), wall, &threads::spawn)?;
     let parts = connect(&config, &set, clock, cloud, queue, supply, (metrics, state_dir.results()));

@@ -10,9 +10,11 @@ use crate::cloud::static_hosts::{HostSpec, StaticHosts, StaticOptions};
 use crate::cloud::{CloudEvents, InstanceSet};
 use crate::config::{CloudDriver, Config, DeployRunner, StaticConfig};
 use crate::core::ids::InstanceId;
+use crate::core::time::Moment;
 use crate::management::metrics::Metrics;
 use crate::remote::runner::RunnerPlaces;
 use crate::remote::ssh::{SshClient, SshConnector, port_number};
+use crate::remote::supply::RunnerSupply;
 use crate::shell::clock::Clock;
 use crate::shell::fault_point::reached;
 use crate::shell::state_dir::StateDir;
@@ -24,8 +26,8 @@ pub(super) fn driver(
     state_dir: &StateDir,
     set: &str,
     clock: Clock,
-    metrics: &Arc<Metrics>,
-    events: &CloudEvents,
+    (metrics, events): (&Arc<Metrics>, &CloudEvents),
+    supply: &Arc<RunnerSupply>,
 ) -> Result<Arc<dyn InstanceSet>, DaemonError> {
     let inner: Arc<dyn InstanceSet> = match (config.cloud.driver, &config.cloud.static_hosts) {
         (CloudDriver::Loopback, _) => {
@@ -38,7 +40,7 @@ pub(super) fn driver(
                 hosts: specs(config, hosts),
                 state_file: hosts.state_file.clone(),
                 set: set.to_owned(),
-                cluster_id: config.cluster_id.clone(),
+                supply: supply.clone(),
                 tag_prefix: config.cloud.tag_key_prefix.clone(),
                 init_command: config.cloud.instance_init_command.clone(),
                 places: places(config),
@@ -46,6 +48,7 @@ pub(super) fn driver(
                 events: events.clone(),
                 spawn: Arc::new(threads::spawn),
                 clock: Arc::new(move || clock.now()),
+                began: clock.wall_of(Moment::ZERO),
                 reached: |step| reached(step.into()),
             };
             Arc::new(StaticHosts::open(options).map_err(DaemonError::Driver)?)

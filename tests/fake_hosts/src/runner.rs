@@ -21,14 +21,18 @@ struct Arguments {
     attempt: Option<u32>,
     stdin_config: bool,
     prices: bool,
-    wait: Duration,
+    wait: Option<Duration>,
+    lease: Option<String>,
     known: Option<String>,
     stream: String,
     offset: usize,
 }
 
 const PLAIN_MODES: [&str; 4] = ["detach", "list", "kill", "version"];
-const MODES: [&str; 9] = ["detach", "list", "kill", "version", "reap", "collect", "forget", "tail", "facts"];
+const MODES: [&str; 10] =
+    ["detach", "list", "kill", "version", "reap", "collect", "forget", "tail", "release", "facts"];
+/// Of a host that is taken and given back; a key of its files.
+const OWNER: &str = "/var/lib/muster-runner/owner";
 
 /// A text for usage errors.
 fn parse(words: &[String], plain: bool) -> Result<Arguments, String> {
@@ -57,7 +61,9 @@ fn parse(words: &[String], plain: bool) -> Result<Arguments, String> {
             _ if plain && value.is_some() => {}
             _ if modes.contains(&name) && name != "kill" => {}
             "kill" => drop(value.or_else(|| rest.next().cloned()).ok_or("--kill needs a signal")?),
-            "set" | "attempt" | "wait" | "known" | "stream" | "offset" | "lock-dir" | "state-dir" if !plain => {
+            "set" | "attempt" | "lease" | "wait" | "known" | "stream" | "offset" | "lock-dir" | "state-dir"
+                if !plain =>
+            {
                 let value = value.or_else(|| rest.next().cloned()).ok_or(format!("flag --{name} needs a value"))?;
                 option(&mut arguments, name, value)?;
             }
@@ -78,6 +84,8 @@ fn complete(arguments: &Arguments, plain: bool) -> Result<(), String> {
     let mode = arguments.mode.as_str();
     let missing = match mode {
         "" => "say what to do: --detach, --list, --kill …",
+        "release" if arguments.lease.is_none() => "--release needs --lease ID",
+        "release" => return Ok(()),
         "list" | "version" | "facts" => return Ok(()),
         _ if arguments.uuid.is_none() => "the container uuid is missing",
         "detach" if !arguments.stdin_config && !plain => "--detach needs --stdin-config",
@@ -95,8 +103,9 @@ fn option(arguments: &mut Arguments, name: &str, value: String) -> Result<(), St
         "attempt" => arguments.attempt = Some(value.parse().map_err(|_| bad())?),
         "wait" => {
             let seconds: f64 = value.parse().map_err(|_| bad())?;
-            arguments.wait = Duration::try_from_secs_f64(seconds).map_err(|_| bad())?;
+            arguments.wait = Some(Duration::try_from_secs_f64(seconds).map_err(|_| bad())?);
         }
+        "lease" => arguments.lease = Some(value),
         "known" => arguments.known = Some(value),
         "stream" => arguments.stream = value,
         "offset" => arguments.offset = value.parse().map_err(|_| bad())?,
@@ -138,6 +147,7 @@ async fn mode(run: &mut Run, arguments: &Arguments, sink: &Sink) -> Result<(), S
             sink.stdout(&mut run.output, &archive);
         }
         "tail" => tail(run, arguments, uuid, attempt, sink).await?,
+        "release" => release(run, arguments, sink)?,
         "facts" => facts(run, sink),
         mode => return Err(format!("{mode} is not known")),
     }
@@ -146,13 +156,14 @@ async fn mode(run: &mut Run, arguments: &Arguments, sink: &Sink) -> Result<(), S
 
 /// At once, or as a long poll: when the list is another than the known one, the time is over, or standard input ends.
 async fn list(run: &mut Run, arguments: &Arguments, sink: &Sink) {
-    let waits = !arguments.wait.is_zero();
+    let wait = arguments.wait.unwrap_or_default();
+    let waits = !wait.is_zero();
     match (arguments.prices, waits) {
         (true, true) => run.stdin.skip_line().await,
         (true, false) => drop(run.stdin.ended().await),
         (false, _) => {}
     }
-    let deadline = Instant::now() + arguments.wait;
+    let deadline = Instant::now() + wait;
     let mut changes = run.shared.list_changes.subscribe();
     let mut over = !waits || arguments.known.is_none();
     loop {
@@ -180,6 +191,10 @@ async fn start(run: &mut Run, arguments: &Arguments, uuid: &str, sink: &Sink) ->
     if run.shared.faults.borrow().refuse_starts {
         return Err("refused on purpose".into());
     }
+    let lease = arguments.lease.as_deref();
+    if lease.is_some_and(|lease| !holds(run, &arguments.set, lease)) {
+        return Err(format!("this machine is not held by the set {:?} under the lease", arguments.set));
+    }
     let now = crate::host::now_ms();
     let (key, pid) =
         run.shared.change_list(|worker| worker.start(&arguments.set, uuid, arguments.attempt, &config, now))?;
@@ -198,13 +213,14 @@ async fn kill(run: &mut Run, arguments: &Arguments, uuid: &str, sink: &Sink) -> 
         }
         Killed::Signalled { key, pid, after, ignored } => (key, pid, after, ignored),
     };
-    let in_time = !ignored && after < GONE_TIMEOUT;
+    let patience = arguments.wait.unwrap_or(GONE_TIMEOUT).min(GONE_TIMEOUT);
+    let in_time = !ignored && after <= patience;
     if !ignored {
         run.shared.end_later(&key, End::Killed, after);
     }
     if !after.is_zero() || ignored {
         run.output.flush().await;
-        tokio::time::sleep(if in_time { after } else { GONE_TIMEOUT }).await;
+        tokio::time::sleep(if in_time { after } else { patience }).await;
     }
     if !in_time {
         return Err(format!("{uuid}: pid {pid}: sent signal 15 but process is still alive"));
@@ -212,6 +228,29 @@ async fn kill(run: &mut Run, arguments: &Arguments, uuid: &str, sink: &Sink) -> 
     // The timer may be a moment late.
     run.shared.end(&key, End::Killed);
     sink.stderr(&mut run.output, format!("{uuid}: pid {pid}: has ended\n").as_bytes());
+    Ok(())
+}
+
+/// As the real one reads the owner file.
+fn holds(run: &Run, set: &str, lease: &str) -> bool {
+    let text = run.shared.state().files.get(OWNER).cloned().unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.lines();
+    lines.next() == Some(set) && lines.next().and_then(|line| line.split_whitespace().nth(1)) == Some(lease)
+}
+
+fn release(run: &mut Run, arguments: &Arguments, sink: &Sink) -> Result<(), String> {
+    if !holds(run, &arguments.set, arguments.lease.as_deref().unwrap_or_default()) {
+        sink.stdout(&mut run.output, b"not held\n");
+        return Ok(());
+    }
+    let (list, _) = run.shared.state().worker.list(&arguments.set);
+    let busy = list.lines().find(|line| !line.starts_with('#') && *line != "broken" && !line.ends_with(" finished"));
+    if let Some(line) = busy {
+        return Err(format!("{line}: runs: the machine is not given back"));
+    }
+    run.shared.change(|state| drop(state.files.remove(OWNER)));
+    sink.stdout(&mut run.output, b"released\n");
     Ok(())
 }
 
@@ -239,7 +278,7 @@ fn archive(run: &Run, set: &str, uuid: &str, attempt: u32) -> Result<Vec<u8>, St
 }
 
 async fn tail(run: &mut Run, arguments: &Arguments, uuid: &str, attempt: u32, sink: &Sink) -> Result<(), String> {
-    let deadline = Instant::now() + arguments.wait.min(GONE_TIMEOUT);
+    let deadline = Instant::now() + arguments.wait.unwrap_or_default().min(GONE_TIMEOUT);
     let mut changes = run.shared.list_changes.subscribe();
     loop {
         changes.borrow_and_update();
@@ -293,7 +332,8 @@ mod tests {
     fn command_lines() {
         let parsed = |line: &str, plain| {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            parse(&words, plain).map(|a| (a.mode, a.uuid.unwrap_or_default(), a.attempt, a.wait.as_millis()))
+            parse(&words, plain)
+                .map(|a| (a.mode, a.uuid.unwrap_or_default(), a.attempt, a.wait.unwrap_or_default().as_millis()))
         };
         let ok = |mode: &str, uuid: &str, attempt, wait| Ok((mode.to_owned(), uuid.to_owned(), attempt, wait));
         assert_eq!(parsed("--list --wait 1.5 --known t --set s", false), ok("list", "", None, 1500));
@@ -301,6 +341,8 @@ mod tests {
         assert_eq!(parsed(&format!("--kill 15 --set s --attempt 3 {u}"), false), ok("kill", u, Some(3), 0));
         assert_eq!(parsed(&format!("-kill 15 {u} --attempt=3"), false), ok("kill", u, Some(3), 0));
         assert_eq!(parsed("--detach --stdin-config --runtime-engine=docker u", true), ok("detach", "u", None, 0));
+        assert_eq!(parsed("--release --lease 5e --set s", false), ok("release", "", None, 0));
+        assert!(parsed("--release", false).is_err());
         assert!(parsed("--list --wait 1", true).is_err());
         assert!(parsed("--list u v", false).is_err());
         assert!(parsed("--attempt x", false).is_err());

@@ -25,8 +25,10 @@ pub(super) fn effect(effect: &Effect) -> String {
     let of = |order: &muster::core::effect::RunnerOrder| attempt_of(&order.uuid, order.attempt);
     match effect {
         Effect::CreateInstance { instance_type, .. } => format!("create {}", instance_type.name),
-        Effect::DestroyInstance { instance, ending: Ending::Unwanted } => format!("destroy {instance}"),
-        Effect::DestroyInstance { instance, ending: Ending::Faulty(_) } => format!("destroy {instance} faulty"),
+        Effect::DestroyInstance { instance, ending: Ending::Unwanted | Ending::Unproven, .. } => {
+            format!("destroy {instance}")
+        }
+        Effect::DestroyInstance { instance, ending: Ending::Faulty(_), .. } => format!("destroy {instance} faulty"),
         Effect::SaveTags { instance, tags } => {
             let tag = |name: &str| tags.get(&format!("Arvados{name}")).map_or("-", String::as_str);
             format!("tags {instance} {} {}", tag("InstanceType"), tag("IdleBehavior"))

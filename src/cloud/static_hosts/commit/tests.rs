@@ -64,7 +64,7 @@ fn stage(hosts: usize, held: bool) -> Stage {
         one
     });
     let now = Moment::since_start(Duration::ZERO);
-    let table = record::read(None, specs.collect(), "set", now).expect("nothing to read");
+    let table = record::read(None, specs.collect(), "set", record::Times { now, began: 0 }).expect("nothing to read");
     let (begun, announced) = unbounded();
     let (end, endings) = bounded(100);
     let content = Arc::new(Mutex::new(Value::Null));
@@ -149,7 +149,7 @@ fn a_disk_that_hangs_holds_up_changes_only() {
     // Taken is listed when it is on disk, and gone when the end of the clean-up is.
     let changes = [
         (Event::Claimed, "taken", vec![], vec!["h000"]),
-        (Event::Destroyed(Ending::Unwanted), "cleaning", vec!["h000"], vec!["h000"]),
+        (Event::Destroyed { of: None, ending: Ending::Unwanted }, "cleaning", vec!["h000"], vec!["h000"]),
     ];
     for (event, phase, before, after) in changes {
         std::thread::scope(|scope| {
@@ -187,7 +187,7 @@ fn a_disk_that_fails_undoes_what_waited_for_it() {
         let first = scope.spawn(|| stage.take());
         stage.wait_begun();
         let second = scope.spawn(|| stage.take());
-        let third = scope.spawn(|| stage.shared.change(&h0(), Event::TagsSet(tags)));
+        let third = scope.spawn(|| stage.shared.change(&h0(), Event::TagsSet { of: None, tags }));
         let fourth = scope.spawn(|| stage.shared.pin(&InstanceId::new("h003"), &HostKey::parse(KEY).expect("a key")));
         wait_while(|| stage.shared.read(|table, _| table.planned.len() + table.planned_pins.len()) < 4);
         stage.end.send(full()).expect("room");
@@ -215,7 +215,7 @@ fn a_disk_that_fails_undoes_what_waited_for_it() {
     stage.wait_begun();
     stage.end.send(full()).expect("room");
     let problem = Problem { kind: Kind::Failed, detail: "why".to_owned() };
-    stage.shared.note(&InstanceId::new("h001"), Event::ClaimFailed { problem, touched: false });
+    stage.shared.note(&InstanceId::new("h001"), Event::ClaimFailed { problem, left: None });
     stage.wait_begun();
     assert_eq!(stage.phase("h001"), "claiming");
     std::thread::scope(|scope| {
@@ -253,10 +253,11 @@ fn one_change_of_a_host_at_a_time() {
     let stage = stage(1, true);
     stage.taken();
     std::thread::scope(|scope| {
-        let destroy = scope.spawn(|| stage.shared.change(&h0(), Event::Destroyed(Ending::Unwanted)));
+        let destroy =
+            scope.spawn(|| stage.shared.change(&h0(), Event::Destroyed { of: None, ending: Ending::Unwanted }));
         stage.wait_begun();
-        let tags = scope.spawn(|| stage.shared.change(&h0(), Event::TagsSet(Tags::new())));
-        let again = scope.spawn(|| stage.shared.change(&h0(), Event::Destroyed(Ending::Unwanted)));
+        let tags = scope.spawn(|| stage.shared.change(&h0(), Event::TagsSet { of: None, tags: Tags::new() }));
+        let again = scope.spawn(|| stage.shared.change(&h0(), Event::Destroyed { of: None, ending: Ending::Unwanted }));
         stage.end.send(Ok(())).expect("room");
         for change in [destroy, tags, again] {
             change.join().expect("no panic").expect("written, or nothing to do");
@@ -300,13 +301,16 @@ fn the_disk_says_what_everybody_was_told() {
                     assert_eq!(stage.phase(one.id.as_str()), "claiming");
                     stage.shared.change(&one.id, Event::Claimed).expect("written");
                     let mark = Tags::from_iter([("mark".to_owned(), format!("{worker} {round}"))]);
-                    stage.shared.change(&one.id, Event::TagsSet(mark)).expect("written");
+                    stage.shared.change(&one.id, Event::TagsSet { of: None, tags: mark }).expect("written");
                     let kept = stage.content.lock()["hosts"][one.id.as_str()].clone();
                     assert_eq!(
                         (kept["phase"].as_str(), kept["tags"]["mark"].as_str()),
                         (Some("taken"), Some(&*format!("{worker} {round}")))
                     );
-                    stage.shared.change(&one.id, Event::Destroyed(Ending::Unwanted)).expect("written");
+                    stage
+                        .shared
+                        .change(&one.id, Event::Destroyed { of: None, ending: Ending::Unwanted })
+                        .expect("written");
                     stage.shared.note(&one.id, Event::CleaningBegan);
                     assert_eq!(stage.phase(one.id.as_str()), "cleaning");
                     stage.shared.change(&one.id, Event::Cleaned).expect("written");

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::effect::Fault;
+use crate::core::ids::InstanceSecret;
 use crate::remote::identity::HostKey;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIP7wl7ph/6MNRgATP0w+uDH49iBd43LFbVSi2z5sDBGT";
@@ -20,7 +21,11 @@ pub(in crate::cloud::static_hosts) fn spec(name: &str, type_name: &str) -> HostS
 
 pub(in crate::cloud::static_hosts) fn lease(type_name: &str) -> Lease {
     let tags = Tags::from_iter([("ArvadosInstanceSecret".to_owned(), "s".to_owned())]);
-    Lease { type_name: TypeName::new(type_name), provider_type: type_name.to_owned(), tags }
+    Lease { id: lease_id("s"), type_name: TypeName::new(type_name), provider_type: type_name.to_owned(), tags }
+}
+
+pub(in crate::cloud::static_hosts) fn lease_id(secret: &str) -> LeaseId {
+    LeaseId::of(&InstanceSecret::new(secret))
 }
 
 fn problem(kind: Kind) -> Problem {
@@ -69,22 +74,21 @@ fn name(host: &Host) -> &'static str {
 /// Each row: an event, and what it makes of the states above in their order.
 #[test]
 fn every_state_with_every_event() {
-    let failed = |touched| Event::ClaimFailed { problem: problem(Kind::Failed), touched };
+    let failed = |left: bool| Event::ClaimFailed { problem: problem(Kind::Failed), left: left.then(|| lease_id("s")) };
+    let destroyed = |of: &str, ending| Event::Destroyed { of: Some(lease_id(of)), ending };
     let same = ["free", "paused", "claiming", "taken", "going", "cleaned", "unreachable"];
-    let rows: [(Event, [&str; 7]); 13] = [
+    let rows: [(Event, [&str; 7]); 14] = [
         (Event::Chosen(lease("big")), ["claiming", "paused", "claiming", "taken", "going", "cleaned", "unreachable"]),
         (Event::Claimed, ["free", "paused", "taken", "taken", "going", "cleaned", "unreachable"]),
         (failed(false), ["free", "paused", "paused", "taken", "going", "cleaned", "unreachable"]),
         (failed(true), ["free", "paused", "waiting", "taken", "going", "cleaned", "unreachable"]),
-        (Event::TagsSet(Tags::new()), same),
+        (Event::TagsSet { of: Some(lease_id("s")), tags: Tags::new() }, same),
+        (destroyed("s", Ending::Unwanted), ["free", "paused", "claiming", "going", "going", "cleaned", "unreachable"]),
         (
-            Event::Destroyed(Ending::Unwanted),
+            destroyed("s", Ending::Faulty(Fault::Broken)),
             ["free", "paused", "claiming", "going", "going", "cleaned", "unreachable"],
         ),
-        (
-            Event::Destroyed(Ending::Faulty(Fault::Broken)),
-            ["free", "paused", "claiming", "going", "going", "cleaned", "unreachable"],
-        ),
+        (destroyed("of another life", Ending::Faulty(Fault::Broken)), same),
         (Event::CleaningBegan, ["free", "paused", "claiming", "taken", "cleaned", "cleaned", "unreachable"]),
         (Event::Cleaned, ["free", "paused", "claiming", "taken", "going", "unseen", "free"]),
         (
@@ -100,7 +104,7 @@ fn every_state_with_every_event() {
             let mut after = host.clone();
             after.apply(event.clone(), at(100));
             assert_eq!(name(&after), expected, "{event:?} in {state}");
-            if expected == state && !matches!(event, Event::TagsSet(_) | Event::Corrected) {
+            if expected == state && !matches!(event, Event::TagsSet { .. } | Event::Corrected) {
                 assert_eq!(after, host, "{event:?} in {state} changes nothing");
             }
         }
@@ -118,7 +122,9 @@ fn back_off_doubles_up_to_its_limit() {
 fn life(host: &mut Host, ending: Ending, now: Moment) {
     host.apply(Event::ListMade, now);
     host.apply(Event::Tick, now);
-    for event in [Event::Chosen(lease("big")), Event::Claimed, Event::Destroyed(ending), Event::CleaningBegan] {
+    for event in
+        [Event::Chosen(lease("big")), Event::Claimed, Event::Destroyed { of: None, ending }, Event::CleaningBegan]
+    {
         host.apply(event, now);
     }
     host.apply(Event::Cleaned, now);
@@ -164,7 +170,7 @@ fn listed_while_taken_and_until_the_first_clean_up_has_failed() {
     assert!(!listed(&host));
     host.apply(Event::Claimed, at(0));
     assert!(listed(&host));
-    host.apply(Event::Destroyed(Ending::Unwanted), at(0));
+    host.apply(Event::Destroyed { of: None, ending: Ending::Unwanted }, at(0));
     host.apply(Event::CleaningBegan, at(0));
     assert!(listed(&host));
     host.apply(Event::CleaningFailed(problem(Kind::Unreachable)), at(5));
@@ -178,7 +184,9 @@ fn listed_while_taken_and_until_the_first_clean_up_has_failed() {
 fn one_that_is_not_configured_is_never_taken_again() {
     let mut host = Host::new(spec("a", "big"), false, Phase::Taken(lease("big")));
     assert!(!host.is_over());
-    for event in [Event::Destroyed(Ending::Unwanted), Event::CleaningBegan, Event::Cleaned, Event::ListMade] {
+    for event in
+        [Event::Destroyed { of: None, ending: Ending::Unwanted }, Event::CleaningBegan, Event::Cleaned, Event::ListMade]
+    {
         host.apply(event, at(0));
     }
     assert!(host.is_over() && !host.can_be_taken());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cloud::static_hosts::host::tests::{lease, spec};
+use crate::cloud::static_hosts::host::tests::{lease, lease_id, spec};
 use crate::cloud::static_hosts::host::{Cleaning, Event, Problem};
 use crate::cloud::static_hosts::record;
 use crate::core::effect::{Ending, Fault};
@@ -15,9 +15,13 @@ fn at(seconds: u64) -> Moment {
     Moment::since_start(Duration::from_secs(seconds))
 }
 
+fn times(seconds: u64) -> record::Times {
+    record::Times { now: at(seconds), began: 1_800_000_000_000 }
+}
+
 fn table(hosts: &[(&str, &str)]) -> Table {
     let specs = hosts.iter().map(|(name, type_name)| spec(name, type_name)).collect();
-    record::read(None, specs, "set", at(0)).expect("nothing to read")
+    record::read(None, specs, "set", times(0)).expect("nothing to read")
 }
 
 fn problem(kind: Kind) -> Problem {
@@ -36,7 +40,7 @@ fn the_least_recently_failed_free_host_of_the_type() {
     assert_eq!(next(&table).as_deref(), Some("a"));
     for (name, seconds) in [("a", 20), ("b", 10)] {
         change(&mut table, name, Event::Chosen(lease("big")), seconds);
-        change(&mut table, name, Event::ClaimFailed { problem: problem(Kind::Failed), touched: false }, seconds);
+        change(&mut table, name, Event::ClaimFailed { problem: problem(Kind::Failed), left: None }, seconds);
         change(&mut table, name, Event::Tick, 1000);
     }
     assert_eq!(next(&table).as_deref(), Some("c"), "never failed goes before failed");
@@ -56,11 +60,11 @@ fn a_shortage_counts_what_the_hosts_are_doing() {
         change(&mut table, name, Event::Chosen(lease("big")), 0);
     }
     for (name, kind) in [("b", Kind::Failed), ("c", Kind::Unreachable), ("d", Kind::Foreign)] {
-        change(&mut table, name, Event::ClaimFailed { problem: problem(kind), touched: false }, 0);
+        change(&mut table, name, Event::ClaimFailed { problem: problem(kind), left: None }, 0);
     }
     change(&mut table, "e", Event::Claimed, 0);
-    change(&mut table, "e", Event::Destroyed(Ending::Unwanted), 0);
-    change(&mut table, "f", Event::ClaimFailed { problem: problem(Kind::Failed), touched: true }, 0);
+    change(&mut table, "e", Event::Destroyed { of: None, ending: Ending::Unwanted }, 0);
+    change(&mut table, "f", Event::ClaimFailed { problem: problem(Kind::Failed), left: Some(lease_id("s")) }, 0);
     let text = table.shortage(&TypeName::new("big")).to_string();
     assert_eq!(text, "1 busy, 2 being cleaned up, 1 failed, 1 unreachable, 1 used by another dispatcher");
     let unlisted = table.unlisted(at(20));
@@ -129,7 +133,7 @@ fn first_tries_go_before_retries() {
 #[test]
 fn another_set_and_damage_are_refused_with_the_reason() {
     let mut table = table(&[("a", "big")]);
-    let read = |bytes: &[u8], set: &str| record::read(Some(bytes), vec![spec("a", "big")], set, at(0));
+    let read = |bytes: &[u8], set: &str| record::read(Some(bytes), vec![spec("a", "big")], set, times(0));
     let empty = record::write(&table, "theirs").expect("JSON");
     assert!(read(&empty, "ours").is_ok(), "nothing would be lost");
     change(&mut table, "a", Event::Chosen(lease("big")), 0);
@@ -201,7 +205,8 @@ impl World {
             Happening::Claim { host, good, touched } => {
                 let id = InstanceId::new(NAMES[*host]);
                 let claiming = table.hosts.get(&id).is_some_and(|host| matches!(host.phase, Phase::Claiming(_)));
-                let failed = Event::ClaimFailed { problem: problem(Kind::Failed), touched: *touched };
+                let failed =
+                    Event::ClaimFailed { problem: problem(Kind::Failed), left: touched.then(|| lease_id("s")) };
                 self.event(table, &id, if *good { Event::Claimed } else { failed });
                 if claiming && (*good || *touched) {
                     self.dirty.insert(id.clone());
@@ -214,7 +219,7 @@ impl World {
             }
             Happening::Destroy { host, faulty } => {
                 let ending = if *faulty { Ending::Faulty(Fault::NotBooted) } else { Ending::Unwanted };
-                self.event(table, &InstanceId::new(NAMES[*host]), Event::Destroyed(ending));
+                self.event(table, &InstanceId::new(NAMES[*host]), Event::Destroyed { of: None, ending });
             }
             Happening::BeginCleanings => {
                 for id in table.due_cleanings(2, at(self.now)) {
@@ -237,7 +242,7 @@ impl World {
             }
             Happening::Restart { without } => {
                 let bytes = record::write(table, "set").expect("JSON");
-                *table = record::read(Some(&bytes), specs(*without), "set", at(self.now)).expect("ours");
+                *table = record::read(Some(&bytes), specs(*without), "set", times(self.now)).expect("ours");
                 self.known.clear();
                 // A create that was cut off may have done anything.
                 for host in table.hosts.values() {
@@ -295,7 +300,7 @@ impl World {
         }
         assert!(self.dirty.iter().all(|id| table.hosts.contains_key(id)), "a host was forgotten that is not clean");
         let bytes = record::write(table, "set").expect("JSON");
-        let again = record::read(Some(&bytes), specs(None), "set", at(self.now)).expect("ours");
+        let again = record::read(Some(&bytes), specs(None), "set", times(self.now)).expect("ours");
         for (id, host) in &table.hosts {
             let taken = |host: &Host| match &host.phase {
                 Phase::Taken(lease) => Some(lease.clone()),
@@ -310,7 +315,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 300 } else { 3000 }))]
     #[test]
     fn histories(happenings in proptest::collection::vec(happening(), 1..250)) {
-        let mut table = record::read(None, specs(None), "set", at(0)).expect("nothing to read");
+        let mut table = record::read(None, specs(None), "set", times(0)).expect("nothing to read");
         let mut world = World::default();
         for happening in &happenings {
             world.happen(&mut table, happening);

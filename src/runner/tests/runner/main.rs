@@ -6,5 +6,6 @@ mod common;
 mod concurrency;
 mod files;
 mod jobs;
+mod lease;
 mod life;
 mod listing;

@@ -1,0 +1,140 @@
+//! A machine that comes back: starts only under the lease that holds it, and giving it back (spec 46 §1).
+
+use std::fs;
+use std::time::{Duration, Instant, SystemTime};
+
+use muster_runner::protocol::{ContainerSpec, StartConfig};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Signal, kill_process};
+
+use crate::common::{Host, message, script, uuid, wait_gone};
+
+const LEASE: &str = "5e5e5e5e";
+
+fn hold(host: &Host, text: &str) {
+    fs::create_dir_all(host.state_dir()).unwrap();
+    fs::write(host.state_dir().join("owner"), text).unwrap();
+}
+
+fn held() -> Host {
+    let host = Host::new();
+    hold(&host, &format!("test-set\nnode1 {LEASE}\n"));
+    host
+}
+
+fn start(host: &Host, spec: &ContainerSpec, lease: &str) -> std::process::Output {
+    let config = StartConfig { container: Some(spec.clone()), ..StartConfig::default() };
+    let line = format!("--detach --stdin-config --lease {lease} {} --attempt {}", spec.uuid, spec.attempt);
+    host.run_with(&line, &serde_json::to_vec(&config).unwrap())
+}
+
+fn release(host: &Host) -> String {
+    String::from_utf8(host.ok(&format!("--release --lease {LEASE}"))).unwrap()
+}
+
+fn owned(host: &Host) -> bool {
+    host.state_dir().join("owner").exists()
+}
+
+/// A start that arrives when the machine is nobody's, another set's, or in another life of it, starts nothing and leaves nothing.
+#[test]
+fn starts_only_under_the_lease_that_holds_the_machine() {
+    let host = held();
+    for owner in
+        ["", "test-set\n", "other-set\nnode1 5e5e5e5e\n", "test-set\nnode1 0ther\n", "test-set\nnode1 5e5e5e5e5\n"]
+    {
+        hold(&host, owner);
+        let text = message(&start(&host, &script(1, "true"), LEASE));
+        assert!(text.contains("not held by the set \"test-set\" under the lease 5e5e5e5e"), "{owner:?}: {text}");
+    }
+    fs::remove_file(host.state_dir().join("owner")).unwrap();
+    assert!(message(&start(&host, &script(1, "true"), LEASE)).contains("nothing was started"));
+    assert_eq!(host.list().0, Vec::<String>::new());
+    assert!(!host.state_dir().join("set-test-set").exists(), "no attempt is noted that never was");
+    // The same attempt may start when it is its turn.
+    hold(&host, &format!("test-set\nnode1 {LEASE}\n"));
+    assert!(start(&host, &script(1, "true"), LEASE).status.success());
+    host.wait_for(&format!("{} finished", uuid(1)));
+}
+
+#[test]
+fn a_machine_is_given_back_only_when_nothing_runs() {
+    let host = held();
+    assert!(start(&host, &script(1, "while :; do sleep 0.1; done"), LEASE).status.success());
+    let runner = host.runner_pid(&uuid(1));
+    let line = format!("--release --lease {LEASE}");
+    assert!(host.refused(&line).contains(&format!("{}: runs: the machine is not given back", uuid(1))));
+    kill_process(runner, Signal::KILL).unwrap();
+    wait_gone(runner);
+    assert!(host.refused(&line).contains("has left processes"));
+    host.ok(&format!("--reap {}", uuid(1)));
+    // One that has its lock, and has not said yet what it is.
+    let lock = host.lock_dir().join(format!("crunch-run-{}.lock", uuid(2)));
+    let file = fs::File::create(&lock).unwrap();
+    flock(&file, FlockOperation::LockExclusive).unwrap();
+    assert!(host.refused(&line).contains("is just being started"));
+    fs::write(&lock, "?").unwrap();
+    assert!(host.refused(&line).contains("cannot understand"));
+    drop(file);
+    assert!(owned(&host));
+    fs::write(host.lock_dir().join("crunch-run-broken"), "").unwrap();
+    assert_eq!(release(&host), "released\n");
+    assert!(!owned(&host) && !host.lock_dir().join("crunch-run-broken").exists());
+    assert_eq!(release(&host), "not held\n", "may be repeated");
+}
+
+/// What another set runs or holds is its own.
+#[test]
+fn what_others_hold_is_left_alone() {
+    let host = held();
+    let mut theirs = Host::new();
+    theirs.set = "other-set";
+    let mut command = theirs.command(&format!("--release --lease {LEASE}"));
+    command.arg("--state-dir").arg(host.state_dir());
+    let output = command.output().unwrap();
+    assert_eq!((output.stdout.as_slice(), output.status.code()), (&b"not held\n"[..], Some(0)));
+    assert!(owned(&host));
+    assert_eq!(host.ok("--release --lease another"), b"not held\n");
+    assert!(owned(&host));
+    hold(&host, "");
+    assert_eq!(release(&host), "not held\n");
+    assert!(owned(&host), "one that is damaged says nothing");
+}
+
+/// Crashed attempts leave directories; results wait to be collected, but not for ever; an attempt that is removed never starts again.
+#[test]
+fn what_is_left_when_a_machine_is_given_back() {
+    let host = held();
+    for n in 1..=3 {
+        assert!(start(&host, &script(n, "echo x > file"), LEASE).status.success());
+    }
+    let result = |n| host.attempt_dir(&uuid(n), 1).join("result.json");
+    let until = Instant::now() + crate::common::PATIENCE;
+    while !(1..=3).all(|n| result(n).exists()) || host.list().0.len() < 3 {
+        assert!(Instant::now() < until);
+        crate::common::pause();
+    }
+    fs::remove_file(result(1)).unwrap();
+    let old = SystemTime::now() - Duration::from_secs(31 * 86_400);
+    fs::File::open(result(2)).unwrap().set_modified(old).unwrap();
+    // Too large to be brought back: `--forget` leaves the working directory.
+    let kept = host.attempt_dir(&uuid(4), 1).join("work");
+    fs::create_dir_all(&kept).unwrap();
+    assert_eq!(release(&host), "released\n");
+    assert_eq!(host.list().0, [format!("{} finished", uuid(3))]);
+    assert!(!host.attempt_dir(&uuid(1), 1).exists() && !host.attempt_dir(&uuid(2), 1).exists() && kept.exists());
+    hold(&host, &format!("test-set\nnode1 {LEASE}\n"));
+    assert!(message(&start(&host, &script(1, "true"), LEASE)).contains("may not start here"));
+}
+
+/// So that many can be asked in a moment.
+#[test]
+fn a_kill_may_not_wait() {
+    let host = held();
+    let spec = script(1, "trap '' TERM; echo began > began; while :; do sleep 0.1; done");
+    assert!(start(&host, &spec, LEASE).status.success());
+    host.wait_for_file(&spec, "began");
+    // The runner gives its job ten seconds.
+    assert!(host.refused(&format!("--kill 15 {} --attempt 1 --wait 0", uuid(1))).contains("still alive"));
+    assert!(host.refused(&format!("--kill 0 {} --attempt 1", uuid(1))).contains("still alive"));
+}
