@@ -32,7 +32,8 @@ impl Keep for Disk {
         let text: Value = serde_json::from_slice(bytes)?;
         let _ = self.begun.send(text.clone());
         if let Some(endings) = &self.endings {
-            endings.recv_timeout(LIMIT).expect("the test says how it ends")?;
+            // A test that has failed says nothing any more: whoever waits goes on.
+            endings.recv_timeout(LIMIT).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         }
         *self.content.lock() = text;
         Ok(())
