@@ -25,9 +25,9 @@ use crate::core::worker::collect::CollectReturn;
 use crate::core::worker::kill::KillReturn;
 use crate::log::write_note;
 use crate::queue::{ContainerQueue, QueueError};
-use crate::remote::ExecuteError;
 use crate::remote::runner::{CommandError, Runner};
 use crate::remote::unpack::{UnpackError, UnpackLimits, unpack};
+use crate::remote::{ExecuteError, Lane};
 
 /// Room for writing and committing inside the core's deadline for a collection.
 const COLLECT_RESERVE: Duration = Duration::from_secs(60);
@@ -63,8 +63,8 @@ fn note(level: Level, message: &'static str, order: &RunnerOrder) -> Note {
 }
 
 impl Containers {
-    /// Does one piece of work. Returns what follows it on the same worker, if anything.
-    pub fn carry_out(&self, work: &Work) -> Option<Work> {
+    /// Does one piece of work. Returns what follows it on the same worker, if anything, and how much of that may run at once there.
+    pub fn carry_out(&self, work: &Work) -> Option<(Work, usize)> {
         let Some(worker) = self.workers.get(&work.order().instance) else {
             // Being shut down, or gone: the deadline in the core, or the sync, settles it.
             return None;
@@ -80,7 +80,9 @@ impl Containers {
                 }
                 self.door.reap_returned(order, result.is_ok());
             }
-            Work::Collect(order) => return self.collect(runner, order),
+            Work::Collect(order) => {
+                return self.collect(runner, order).map(|more| (more, runner.executor.width(Lane::Action)));
+            }
             Work::Forget(order) => self.forget(runner, order),
             Work::Discard(order) => {
                 // Left behind it costs some disk there, nothing else.

@@ -76,14 +76,20 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// `carry_out` does one piece of work, blocking; what it returns is done next on the same thread.
-    pub fn new(carry_out: impl Fn(Work) -> Option<Work> + Send + Sync + 'static) -> Self {
+    /// `carry_out` does one piece of work, blocking. What it returns is handed to its own lane, with that lane's width: a lane never
+    /// waits for another one.
+    pub fn new(carry_out: impl Fn(Work) -> Option<(Work, usize)> + Send + Sync + 'static) -> Self {
         let states = Arc::new(States::default());
         let of_turn = states.clone();
-        let threads = WorkPool::new("lane", THREADS_MAX, TURNS_MAX, move |turn: Turn| {
+        let threads = WorkPool::with_more("lane", THREADS_MAX, TURNS_MAX, move |turn: Turn, threads| {
             let mut next = Some(turn.first);
             while let Some(work) = next {
-                next = carry_out(work).or_else(|| after(&of_turn, &turn.key));
+                if let Some((more, width)) = carry_out(work) {
+                    let lanes = Self { states: of_turn.clone(), threads: threads.clone() };
+                    // If it is not taken the operation's deadline in the core finds that out, as ever.
+                    let _ = lanes.submit(more, width);
+                }
+                next = after(&of_turn, &turn.key);
             }
         });
         Self { states, threads }
@@ -186,6 +192,31 @@ mod tests {
         drop(gate);
         let rest: Vec<_> = (0..2).map(|_| reports.recv().expect("done").order().operation.0).collect();
         assert_eq!(rest, [1, 2], "in order");
+        lanes.stop(Instant::now() + Duration::from_secs(60)).expect("ends");
+        assert!(lanes.states.lock().is_empty());
+    }
+
+    /// What follows a collection has a lane of its own: while that is busy the next collection does not wait.
+    #[test]
+    fn what_follows_a_collection_holds_up_no_other() {
+        let (gate, closed) = bounded::<()>(0);
+        let (report, reports) = unbounded();
+        let lanes = Lanes::new(move |work| {
+            if matches!(work, Work::Start(_)) {
+                let _ = closed.recv();
+            }
+            let more = matches!(work, Work::Collect(_)).then(|| (Work::Forget(work.order().clone()), 1));
+            report.send(work).expect("the test reads");
+            more
+        });
+        let done = || reports.recv_timeout(Duration::from_secs(60)).expect("done");
+        lanes.submit(Work::Start(order("one", 1)), 1).expect("taken");
+        lanes.submit(Work::Collect(order("one", 2)), 1).expect("taken");
+        lanes.submit(Work::Collect(order("one", 3)), 1).expect("taken");
+        assert_eq!([done(), done()], [Work::Collect(order("one", 2)), Work::Collect(order("one", 3))]);
+        drop(gate);
+        let rest = [done(), done(), done()];
+        assert_eq!(rest, [Work::Start(order("one", 1)), Work::Forget(order("one", 2)), Work::Forget(order("one", 3))]);
         lanes.stop(Instant::now() + Duration::from_secs(60)).expect("ends");
         assert!(lanes.states.lock().is_empty());
     }

@@ -23,7 +23,7 @@ impl<W> Clone for WorkPool<W> {
     }
 }
 
-type CarryOut<W> = Box<dyn Fn(W) + Send + Sync>;
+type CarryOut<W> = Box<dyn Fn(W, &WorkPool<W>) + Send + Sync>;
 
 struct Shared<W> {
     name: &'static str,
@@ -71,6 +71,16 @@ impl<W: Send + 'static> WorkPool<W> {
         queue_max: usize,
         carry_out: impl Fn(W) + Send + Sync + 'static,
     ) -> Self {
+        Self::with_more(name, threads_max, queue_max, move |work, _| carry_out(work))
+    }
+
+    /// The same for work that may lead to more: `carry_out` is given the pool.
+    pub fn with_more(
+        name: &'static str,
+        threads_max: usize,
+        queue_max: usize,
+        carry_out: impl Fn(W, &Self) + Send + Sync + 'static,
+    ) -> Self {
         let state =
             State { queue: VecDeque::new(), threads: Vec::new(), alive: 0, idle: 0, started: 0, stopped: false };
         let carry_out = Box::new(carry_out);
@@ -112,15 +122,21 @@ impl<W: Send + 'static> WorkPool<W> {
     }
 
     fn start_thread(&self, state: &mut State<W>) -> std::io::Result<()> {
-        let shared = self.0.clone();
+        let pool = self.clone();
         let number = state.started;
-        let thread = threads::start_part(&format!("{}-{number}", self.0.name), move || shared.run())?;
+        let thread = threads::start_part(&format!("{}-{number}", self.0.name), move || pool.run())?;
         state.started += 1;
         state.alive += 1;
         // Handles of threads that ended while idle are dropped here, so their number stays bounded.
         state.threads.retain(|thread| !thread.is_finished());
         state.threads.push(thread);
         Ok(())
+    }
+
+    fn run(&self) {
+        while let Some(work) = self.0.next() {
+            (self.0.carry_out)(work, self);
+        }
     }
 
     /// Work that waits is dropped; what is being done goes on, waited for until the deadline.
@@ -141,12 +157,6 @@ impl<W: Send + 'static> WorkPool<W> {
 }
 
 impl<W> Shared<W> {
-    fn run(&self) {
-        while let Some(work) = self.next() {
-            (self.carry_out)(work);
-        }
-    }
-
     /// `None`: this thread is not needed any more.
     fn next(&self) -> Option<W> {
         let mut state = self.state.lock();

@@ -160,7 +160,7 @@ fn a_refused_result_becomes_an_engine_error() {
         assert_eq!(fake.containers.carry_out(&Work::Collect(order.clone())), None);
         assert!(!place.exists(), "nothing of it is kept");
     }
-    assert_eq!(fake.containers.carry_out(&Work::Collect(order.clone())), Some(Work::Forget(order)));
+    assert_eq!(fake.containers.carry_out(&Work::Collect(order.clone())), Some((Work::Forget(order), 2)));
     let text = std::fs::read_to_string(place.join("result.json")).expect("made");
     assert!(text.contains("engine error") && text.contains("leads out of it"), "{text}");
     assert!(!fake.results.path().join("result.json").exists());
