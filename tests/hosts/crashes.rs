@@ -90,13 +90,12 @@ fn lost_attempts(site: &Site, uuids: &[String]) -> BTreeMap<String, usize> {
 fn at_each_named_point() {
     let mut cluster = Cluster::of(3, BRIEF);
     for point in FaultPoint::ALL.into_iter().chain(FaultPoint::OF_HOSTS) {
+        // Changes that come together are written together: what is sure to happen is counted, not more.
         let counts: &[u32] = match point {
-            // The first is at the start; three hosts are taken with two each, tags and clean-ups follow.
-            FaultPoint::HostWritten => &[1, 2, 3, 6, 8, 10, 13],
-            FaultPoint::CreateWritten | FaultPoint::HostClaimed | FaultPoint::HostEnded | FaultPoint::HostReleased => {
-                &[1, 3]
-            }
-            _ => &[1, 5],
+            FaultPoint::HostWritten => &[1, 2, 4],
+            FaultPoint::CreateWritten | FaultPoint::HostClaimed => &[1, 3],
+            // Later occurrences are tested on one host.
+            _ => &[1],
         };
         for count in counts {
             stop_at(&mut cluster, point, *count);
