@@ -130,3 +130,51 @@ fn the_state_file_equals_what_is_listed() {
     }
     wait_until("all are free", || driver.list().is_empty());
 }
+
+/// Many hosts at once cost few writes of the file, which holds all of them each time: otherwise the work would grow with the square of
+/// their number. A change is seen, and acted upon, only when it is written.
+#[test]
+fn hosts_that_are_taken_at_once_are_written_together() {
+    const HOSTS: usize = 64;
+    let names: Vec<String> = (0..HOSTS).map(|number| format!("group{number:02}")).collect();
+    let hosts: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "big")).collect();
+    let mut site = Site::new(&hosts);
+    let driver = site.open();
+    // When a command comes to a host, the file says already that it is taken.
+    let file = site.state_file();
+    let unwritten = Arc::new(AtomicUsize::new(0));
+    let count = unwritten.clone();
+    site.network.set_hook(Some(Arc::new(move |host, when, _: &str| {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let name = host.folder.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        if when == When::Before && !text.contains(&format!("\"{name}\"")) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    })));
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Whatever is listed is in the file as taken.
+        scope.spawn(|| {
+            while !ended.load(Ordering::SeqCst) {
+                let listed = driver.list();
+                let state = site.state();
+                for one in listed {
+                    assert_eq!(state["hosts"][one.id.as_str()]["phase"], "taken", "{}", one.id);
+                }
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        });
+        let creates: Vec<_> =
+            (0..HOSTS).map(|_| scope.spawn(|| driver.create("big").expect("one is free").id)).collect();
+        let taken: BTreeSet<String> =
+            creates.into_iter().map(|create| create.join().expect("no panic").to_string()).collect();
+        assert_eq!(taken.len(), HOSTS, "each once");
+        ended.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(unwritten.load(Ordering::SeqCst), 0);
+    assert_eq!(site.state()["hosts"].as_object().map(serde_json::Map::len), Some(HOSTS));
+    let writes = driver.0.writes();
+    // Each changes twice.
+    assert!(writes < 2 * HOSTS as u64, "{writes} writes for {HOSTS} hosts");
+}

@@ -117,6 +117,11 @@ impl StaticHosts {
         self.shared.look();
     }
 
+    /// How often the state file was written: with many changes at once less often than there are changes.
+    pub fn writes(&self) -> u64 {
+        self.shared.writes()
+    }
+
     /// Tries one host for a create. `false`: it cannot be had, and another may.
     fn try_host(&self, spec: &HostSpec) -> Result<bool, CloudError> {
         let session = self.shared.session(spec).map_err(|error| CloudError::other("cannot make a connection", error));
@@ -171,7 +176,7 @@ impl InstanceSet for StaticHosts {
                 Err(shortage) => return Err(no_host(&lease.type_name, &shortage)),
             }
         }
-        Err(no_host(&lease.type_name, &self.shared.read(|table, _| table.shortage(&lease.type_name))))
+        Err(no_host(&lease.type_name, &self.shared.shortage(&lease.type_name)))
     }
 
     fn list(&self, _tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {

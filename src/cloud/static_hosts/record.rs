@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::host::{Cleaning, Host, HostSpec, Lease, Phase};
+use super::host::{Cleaning, Event, Host, HostSpec, Lease, Phase};
 use super::table::Table;
 use crate::core::effect::Tags;
 use crate::core::ids::{InstanceId, TypeName};
@@ -83,9 +83,28 @@ pub(super) fn record_of(host: &Host) -> Option<HostRecord> {
     })
 }
 
-pub(super) fn write(table: &Table, set: &str) -> serde_json::Result<Vec<u8>> {
-    let hosts = table.hosts.iter().filter_map(|(id, host)| Some((id.to_string(), record_of(host)?))).collect();
-    let pins = table.pins.iter().map(|(id, key)| (id.to_string(), key.openssh())).collect();
+/// Events that happen once they are written, with their times.
+pub(super) type Changes = BTreeMap<InstanceId, (Event, Moment)>;
+
+/// The table as it will be after the changes and with the pins.
+pub(super) fn write(
+    table: &Table,
+    (changes, pins): (&Changes, &BTreeMap<InstanceId, HostKey>),
+    set: &str,
+) -> serde_json::Result<Vec<u8>> {
+    let record = |(id, host): (&InstanceId, &Host)| {
+        let record = match changes.get(id) {
+            None => record_of(host),
+            Some((event, now)) => {
+                let mut after = host.clone();
+                after.apply(event.clone(), *now);
+                record_of(&after)
+            }
+        };
+        Some((id.to_string(), record?))
+    };
+    let hosts = table.hosts.iter().filter_map(record).collect();
+    let pins = table.pins.iter().chain(pins).map(|(id, key)| (id.to_string(), key.openssh())).collect();
     let mut bytes = serde_json::to_vec_pretty(&StateText { version: VERSION, set: set.to_owned(), hosts, pins })?;
     bytes.push(b'\n');
     Ok(bytes)

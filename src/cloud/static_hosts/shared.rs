@@ -1,23 +1,25 @@
 //! The table of hosts behind one lock, with the state file that says the same.
 //!
-//! A change is written before anybody acts on it: where that fails, it has not happened. What has happened in the world anyway (a
-//! claim or clean-up that failed) stays in memory, and is written with the next change; the older text is then as good for a restart.
+//! A change is written before anybody acts on it, or sees it: where that fails, it has not happened. The file is replaced as a whole,
+//! and without the lock; changes that come meanwhile are written together as soon as that is done ([`Batch`]), so that hundreds of
+//! hosts can be taken at once. What has happened in the world anyway (a claim or clean-up that failed) is in memory at once, and
+//! written with the next change; the older text is then as good for a restart.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::host::{Event, Host, HostSpec, Lease};
-use super::record::{record_of, write};
+use super::record::{Changes, record_of, write};
 use super::state_file::StateFile;
 use super::table::{Shortage, Table};
 use super::trust::{Check, PinAnswer};
 use crate::cloud::{CloudError, CloudEvent, CloudEvents, CloudInstance};
 use crate::core::effect::{Level, Note};
 use crate::core::errors::chain;
-use crate::core::ids::InstanceId;
+use crate::core::ids::{InstanceId, TypeName};
 use crate::core::time::Moment;
 use crate::log::write_note;
 use crate::remote::identity::HostKey;
@@ -26,6 +28,7 @@ use crate::remote::{Connector, Executor, HostAccess};
 /// The time, as the core takes it.
 pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
 
+const STOPPED: &str = "the driver has stopped";
 /// Clean-ups at once.
 const CLEANINGS_AT_ONCE: usize = 16;
 /// With nothing due the thread still looks this often; a state file that could not be written is tried again then.
@@ -39,6 +42,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Something is due earlier than it was, or the end has come.
     changed: Condvar,
+    /// A batch has been written, or could not be.
+    written: Condvar,
 }
 
 impl std::fmt::Debug for Shared {
@@ -47,9 +52,30 @@ impl std::fmt::Debug for Shared {
     }
 }
 
+/// Changes that go into the file together. At most one for each host.
+#[derive(Debug, Default)]
+struct Batch {
+    changes: Changes,
+    /// Keys that are trusted once this is written.
+    pins: BTreeMap<InstanceId, HostKey>,
+    /// Set when it is done: why it could not be written.
+    outcome: Arc<OnceLock<Result<(), String>>>,
+}
+
+impl Batch {
+    fn concerns(&self, id: &InstanceId) -> bool {
+        self.changes.contains_key(id) || self.pins.contains_key(id)
+    }
+}
+
 struct State {
+    /// What the file says, and what has happened anyway.
     table: Table,
-    file: StateFile,
+    file: Arc<StateFile>,
+    /// To be written next.
+    next: Batch,
+    /// Being written, without the lock.
+    writing: Option<Batch>,
     /// The file lacks a change.
     unsaved: bool,
     stopped: bool,
@@ -66,9 +92,18 @@ impl Shared {
         events: CloudEvents,
         (table, file): (Table, StateFile),
     ) -> Self {
-        let state =
-            State { table, file, unsaved: false, stopped: false, sessions: BTreeMap::new(), sessions_opened: 0 };
-        Self { set, connector, clock, events, state: Mutex::new(state), changed: Condvar::new() }
+        let state = State {
+            table,
+            file: Arc::new(file),
+            next: Batch::default(),
+            writing: None,
+            unsaved: false,
+            stopped: false,
+            sessions: BTreeMap::new(),
+            sessions_opened: 0,
+        };
+        let (changed, written) = (Condvar::new(), Condvar::new());
+        Self { set, connector, clock, events, state: Mutex::new(state), changed, written }
     }
 
     pub(super) fn read<T>(&self, look: impl FnOnce(&Table, Moment) -> T) -> T {
@@ -100,7 +135,12 @@ impl Shared {
     /// # Errors
     /// It cannot be written.
     pub(super) fn save(&self) -> Result<(), CloudError> {
-        self.state.lock().save(&self.set)
+        self.commit(&mut self.state.lock())
+    }
+
+    /// How often the file was written.
+    pub(super) fn writes(&self) -> u64 {
+        self.state.lock().file.writes()
     }
 
     /// Takes a free host of the type for a create; what the others are doing if there is none.
@@ -111,53 +151,115 @@ impl Shared {
         let mut state = self.state.lock();
         let now = (self.clock)();
         self.end_pauses(&mut state, now);
-        let Some(id) = state.table.free_host(&lease.type_name) else {
-            return Ok(Err(state.table.shortage(&lease.type_name)));
+        let is_pending = |id: &InstanceId| state.is_pending(id);
+        let Some(id) = state.table.free_host(&lease.type_name, is_pending) else {
+            return Ok(Err(state.table.shortage(&lease.type_name, is_pending)));
         };
-        self.change_in(&mut state, &id, Event::Chosen(lease.clone()), now)?;
+        self.change_in(&mut state, &id, Event::Chosen(lease.clone()))?;
         let spec = state.table.hosts.get(&id).map(|host| host.spec.clone());
         spec.map(Ok).ok_or_else(|| gone(&id))
+    }
+
+    /// What the hosts of a type are doing.
+    pub(super) fn shortage(&self, type_name: &TypeName) -> Shortage {
+        let state = self.state.lock();
+        state.table.shortage(type_name, |id| state.is_pending(id))
     }
 
     /// # Errors
     /// The file cannot be written, or the driver has stopped: nothing has changed.
     pub(super) fn change(&self, id: &InstanceId, event: Event) -> Result<(), CloudError> {
-        let now = (self.clock)();
-        self.change_in(&mut self.state.lock(), id, event, now)
+        self.change_in(&mut self.state.lock(), id, event)
     }
 
-    fn change_in(&self, state: &mut State, id: &InstanceId, event: Event, now: Moment) -> Result<(), CloudError> {
+    fn change_in(&self, state: &mut MutexGuard<'_, State>, id: &InstanceId, event: Event) -> Result<(), CloudError> {
+        self.await_change(state, id);
         if state.stopped {
-            return Err(CloudError::Other { message: "the driver has stopped".to_owned(), source: None });
+            return Err(other(STOPPED));
         }
+        let now = (self.clock)();
         let Some(before) = state.table.hosts.get(id).cloned() else { return Ok(()) };
-        state.apply(id, event, now);
-        if state.record_differs(id, &before)
-            && let Err(error) = state.save(&self.set)
-        {
-            state.table.hosts.insert(id.clone(), before);
-            return Err(error);
+        let mut after = before.clone();
+        after.apply(event.clone(), now);
+        if record_of(&after) == record_of(&before) {
+            state.apply(id, event, now);
+            self.tell(state, id, &before);
+            return Ok(());
         }
-        self.tell(state, id, &before);
-        Ok(())
+        state.next.changes.insert(id.clone(), (event, now));
+        self.commit(state)
     }
 
     /// For what has happened whether or not it can be written.
     pub(super) fn note(&self, id: &InstanceId, event: Event) {
         let mut state = self.state.lock();
+        self.await_change(&mut state, id);
         if state.stopped {
             return;
         }
         let now = (self.clock)();
         let Some(before) = state.table.hosts.get(id).cloned() else { return };
         state.apply(id, event, now);
-        if state.record_differs(id, &before)
-            && let Err(error) = state.save(&self.set)
-        {
+        let differs = state.table.hosts.get(id).and_then(record_of) != record_of(&before);
+        self.tell(&state, id, &before);
+        if differs && let Err(error) = self.commit(&mut state) {
             state.unsaved = true;
             write_note(&Note::new(Level::Error, "hosts", "cannot write the state file").with("error", chain(&error)));
         }
-        self.tell(&state, id, &before);
+    }
+
+    /// Until no change of the host is on its way, so that each is decided on what the one before has made of it.
+    fn await_change(&self, state: &mut MutexGuard<'_, State>, id: &InstanceId) {
+        while state.is_pending(id) {
+            self.written.wait(state);
+        }
+    }
+
+    /// Returns when everything in the next batch, and all that was noted before, is in the file.
+    ///
+    /// # Errors
+    /// It cannot be written: nothing of the batch has happened.
+    fn commit(&self, state: &mut MutexGuard<'_, State>) -> Result<(), CloudError> {
+        let outcome = state.next.outcome.clone();
+        loop {
+            if let Some(result) = outcome.get() {
+                return result.clone().map_err(other);
+            }
+            match state.writing {
+                // Whoever waits first writes for all.
+                None => self.write_batch(state),
+                Some(_) => self.written.wait(state),
+            }
+        }
+    }
+
+    fn write_batch(&self, state: &mut MutexGuard<'_, State>) {
+        let batch = std::mem::take(&mut state.next);
+        let text = match state.stopped {
+            true => Err(STOPPED.to_owned()),
+            false => write(&state.table, (&batch.changes, &batch.pins), &self.set)
+                .map_err(|error| format!("cannot write the state: {error}")),
+        };
+        let (outcome, file) = (batch.outcome.clone(), state.file.clone());
+        state.writing = Some(batch);
+        let result = text.and_then(|text| {
+            MutexGuard::unlocked(state, || file.replace(&text))
+                .map_err(|error| format!("cannot keep in {} which hosts are taken: {error}", file.path().display()))
+        });
+        if let Some(Batch { changes, mut pins, .. }) = state.writing.take()
+            && result.is_ok()
+        {
+            state.unsaved = false;
+            state.table.pins.append(&mut pins);
+            for (id, (event, now)) in changes {
+                let Some(before) = state.table.hosts.get(&id).cloned() else { continue };
+                state.apply(&id, event, now);
+                self.tell(state, &id, &before);
+            }
+        }
+        // Nobody else sets it.
+        let _ = outcome.set(result);
+        self.written.notify_all();
     }
 
     /// Events and work that follow from a change. A hint that finds no room is lost, which costs time and nothing else.
@@ -189,7 +291,7 @@ impl Shared {
             }
             let now = (self.clock)();
             self.end_pauses(&mut state, now);
-            if state.unsaved && state.save(&self.set).is_ok() {
+            if state.unsaved && self.commit(&mut state).is_ok() {
                 write_note(&Note::new(Level::Info, "hosts", "the state file is complete again"));
             }
             let due = state.table.due_cleanings(CLEANINGS_AT_ONCE, now);
@@ -216,6 +318,9 @@ impl Shared {
             let mut state = self.state.lock();
             state.stopped = true;
             self.changed.notify_all();
+            while state.writing.is_some() {
+                self.written.wait(&mut state);
+            }
             std::mem::take(&mut state.sessions)
         };
         for executor in sessions.into_values() {
@@ -258,20 +363,15 @@ impl Shared {
     /// What is known of the key of a host that is trusted on first use; remembers the first.
     pub(super) fn pin(&self, id: &InstanceId, key: &HostKey) -> PinAnswer {
         let mut state = self.state.lock();
+        self.await_change(&mut state, id);
         if let Some(pin) = state.table.pins.get(id) {
             let file = state.file.path().to_owned();
             return if pin == key { PinAnswer::Same } else { PinAnswer::Other { pin: pin.clone(), file } };
         }
-        if state.stopped {
-            return PinAnswer::NotKept("the driver has stopped".to_owned());
-        }
-        state.table.pins.insert(id.clone(), key.clone());
-        match state.save(&self.set) {
+        state.next.pins.insert(id.clone(), key.clone());
+        match self.commit(&mut state) {
             Ok(()) => PinAnswer::First,
-            Err(error) => {
-                state.table.pins.remove(id);
-                PinAnswer::NotKept(chain(&error))
-            }
+            Err(error) => PinAnswer::NotKept(chain(&error)),
         }
     }
 
@@ -289,18 +389,9 @@ impl State {
         }
     }
 
-    fn record_differs(&self, id: &InstanceId, before: &Host) -> bool {
-        self.table.hosts.get(id).and_then(record_of) != record_of(before)
-    }
-
-    fn save(&mut self, set: &str) -> Result<(), CloudError> {
-        let bytes = write(&self.table, set).map_err(|error| CloudError::other("cannot write the state", error))?;
-        let path = self.file.path().display().to_string();
-        self.file
-            .replace(&bytes)
-            .map_err(|error| CloudError::other(format!("cannot keep in {path} which hosts are taken"), error))?;
-        self.unsaved = false;
-        Ok(())
+    /// A change of the host is on its way to the file.
+    fn is_pending(&self, id: &InstanceId) -> bool {
+        self.next.concerns(id) || self.writing.as_ref().is_some_and(|batch| batch.concerns(id))
     }
 }
 
@@ -316,7 +407,11 @@ pub(super) fn instance(spec: &HostSpec, lease: &Lease) -> CloudInstance {
 }
 
 fn gone(id: &InstanceId) -> CloudError {
-    CloudError::Other { message: format!("the host {id} is gone from the table"), source: None }
+    other(format!("the host {id} is gone from the table"))
+}
+
+fn other(message: impl Into<String>) -> CloudError {
+    CloudError::Other { message: message.into(), source: None }
 }
 
 /// See [`Shared::session`]. Closes its connections at its end.

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -18,6 +19,7 @@ const DEAD_HOLDER_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct StateFile {
     path: PathBuf,
+    writes: AtomicU64,
     /// The lock is gone with the open file, however the process ends.
     _lock: File,
 }
@@ -52,11 +54,16 @@ impl StateFile {
             let error = io::Error::new(io::ErrorKind::InvalidData, "too large to be a list of hosts");
             return Err(named(path, "read", &error));
         }
-        Ok((Self { path: path.to_owned(), _lock: lock }, found))
+        Ok((Self { path: path.to_owned(), writes: AtomicU64::new(0), _lock: lock }, found))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How often [`StateFile::replace`] was called.
+    pub(super) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
     }
 
     /// The old content or the new, never anything else, also across a power failure. Readable for its owner only: the tags hold
@@ -65,6 +72,7 @@ impl StateFile {
     /// # Errors
     /// The old content is still there.
     pub(super) fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         let temporary = beside(&self.path, ".new");
         let written = OpenOptions::new()
             .write(true)

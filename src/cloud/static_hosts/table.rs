@@ -46,13 +46,16 @@ impl fmt::Display for Shortage {
 }
 
 impl Table {
-    /// The least recently failed free host of the type.
-    pub(super) fn free_host(&self, type_name: &TypeName) -> Option<InstanceId> {
-        let free = self.hosts.values().filter(|host| host.can_be_taken() && host.spec.type_name == *type_name);
+    /// The least recently failed free host of the type. `pending`: those that are just being taken.
+    pub(super) fn free_host(&self, type_name: &TypeName, pending: impl Fn(&InstanceId) -> bool) -> Option<InstanceId> {
+        let free = self
+            .hosts
+            .values()
+            .filter(|host| host.can_be_taken() && host.spec.type_name == *type_name && !pending(&host.spec.id));
         free.min_by_key(|host| (host.last_failed, &host.spec.id)).map(|host| host.spec.id.clone())
     }
 
-    pub(super) fn shortage(&self, type_name: &TypeName) -> Shortage {
+    pub(super) fn shortage(&self, type_name: &TypeName, pending: impl Fn(&InstanceId) -> bool) -> Shortage {
         let mut shortage = Shortage::default();
         for host in self.hosts.values().filter(|host| host.configured && host.spec.type_name == *type_name) {
             let kind = match (&host.phase, &host.trouble) {
@@ -62,6 +65,10 @@ impl Table {
                 }
                 (Phase::Cleaning(cleaning), _) => cleaning.problem.as_ref().map(|problem| problem.kind),
                 (Phase::Free, Some(Trouble { problem, until: Some(_) })) => Some(problem.kind),
+                (Phase::Free, _) if pending(&host.spec.id) => {
+                    shortage.busy += 1;
+                    continue;
+                }
                 (Phase::Free, _) if host.unseen => None,
                 (Phase::Free, _) => {
                     shortage.free += 1;

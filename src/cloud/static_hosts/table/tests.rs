@@ -32,7 +32,7 @@ fn change(table: &mut Table, name: &str, event: Event, seconds: u64) {
 fn the_least_recently_failed_free_host_of_the_type() {
     let mut table = table(&[("a", "big"), ("b", "big"), ("c", "big"), ("d", "small")]);
     let big = TypeName::new("big");
-    let next = |table: &Table| table.free_host(&big).map(|id| id.to_string());
+    let next = |table: &Table| table.free_host(&big, |_| false).map(|id| id.to_string());
     assert_eq!(next(&table).as_deref(), Some("a"));
     for (name, seconds) in [("a", 20), ("b", 10)] {
         change(&mut table, name, Event::Chosen(lease("big")), seconds);
@@ -51,7 +51,7 @@ fn the_least_recently_failed_free_host_of_the_type() {
 fn a_shortage_counts_what_the_hosts_are_doing() {
     let names = ["a", "b", "c", "d", "e", "f"];
     let mut table = table(&names.map(|name| (name, "big")));
-    assert_eq!(table.shortage(&TypeName::new("none")).to_string(), "no host has this type");
+    assert_eq!(table.shortage(&TypeName::new("none"), |_| false).to_string(), "no host has this type");
     for name in names {
         change(&mut table, name, Event::Chosen(lease("big")), 0);
     }
@@ -61,7 +61,7 @@ fn a_shortage_counts_what_the_hosts_are_doing() {
     change(&mut table, "e", Event::Claimed, 0);
     change(&mut table, "e", Event::Destroyed(Ending::Unwanted), 0);
     change(&mut table, "f", Event::ClaimFailed { problem: problem(Kind::Failed), touched: true }, 0);
-    let text = table.shortage(&TypeName::new("big")).to_string();
+    let text = table.shortage(&TypeName::new("big"), |_| false).to_string();
     assert_eq!(text, "1 busy, 2 being cleaned up, 1 failed, 1 unreachable, 1 used by another dispatcher");
     let unlisted = table.unlisted(at(20));
     let shown: Vec<_> = unlisted.iter().map(|one| (one.id.as_str(), one.state, one.detail.as_str())).collect();
@@ -101,10 +101,10 @@ fn clean_ups_begin_in_order_and_not_too_many() {
 fn another_set_and_damage_are_refused_with_the_reason() {
     let mut table = table(&[("a", "big")]);
     let read = |bytes: &[u8], set: &str| record::read(Some(bytes), vec![spec("a", "big")], set, at(0));
-    let empty = record::write(&table, "theirs").expect("JSON");
+    let empty = record::write(&table, (&BTreeMap::new(), &BTreeMap::new()), "theirs").expect("JSON");
     assert!(read(&empty, "ours").is_ok(), "nothing would be lost");
     change(&mut table, "a", Event::Chosen(lease("big")), 0);
-    let bytes = record::write(&table, "theirs").expect("JSON");
+    let bytes = record::write(&table, (&BTreeMap::new(), &BTreeMap::new()), "theirs").expect("JSON");
     let error = read(&bytes, "ours").expect_err("theirs");
     assert!(error.contains("dispatcher theirs, we are ours") && error.contains("(a)"), "{error}");
     for (bytes, part) in [
@@ -206,7 +206,7 @@ impl World {
                 }
             }
             Happening::Restart { without } => {
-                let bytes = record::write(table, "set").expect("JSON");
+                let bytes = record::write(table, (&BTreeMap::new(), &BTreeMap::new()), "set").expect("JSON");
                 *table = record::read(Some(&bytes), specs(*without), "set", at(self.now)).expect("ours");
                 self.known.clear();
                 // A create that was cut off may have done anything.
@@ -229,7 +229,7 @@ impl World {
     }
 
     fn create(&mut self, table: &mut Table, type_name: &str) {
-        let Some(id) = table.free_host(&TypeName::new(type_name)) else { return };
+        let Some(id) = table.free_host(&TypeName::new(type_name), |_| false) else { return };
         assert!(self.out.insert(id.clone()), "{id} is given to two");
         assert!(!self.dirty.contains(&id), "{id} is given out before it is clean");
         assert!(!self.known.contains(&id), "{id} comes back before anybody saw it go");
@@ -264,7 +264,7 @@ impl World {
             }
         }
         assert!(self.dirty.iter().all(|id| table.hosts.contains_key(id)), "a host was forgotten that is not clean");
-        let bytes = record::write(table, "set").expect("JSON");
+        let bytes = record::write(table, (&BTreeMap::new(), &BTreeMap::new()), "set").expect("JSON");
         let again = record::read(Some(&bytes), specs(None), "set", at(self.now)).expect("ours");
         for (id, host) in &table.hosts {
             let taken = |host: &Host| match &host.phase {
