@@ -13,8 +13,10 @@ use super::wait::{Interrupt, Waiter, directions};
 use crate::remote::wake::Wake;
 use crate::remote::{Consume, ExecuteError, OUTPUT_BYTES_MAX, Output};
 
-/// What one read takes at most.
+/// What one read takes at most. A buffer begins small, and gets this size when a read has filled it: each idle worker has one command
+/// open all the time, its long poll, whose answer is short.
 const READ_BYTES: usize = 32 * 1024;
+const READ_BYTES_FIRST: usize = 1024;
 /// What a login shell may say before the command begins.
 const NOISE_BYTES_MAX: usize = 64 * 1024;
 /// Standard output that waits for its consumer: more is not read from the connection, so memory does not grow with the output.
@@ -113,7 +115,7 @@ impl<'a> Streams<'a> {
             stdout: Vec::new(),
             stderr: Vec::new(),
             begun: false,
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; READ_BYTES_FIRST],
             failed: None,
         }
     }
@@ -225,6 +227,7 @@ impl<'a> Streams<'a> {
     fn read_stdout(&mut self) -> Result<bool, ExecuteError> {
         let count = read_some(&mut self.channel.stream(0), &mut self.buffer)?;
         self.stdout.extend_from_slice(&self.buffer[..count]);
+        self.grow(count);
         if !self.begun {
             self.skip_noise()?;
         }
@@ -248,7 +251,14 @@ impl<'a> Streams<'a> {
             return Err(ExecuteError::TooMuchOutput);
         }
         self.stderr.extend_from_slice(&self.buffer[..count]);
+        self.grow(count);
         Ok(count > 0)
+    }
+
+    fn grow(&mut self, count: usize) {
+        if count == self.buffer.len() {
+            self.buffer.resize(READ_BYTES, 0);
+        }
     }
 
     /// After both streams have ended: the channel's close, and how the command ended. The signal is read first, since the exit
