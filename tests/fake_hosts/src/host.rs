@@ -48,6 +48,8 @@ pub(crate) struct State {
     /// Content by path.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     pub(crate) deployed: bool,
+    /// Content of the owner file: which dispatcher has the host.
+    pub(crate) owner: Option<String>,
     pub(crate) listening: bool,
     pub(crate) lines: VecDeque<String>,
     answers: Vec<(String, Answer)>,
@@ -70,7 +72,7 @@ pub(crate) struct Shared {
     changed: Condvar,
 }
 
-const SECRET_FILE: &str = "/var/run/arvados-instance-secret";
+pub(crate) const SECRET_FILE: &str = "/var/run/arvados-instance-secret";
 
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -91,6 +93,7 @@ impl Shared {
             counters: Counters::default(),
             files: secret.collect(),
             deployed: options.deployed,
+            owner: None,
             listening: false,
             lines: VecDeque::new(),
             answers: Vec::new(),
@@ -336,6 +339,11 @@ impl Host {
     /// The runner's program is there.
     pub fn deployed(&self) -> bool {
         self.shared.state().deployed
+    }
+
+    /// The dispatcher that has taken the host: content of its owner file.
+    pub fn owner(&self) -> Option<String> {
+        self.shared.state().owner.clone()
     }
 
     pub fn counters(&self) -> Counters {

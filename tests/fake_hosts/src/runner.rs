@@ -138,7 +138,10 @@ async fn mode(run: &mut Run, arguments: &Arguments, sink: &Sink) -> Result<(), S
             sink.stdout(&mut run.output, &archive);
         }
         "tail" => tail(run, arguments, uuid, attempt, sink).await?,
-        "facts" => facts(run, sink),
+        "facts" => {
+            let line = facts_line(run);
+            sink.stdout(&mut run.output, line.as_bytes());
+        }
         mode => return Err(format!("{mode} is not known")),
     }
     Ok(())
@@ -266,7 +269,8 @@ async fn tail(run: &mut Run, arguments: &Arguments, uuid: &str, attempt: u32, si
     }
 }
 
-fn facts(run: &mut Run, sink: &Sink) {
+/// The document of `--facts`, in one line.
+pub(crate) fn facts_line(run: &Run) -> String {
     let options = &run.shared.options;
     let facts = Facts {
         version: parse_version(&version_line()).map(|(version, _)| version).unwrap_or_default(),
@@ -280,9 +284,9 @@ fn facts(run: &mut Run, sink: &Sink) {
         cgroup: "none".into(),
         isolates_user: true,
     };
-    let mut line = serde_json::to_vec(&facts).expect("plain data serialises");
-    line.push(b'\n');
-    sink.stdout(&mut run.output, &line);
+    let mut line = serde_json::to_string(&facts).expect("plain data serialises");
+    line.push('\n');
+    line
 }
 
 #[cfg(test)]
