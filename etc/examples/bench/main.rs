@@ -7,6 +7,7 @@
 
 #[path = "../demo/daemon.rs"]
 mod daemon;
+mod fleet;
 mod ssh;
 
 use std::os::unix::fs::PermissionsExt;
@@ -18,6 +19,10 @@ const MANY: usize = 1000;
 const SINGLES: usize = 100;
 
 fn main() -> std::process::ExitCode {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(fleet::hosts::ROLE) {
+        return fleet::hosts::serve(words);
+    }
     match run() {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {
@@ -27,7 +32,7 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// All parts, or the one that is named: `containers`, `ssh`.
+/// All parts, or the one that is named: `containers`, `ssh`, `fleet` (with the number of hosts).
 fn run() -> Result<(), Failure> {
     let wanted = std::env::args().nth(1);
     let wants = |part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
@@ -36,6 +41,10 @@ fn run() -> Result<(), Failure> {
     }
     if wants("ssh") {
         ssh::run()?;
+    }
+    if wants("fleet") {
+        let count = std::env::args().nth(2).and_then(|text| text.parse().ok());
+        fleet::run(count.unwrap_or(500))?;
     }
     Ok(())
 }
