@@ -7,6 +7,7 @@
 
 #[path = "../demo/daemon.rs"]
 mod daemon;
+mod fleet;
 mod hosts;
 mod ssh;
 
@@ -19,6 +20,10 @@ const MANY: usize = 1000;
 const SINGLES: usize = 100;
 
 fn main() -> std::process::ExitCode {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(fleet::hosts::ROLE) {
+        return fleet::hosts::serve(words);
+    }
     match run() {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {
@@ -28,7 +33,7 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// All parts, or the one that is named: `containers`, `ssh`, `hosts`.
+/// All parts, or the one that is named: `containers`, `ssh`, `hosts`, `fleet` (with the number of hosts).
 fn run() -> Result<(), Failure> {
     let wanted = std::env::args().nth(1);
     let wants = |part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
@@ -40,6 +45,10 @@ fn run() -> Result<(), Failure> {
     }
     if wants("hosts") {
         hosts::run()?;
+    }
+    if wants("fleet") {
+        let count = std::env::args().nth(2).and_then(|text| text.parse().ok());
+        fleet::run(count.unwrap_or(500))?;
     }
     Ok(())
 }

@@ -59,8 +59,14 @@ pub(super) fn tell_service_manager(state: &str) {
     }
 }
 
+/// What a worker may have open: two wake-ups, and connections for probes, for actions and for bulk.
+const WORKER_DESCRIPTORS: u64 = 5;
+/// What the daemon has open itself at most: 256 connections of its API, log, database, results on their way. Where there are few, a
+/// quarter of them.
+const OWN_DESCRIPTORS: u64 = 300;
+
 /// Raises the number of open files to its hard limit, and says how many workers fit into the process (spec 45 §5): four memory
-/// mappings per thread, and a few descriptors each.
+/// mappings per thread, and their descriptors. Half the limit, as that page has it, would not be enough for workers that are all busy.
 pub(super) fn workers_max(configured: usize) -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum || limit.maximum.is_none() {
@@ -69,13 +75,33 @@ pub(super) fn workers_max(configured: usize) -> usize {
             limit = raised;
         }
     }
-    let files = limit.current.unwrap_or(u64::MAX) / 2;
+    let files = limit.current.unwrap_or(u64::MAX);
     let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok());
     let mappings: u64 = mappings.unwrap_or(65_530) / 5;
-    let fits = usize::try_from(files.min(mappings)).unwrap_or(usize::MAX);
+    let fits = usize::try_from(fitting(files).min(mappings)).unwrap_or(usize::MAX);
     if fits < configured {
         let note = Note::new(Level::Warn, "daemon", "MaxWorkers is capped by the limits of the process");
-        write_note(&note.with("MaxWorkers", fits).with("OpenFiles", files * 2).with("MaxMapCount", mappings * 5));
+        write_note(&note.with("MaxWorkers", fits).with("OpenFiles", files).with("MaxMapCount", mappings * 5));
     }
     configured.min(fits)
+}
+
+/// How many workers' descriptors fit into so many.
+fn fitting(files: u64) -> u64 {
+    (files - OWN_DESCRIPTORS.min(files / 4)) / WORKER_DESCRIPTORS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_that_fit() {
+        let limits = [0, 160, 1024, 20_000, 524_288, u64::MAX];
+        let fit = limits.map(fitting);
+        assert_eq!(fit[..5], [0, 24, 153, 3940, 104_797]);
+        for (limit, workers) in limits.into_iter().zip(fit) {
+            assert!(workers * WORKER_DESCRIPTORS <= limit);
+        }
+    }
 }

@@ -10,6 +10,7 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, 
 use crate::host::Shared;
 use crate::options::{ExecFault, Faults};
 use crate::runner;
+use crate::scripts;
 use crate::shell::{self, Target, Word};
 use crate::transport::Link;
 
@@ -283,6 +284,11 @@ impl Run {
         let base = program.rsplit('/').next().unwrap_or_default();
         match base {
             "cat" => return self.cat(arguments, sink).await,
+            // As `rm -f`.
+            "rm" => {
+                self.shared.change(|state| state.files.retain(|name, _| !arguments.contains(name)));
+                return 0;
+            }
             "uname" => {
                 let text = format!("{}\n", self.shared.options.architecture);
                 sink.stdout(&mut self.output, text.as_bytes());
@@ -294,7 +300,7 @@ impl Run {
                 tokio::time::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default()).await;
                 return 0;
             }
-            "sh" | "bash" => return self.script(sink).await,
+            "sh" | "bash" => return scripts::execute(self, arguments, sink).await,
             "sha256sum" | "md5sum" => return self.checksum(base, arguments, sink),
             _ => {}
         }
@@ -331,20 +337,6 @@ impl Run {
             }
         }
         status
-    }
-
-    /// A script of the deployment: with something on standard input it brings the runner, else it asks for it.
-    async fn script(&mut self, sink: &mut Sink) -> u32 {
-        let bytes = self.stdin.ended().await;
-        let deployed = self.shared.change(|state| {
-            state.counters.uploaded_bytes += bytes;
-            state.deployed |= bytes > 0;
-            state.deployed
-        });
-        if deployed {
-            sink.stdout(&mut self.output, b"ok\n");
-        }
-        0
     }
 
     /// The runner's file has the checksum that its name says.

@@ -338,6 +338,11 @@ impl Host {
         self.shared.state().deployed
     }
 
+    /// The dispatcher that has taken the host: content of its owner file.
+    pub fn owner(&self) -> Option<String> {
+        self.shared.state().files.get(crate::runner::OWNER).map(|text| String::from_utf8_lossy(text).into_owned())
+    }
+
     pub fn counters(&self) -> Counters {
         self.shared.state().counters.clone()
     }

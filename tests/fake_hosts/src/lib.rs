@@ -9,8 +9,10 @@
 //! commands on few connections do so in another process (`fake-hosts`).
 //!
 //! Reading order: `options` (what a host is like), `fleet` and `host` (the interface), `listener`, `transport` and `session`
-//! (a connection), `shell` and `exec` (a command line), `runner` and `worker` (the runner's commands and what they keep).
+//! (a connection), `shell` and `exec` (a command line), `scripts` (the dispatcher's), `runner` and `worker` (the runner's commands
+//! and what they keep), `command` (the program).
 
+pub mod command;
 mod exec;
 mod fleet;
 mod host;
@@ -18,6 +20,7 @@ mod keys;
 mod listener;
 mod options;
 mod runner;
+mod scripts;
 mod session;
 mod shell;
 mod transport;

@@ -32,7 +32,7 @@ const PLAIN_MODES: [&str; 4] = ["detach", "list", "kill", "version"];
 const MODES: [&str; 10] =
     ["detach", "list", "kill", "version", "reap", "collect", "forget", "tail", "release", "facts"];
 /// Of a host that is taken and given back; a key of its files.
-const OWNER: &str = "/var/lib/muster-runner/owner";
+pub(crate) const OWNER: &str = "/var/lib/muster-runner/owner";
 
 /// A text for usage errors.
 fn parse(words: &[String], plain: bool) -> Result<Arguments, String> {
@@ -148,7 +148,10 @@ async fn mode(run: &mut Run, arguments: &Arguments, sink: &Sink) -> Result<(), S
         }
         "tail" => tail(run, arguments, uuid, attempt, sink).await?,
         "release" => release(run, arguments, sink)?,
-        "facts" => facts(run, sink),
+        "facts" => {
+            let line = facts_line(run);
+            sink.stdout(&mut run.output, line.as_bytes());
+        }
         mode => return Err(format!("{mode} is not known")),
     }
     Ok(())
@@ -305,7 +308,8 @@ async fn tail(run: &mut Run, arguments: &Arguments, uuid: &str, attempt: u32, si
     }
 }
 
-fn facts(run: &mut Run, sink: &Sink) {
+/// The document of `--facts`, in one line.
+pub(crate) fn facts_line(run: &Run) -> String {
     let options = &run.shared.options;
     let facts = Facts {
         version: parse_version(&version_line()).map(|(version, _)| version).unwrap_or_default(),
@@ -319,9 +323,9 @@ fn facts(run: &mut Run, sink: &Sink) {
         cgroup: "none".into(),
         isolates_user: true,
     };
-    let mut line = serde_json::to_vec(&facts).expect("plain data serialises");
-    line.push(b'\n');
-    sink.stdout(&mut run.output, &line);
+    let mut line = serde_json::to_string(&facts).expect("plain data serialises");
+    line.push('\n');
+    line
 }
 
 #[cfg(test)]

@@ -1,0 +1,213 @@
+//! Hosts that fail in many ways, each while others are well: nobody waits for them, and nothing runs twice.
+
+use std::time::Duration;
+
+use muster_fake_hosts::{ConnectFault, ExecFault, Faults, HostOptions, JobPlan};
+
+use crate::fixture::{Cluster, connect, count, quick};
+
+const HOSTS: usize = 30;
+const ALL_CREATES: &str = "    MaxConcurrentInstanceCreateOps: 0\n";
+
+/// Every third host, each kind of trouble in turn.
+fn third(number: usize, kinds: &[Faults]) -> Option<Faults> {
+    number.is_multiple_of(3).then(|| kinds[number / 3 % kinds.len()].clone())
+}
+
+fn exec(fault: ExecFault, only: &str) -> Faults {
+    Faults { exec: Some(fault), exec_if: only.to_owned(), ..Faults::default() }
+}
+
+/// A third of the hosts cannot be taken, in as many ways as there are: the others do all the work meanwhile. When the trouble is over
+/// they are used as well.
+#[test]
+fn a_third_cannot_be_taken() {
+    let mut cluster = Cluster::of(HOSTS, quick(), ALL_CREATES);
+    let kinds = [
+        connect(ConnectFault::Refuse),
+        connect(ConnectFault::Silent),
+        connect(ConnectFault::Close),
+        connect(ConnectFault::HangInHandshake),
+        connect(ConnectFault::NoSsh),
+        connect(ConnectFault::CloseAfterBanner),
+        Faults { frozen: true, ..Faults::default() },
+        Faults { refuse_auth: true, ..Faults::default() },
+        Faults { other_host_key: true, ..Faults::default() },
+        Faults { refuse_channels: true, ..Faults::default() },
+    ];
+    cluster.set_faults(|number| third(number, &kinds));
+    cluster.site.start();
+    let uuids = cluster.submit(120);
+    cluster.wait_count("containers", "Complete", 120);
+    cluster.assert_once(&uuids);
+    let well = HOSTS - HOSTS / 3;
+    assert!(cluster.fleet.hosts().iter().enumerate().all(|(number, host)| {
+        number % 3 != 0 || host.starts().is_empty() && (host.owner().is_none() || host.faults().refuse_channels)
+    }));
+    let used = cluster.fleet.hosts().iter().filter(|host| !host.starts().is_empty()).count();
+    assert!(used > well / 2, "{used}");
+    let log = cluster.site.log();
+    assert_eq!(log.matches("HOST KEY MISMATCH").count(), 1, "{log}");
+    // Nothing was sent to the host with another key, not even an attempt to log in.
+    assert_eq!(cluster.counters()[24].auths + cluster.counters()[24].auths_refused, 0);
+
+    cluster.set_faults(|_| None);
+    // More than the others can hold: those that failed are tried again after their pause.
+    for host in cluster.fleet.hosts() {
+        host.set_job(JobPlan::default());
+    }
+    let held = cluster.submit(HOSTS);
+    cluster.wait_count("containers", "Running", HOSTS);
+    for host in cluster.fleet.hosts() {
+        for (uuid, _) in host.running() {
+            assert!(host.finish(&uuid));
+        }
+    }
+    cluster.wait_count("containers", "Complete", 120 + HOSTS);
+    cluster.assert_once(&held);
+    cluster.site.stop();
+}
+
+/// A third of the hosts stops answering while containers run and start everywhere: those of the others are not delayed, and those of the
+/// faulty ones end when they are back.
+#[test]
+fn a_third_stops_answering() {
+    let mut cluster = Cluster::of(HOSTS, HostOptions::default(), ALL_CREATES);
+    cluster.site.start();
+    let first = cluster.submit(HOSTS);
+    cluster.wait_count("containers", "Running", HOSTS);
+    let kinds = [
+        connect(ConnectFault::Refuse),
+        Faults { frozen: true, ..Faults::default() },
+        exec(ExecFault::Hang, ""),
+        connect(ConnectFault::Silent),
+        Faults { refuse_channels: true, ..Faults::default() },
+    ];
+    cluster.set_faults(|number| third(number, &kinds));
+    for host in cluster.fleet.hosts().iter().enumerate().filter(|(number, _)| number % 3 == 0).map(|(_, host)| host) {
+        if !host.faults().frozen {
+            host.cut_connections();
+        }
+    }
+    // What runs on the faulty ones ends meanwhile, and nobody can be told.
+    for host in cluster.fleet.hosts() {
+        assert!(host.finish(&host.running()[0].0));
+        host.set_job(quick().job);
+    }
+    let well = HOSTS - HOSTS / 3;
+    let more = cluster.submit(5 * well);
+    cluster.wait_count("containers", "Complete", 6 * well);
+    assert!(cluster.count("containers", "Complete") < HOSTS + 5 * well, "the faulty ones cannot have ended");
+    cluster.set_faults(|_| None);
+    cluster.wait_count("containers", "Complete", HOSTS + 5 * well);
+    cluster.assert_once(&first);
+    cluster.assert_once(&more);
+    cluster.wait_count("instances", "idle", HOSTS);
+    cluster.site.stop();
+}
+
+/// The connection goes in the middle of a start: its command has run, and its answer never came. Nothing starts twice.
+#[test]
+fn starts_that_are_cut() {
+    let mut cluster = Cluster::of(20, quick(), ALL_CREATES);
+    let kinds = [
+        exec(ExecFault::Cut(0), "--detach"),
+        exec(ExecFault::Cut(40), "--detach"),
+        exec(ExecFault::NoStatus, "--detach"),
+        exec(ExecFault::Signal("KILL".to_owned()), "--detach"),
+        exec(ExecFault::Refuse, "--detach"),
+    ];
+    cluster.set_faults(|number| Some(kinds[number % kinds.len()].clone()));
+    cluster.site.start();
+    let uuids = cluster.submit(100);
+    // Of those that refuse nothing can come.
+    cluster.wait_count("containers", "Complete", 60);
+    cluster.set_faults(|_| None);
+    cluster.wait_count("containers", "Complete", 100);
+    cluster.assert_once(&uuids);
+    assert!(cluster.site.log().contains("start"), "{}", cluster.site.log());
+    cluster.site.stop();
+}
+
+/// Results that do not come through are fetched again, until they do.
+#[test]
+fn collections_that_are_cut() {
+    let mut job = quick().job;
+    job.stdout = vec![b'x'; 100_000];
+    let mut cluster = Cluster::of(10, HostOptions { job, ..HostOptions::default() }, ALL_CREATES);
+    cluster.set_faults(|number| number.is_multiple_of(2).then(|| exec(ExecFault::Cut(50_000), "--collect")));
+    cluster.site.start();
+    let uuids = cluster.submit(20);
+    let fleet = &cluster.fleet;
+    // The rest waits on hosts where nothing can be fetched.
+    cluster.site.wait_until("all have ended", |site| {
+        let waiting: usize = fleet.hosts().iter().step_by(2).map(|host| host.finished().len()).sum();
+        waiting > 0 && waiting + count(site, "containers", "Complete") == 20
+    });
+    assert!(cluster.site.log().contains("collecting the result failed"));
+    cluster.set_faults(|_| None);
+    cluster.wait_count("containers", "Complete", 20);
+    cluster.assert_once(&uuids);
+    for uuid in &uuids {
+        assert_eq!(cluster.site.ok(&["logs", uuid]).len(), 100_000);
+    }
+    cluster.site.stop();
+}
+
+/// A server that takes one connection only, for a while: what does not fit waits and is tried again.
+#[test]
+fn servers_that_take_few_connections() {
+    let mut cluster = Cluster::of(10, quick(), ALL_CREATES);
+    cluster.set_faults(|_| Some(Faults { connections_max: Some(1), ..Faults::default() }));
+    cluster.site.start();
+    let uuids = cluster.submit(20);
+    cluster.wait_count("instances", "running", 10);
+    let fleet = &cluster.fleet;
+    cluster
+        .site
+        .wait_until("connections were refused", |_| fleet.hosts().iter().all(|host| host.counters().connections > 4));
+    assert!(cluster.fleet.starts().is_empty());
+    cluster.set_faults(|_| None);
+    cluster.wait_count("containers", "Complete", 20);
+    cluster.assert_once(&uuids);
+    cluster.site.stop();
+}
+
+/// Another key than before, on a host that is in service: the next connection is refused loudly, and nothing is started there until
+/// the right one is back.
+#[test]
+fn a_host_key_that_changes_in_service() {
+    let mut cluster = Cluster::of(2, HostOptions::default(), ALL_CREATES);
+    cluster.site.start();
+    let uuids = cluster.submit(2);
+    cluster.wait_count("containers", "Running", 2);
+    let changed = cluster.fleet.host(0).clone();
+    changed.set_faults(Faults { other_host_key: true, ..Faults::default() });
+    let before = changed.counters();
+    changed.cut_connections();
+    cluster.site.wait_until("the change is refused", |site| site.log().contains("HOST KEY MISMATCH"));
+    let after = changed.counters();
+    assert_eq!((after.auths, after.commands), (before.auths, before.commands));
+    for host in cluster.fleet.hosts() {
+        assert!(host.finish(&host.running()[0].0));
+    }
+    cluster.wait_count("containers", "Complete", 1);
+    changed.set_faults(Faults::default());
+    cluster.wait_count("containers", "Complete", 2);
+    cluster.assert_once(&uuids);
+    cluster.site.stop();
+}
+
+/// Slow hosts: each answer takes a while, and everything comes to its end.
+#[test]
+fn slow_hosts() {
+    let mut cluster = Cluster::of(12, quick(), "");
+    let slow = Faults { delay: Duration::from_millis(700), ..Faults::default() };
+    let banner = connect(ConnectFault::SlowBanner(Duration::from_secs(2)));
+    cluster.set_faults(|number| Some(if number.is_multiple_of(2) { slow.clone() } else { banner.clone() }));
+    cluster.site.start();
+    let uuids = cluster.submit(36);
+    cluster.wait_count("containers", "Complete", 36);
+    cluster.assert_once(&uuids);
+    cluster.site.stop();
+}
