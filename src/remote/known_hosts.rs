@@ -1,6 +1,6 @@
 //! `known_hosts` files, as OpenSSH writes them: which keys a host may show.
 //!
-//! libssh2 matches the names (plain or hashed, with `[host]:port`). Lines are split here, since it knows no markers, reads no further
+//! libssh2 matches the names (plain or hashed, with `[host]:port`), capital letters are small ones. Lines are split here, since it knows no markers, reads no further
 //! than the first bad line, and does not tell which kinds of keys a host has. Not understood: patterns (`*.lab`, `!name`) and
 //! certificates (`@cert-authority`). A key in a `@revoked` line is refused whatever host shows it.
 
@@ -95,6 +95,8 @@ impl KnownHosts {
                     self.entries.insert(kind.clone(), empty);
                 }
                 let entries = self.entries.get_mut(&kind).ok_or("it was just put there")?;
+                // As OpenSSH compares them; hashed names are those of lower-case ones.
+                let names = if names.starts_with('|') { names.to_owned() } else { names.to_ascii_lowercase() };
                 let line = format!("{names} {}\n", key.openssh());
                 entries.read_str(&line, ssh2::KnownHostFileKind::OpenSSH).map_err(|error| error.to_string())
             }
@@ -164,8 +166,7 @@ impl KnownHosts {
     fn fingerprints(&self, name: &str) -> Vec<String> {
         let hosts = self.entries.iter().filter_map(|(kind, entries)| Some((kind, entries.hosts().ok()?)));
         let keys = hosts.flat_map(|(kind, hosts)| {
-            let named =
-                hosts.into_iter().filter(|host| host.name().is_some_and(|known| known.eq_ignore_ascii_case(name)));
+            let named = hosts.into_iter().filter(|host| host.name() == Some(name));
             named.filter_map(|host| HostKey::parse(&format!("{kind} {}", host.key())).ok()).collect::<Vec<_>>()
         });
         keys.map(|key| format!("{} {}", key.algorithm(), key.fingerprint())).collect()
@@ -175,8 +176,9 @@ impl KnownHosts {
 /// The names under which a host can stand in the file, the first that is there counts.
 fn names(address: &HostAddress) -> [String; 2] {
     let HostAddress { host, port } = address;
+    let host = host.to_ascii_lowercase();
     let with_port = format!("[{host}]:{port}");
-    if *port == PORT { [host.clone(), with_port] } else { [with_port, host.clone()] }
+    if *port == PORT { [host, with_port] } else { [with_port, host] }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use super::supply::{RunnerFiles, RunnerSupply};
 use super::wake::Wake;
 use super::{Command, Consume, ExecuteError, Executor, Lane, Output, Program};
+use crate::core::effect::Note;
 use crate::core::errors::chain;
 use crate::core::ids::{Attempt, ContainerUuid};
 use crate::core::settings::COMMAND_DEADLINE;
@@ -49,8 +50,9 @@ pub struct Runner {
 pub(super) struct Found {
     /// The program; `None` until a deployment has seen that it is the right one and that nobody else can swap it.
     pub(super) program: Option<Arc<str>>,
-    /// Home directory of the login user.
+    /// Home directory of the login user, as long as that is this one.
     pub(super) home: Option<String>,
+    user: Option<String>,
     /// As `uname -m`.
     pub(super) architecture: Option<String>,
 }
@@ -62,10 +64,11 @@ pub enum ListError {
     NotDeployed(#[from] NotDeployed),
     #[error("failed to run the list command")]
     Execute(#[from] ExecuteError),
-    #[error("the list command failed ({ending}): {stderr}")]
-    Failed { ending: String, stderr: String },
-    #[error(transparent)]
-    Fault(#[from] listing::ListFault),
+    #[error("the list command failed")]
+    Failed(#[source] Box<FailedCommand>),
+    /// It ended well.
+    #[error("{fault}")]
+    Fault { fault: listing::ListFault, said: Box<FailedCommand> },
 }
 
 /// Nothing is run before it was looked at: what has the program's name may be anybody's.
@@ -80,10 +83,36 @@ pub enum CommandError {
     NotDeployed(#[from] NotDeployed),
     #[error("failed to run the command")]
     Execute(#[from] ExecuteError),
-    #[error("{ending}: {stderr}")]
-    Failed { ending: String, stderr: String },
+    #[error(transparent)]
+    Failed(Box<FailedCommand>),
     #[error("its answer is not understood: {0}")]
     Answer(String),
+}
+
+/// A command that ran to its end and is of no use, as the log shows it (spec 80 §4).
+#[derive(Debug, thiserror::Error)]
+#[error("{ending}: {stderr}")]
+pub struct FailedCommand {
+    /// Its words; without sudo.
+    pub command: String,
+    pub ending: String,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl FailedCommand {
+    fn new(program: &Program, output: &Output) -> Self {
+        let command = match program {
+            Program::Arguments(words) => words.join(" "),
+            Program::Shell(line) => line.clone(),
+        };
+        let stdout = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+        Self { command, ending: output.ending(), stdout, stderr: output.stderr_text() }
+    }
+
+    pub fn add_to(note: Note, failed: &Self) -> Note {
+        note.with("Command", &failed.command).with("stdout", &failed.stdout).with("stderr", &failed.stderr)
+    }
 }
 
 /// Whether a program that answers `--version` so can be used; else why not.
@@ -96,11 +125,11 @@ pub(super) fn judge_version(answer: &str) -> Result<(), String> {
     }
 }
 
-fn require_success(output: Output) -> Result<Output, CommandError> {
+fn require_success(program: &Program, output: Output) -> Result<Output, CommandError> {
     if output.succeeded() {
         return Ok(output);
     }
-    Err(CommandError::Failed { ending: output.ending(), stderr: output.stderr_text() })
+    Err(CommandError::Failed(Box::new(FailedCommand::new(program, &output))))
 }
 
 impl Runner {
@@ -173,6 +202,23 @@ impl Runner {
         Ok(Program::Arguments(words))
     }
 
+    /// Where the next connection goes, and as whom.
+    pub fn retarget(&self, address: &str, remote_user: &str) {
+        self.executor.set_target(address, remote_user);
+        let mut found = self.found.write();
+        if found.user.as_deref() != Some(remote_user) {
+            found.user = Some(remote_user.to_owned());
+            found.home = None;
+        }
+    }
+
+    /// Runs it; it must succeed.
+    fn ask(&self, lane: Lane, program: Program, stdin: &[u8]) -> Result<Output, CommandError> {
+        let command = self.command(program, stdin, COMMAND_DEADLINE);
+        let output = self.executor.execute(lane, &command)?;
+        require_success(&command.program, output)
+    }
+
     fn command<'a>(&self, program: Program, stdin: &'a [u8], limit: Duration) -> Command<'a> {
         Command { program, stdin, open_until: None, deadline: Instant::now() + limit }
     }
@@ -197,10 +243,11 @@ impl Runner {
         let mut command = self.command(Program::Arguments(words), b"", limit + wait);
         command.open_until = known.is_some().then_some(wake);
         let output = self.executor.execute(Lane::Probe, &command)?;
+        let said = || Box::new(FailedCommand::new(&command.program, &output));
         if !output.succeeded() {
-            return Err(ListError::Failed { ending: output.ending(), stderr: output.stderr_text() });
+            return Err(ListError::Failed(said()));
         }
-        Ok(listing::parse(&output.stdout, &self.cluster_id, true)?)
+        listing::parse(&output.stdout, &self.cluster_id, true).map_err(|fault| ListError::Fault { fault, said: said() })
     }
 
     /// Starts an attempt; its command line and environment go through standard input.
@@ -212,8 +259,7 @@ impl Runner {
         let mut words = vec!["--detach", "--stdin-config"];
         words.extend(self.places.lease.iter().flat_map(|lease| ["--lease", lease]));
         let program = self.on_container(&words, uuid, attempt)?;
-        require_success(self.executor.execute(Lane::Action, &self.command(program, &stdin, COMMAND_DEADLINE))?)?;
-        Ok(())
+        self.ask(Lane::Action, program, &stdin).map(drop)
     }
 
     /// SIGTERM to a runner, after a tombstone for this attempt. `Ok`: there is no such process (any more).
@@ -238,8 +284,7 @@ impl Runner {
     /// Something runs or is starting there, or it cannot be asked: it is held as before, or not any more.
     pub fn release(&self, lease: &str) -> Result<bool, CommandError> {
         let program = Program::Arguments(self.run(&["--release", "--lease", lease])?);
-        let output =
-            require_success(self.executor.execute(Lane::Action, &self.command(program, b"", COMMAND_DEADLINE))?)?;
+        let output = self.ask(Lane::Action, program, b"")?;
         match output.stdout.trim_ascii_end() {
             b"released" => Ok(true),
             b"not held" => Ok(false),
@@ -265,8 +310,7 @@ impl Runner {
 
     fn act(&self, arguments: &[&str], uuid: &ContainerUuid, attempt: Attempt) -> Result<(), CommandError> {
         let program = self.on_container(arguments, uuid, attempt)?;
-        require_success(self.executor.execute(Lane::Action, &self.command(program, b"", COMMAND_DEADLINE))?)?;
-        Ok(())
+        self.ask(Lane::Action, program, b"").map(drop)
     }
 
     /// The result of a finished attempt as a tar stream, which `consume` takes apart.
@@ -282,7 +326,7 @@ impl Runner {
     ) -> Result<(), CommandError> {
         let program = self.on_container(&["--collect"], uuid, attempt)?;
         let command = self.command(program, b"", limit);
-        require_success(self.executor.stream(Lane::Bulk, &command, consume)?)?;
+        require_success(&command.program, self.executor.stream(Lane::Bulk, &command, consume)?)?;
         Ok(())
     }
 
@@ -302,8 +346,7 @@ impl Runner {
         let wait = format!("{:.3}", wait.min(Duration::from_secs(1)).as_secs_f64());
         let arguments = ["--tail", "--stream", stream, "--offset", &offset, "--wait", &wait];
         let program = self.on_container(&arguments, uuid, attempt)?;
-        let output = self.executor.execute(Lane::Bulk, &self.command(program, b"", COMMAND_DEADLINE))?;
-        Ok(require_success(output)?.stdout)
+        Ok(self.ask(Lane::Bulk, program, b"")?.stdout)
     }
 
     /// What the host is, for the log.
@@ -312,8 +355,7 @@ impl Runner {
     /// The command failed or its answer is no such document.
     pub fn facts(&self) -> Result<Facts, CommandError> {
         let program = Program::Arguments(self.run(&["--facts"])?);
-        let output =
-            require_success(self.executor.execute(Lane::Probe, &self.command(program, b"", COMMAND_DEADLINE))?)?;
+        let output = self.ask(Lane::Probe, program, b"")?;
         serde_json::from_slice(&output.stdout).map_err(|error| CommandError::Answer(error.to_string()))
     }
 
@@ -323,8 +365,7 @@ impl Runner {
     /// It cannot be run, or is something else.
     pub(super) fn check_version(&self, program: &str) -> Result<(), CommandError> {
         let program = Program::Arguments(vec![program.to_owned(), "--version".to_owned()]);
-        let output =
-            require_success(self.executor.execute(Lane::Probe, &self.command(program, b"", COMMAND_DEADLINE))?)?;
+        let output = self.ask(Lane::Probe, program, b"")?;
         judge_version(&String::from_utf8_lossy(&output.stdout)).map_err(CommandError::Answer)
     }
 
@@ -334,18 +375,32 @@ impl Runner {
     /// It did not exit with 0. The second value: worth a warning at once (spec 10 §5).
     pub fn boot_probe(&self, line: &str) -> Result<(), (CommandError, bool)> {
         let line = if line.is_empty() { "true" } else { line };
-        let command = self.command(Program::Shell(line.to_owned()), b"", COMMAND_DEADLINE);
-        match self.executor.execute(Lane::Probe, &command) {
-            Ok(output) => require_success(output).map(drop).map_err(|error| (error, false)),
-            Err(error) => {
-                let alarming = !error.is_normal_while_booting();
-                Err((error.into(), alarming))
-            }
+        self.ask(Lane::Probe, Program::Shell(line.to_owned()), b"").map(drop).map_err(|error| {
+            let alarming = matches!(&error, CommandError::Execute(error) if !error.is_normal_while_booting());
+            (error, alarming)
+        })
+    }
+}
+
+impl ListError {
+    /// The command, if it ran to its end.
+    pub fn failed(&self) -> Option<&FailedCommand> {
+        match self {
+            Self::Failed(failed) | Self::Fault { said: failed, .. } => Some(failed),
+            Self::NotDeployed(_) | Self::Execute(_) => None,
         }
     }
 }
 
 impl CommandError {
+    /// The command, if it ran to its end.
+    pub fn failed(&self) -> Option<&FailedCommand> {
+        match self {
+            Self::Failed(failed) => Some(failed),
+            _ => None,
+        }
+    }
+
     /// With all causes, for one log line.
     pub fn text(&self) -> String {
         chain(self)

@@ -25,7 +25,7 @@ use crate::core::worker::collect::CollectReturn;
 use crate::core::worker::kill::KillReturn;
 use crate::log::write_note;
 use crate::queue::{ContainerQueue, QueueError};
-use crate::remote::runner::{CommandError, Runner};
+use crate::remote::runner::{CommandError, FailedCommand, Runner};
 use crate::remote::unpack::{UnpackError, UnpackLimits, unpack};
 use crate::remote::{ExecuteError, Lane};
 
@@ -125,7 +125,8 @@ impl Containers {
         let config = self.start_config(&assignment.container, order.attempt);
         if let Err(error) = runner.start(&order.uuid, order.attempt, &config) {
             // The process might have started all the same: the next probe finds out.
-            write_note(&note(Level::Error, "start command failed", order).with("error", error.text()));
+            let note = note(Level::Error, "start command failed", order).with("error", error.text());
+            write_note(&error.failed().into_iter().fold(note, FailedCommand::add_to));
         }
         reached(FaultPoint::StartSent);
         self.door.start_returned(order);

@@ -16,7 +16,7 @@ use crate::core::worker::round::{RoundPlan, RoundReport, When};
 use crate::log::write_note;
 use crate::management::metrics::Metrics;
 use crate::remote::deploy::{DeployError, Deployed, deploy};
-use crate::remote::runner::{ListError, Runner};
+use crate::remote::runner::{FailedCommand, ListError, Runner};
 use crate::remote::wake::Wake;
 
 /// However impatient the configuration is: connecting takes its time, too.
@@ -49,7 +49,7 @@ pub fn carry_out(
 ) -> RoundReport {
     let mut report = RoundReport { booted: true, ..RoundReport::default() };
     if plan.boot_probe {
-        boot_probe(context, door, plan, &mut report);
+        boot_probe(context, door, &mut report);
     }
     let in_service = |instance| matches!(door.worker_state(instance), Some(WorkerState::Idle | WorkerState::Running));
     // It came into service on another path meanwhile: counts as booted, and is not deployed to.
@@ -82,7 +82,7 @@ const fn wanted(when: When, so_far_good: bool) -> bool {
     }
 }
 
-fn boot_probe(context: &mut RoundContext, door: &PoolDoor, plan: &RoundPlan, report: &mut RoundReport) {
+fn boot_probe(context: &mut RoundContext, door: &PoolDoor, report: &mut RoundReport) {
     let result = context.runner.boot_probe(&context.boot_probe_command);
     if !context.connected && context.runner.executor.has_connected() {
         context.connected = true;
@@ -90,8 +90,7 @@ fn boot_probe(context: &mut RoundContext, door: &PoolDoor, plan: &RoundPlan, rep
     }
     match result {
         Ok(()) => {
-            let level = if plan.state == WorkerState::Booting { Level::Info } else { Level::Debug };
-            write_note(&context.note(level, "boot probe succeeded").with("Command", &context.boot_probe_command));
+            write_note(&context.note(Level::Info, "boot probe succeeded").with("Command", &context.boot_probe_command));
         }
         Err((error, alarming)) => {
             report.booted = false;
@@ -180,7 +179,8 @@ fn run_probe(
             let text = chain(&error);
             let cancelled = matches!(error, ListError::Execute(crate::remote::ExecuteError::Cancelled));
             let level = if cancelled { Level::Debug } else { Level::Warn };
-            write_note(&context.note(level, "run probe failed").with("error", &text));
+            let note = context.note(level, "run probe failed").with("error", &text);
+            write_note(&error.failed().into_iter().fold(note, FailedCommand::add_to));
             report.last_error = Some(text);
         }
     }

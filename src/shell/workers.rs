@@ -116,7 +116,7 @@ impl Workers {
     /// The address or user of the next connection.
     pub fn retarget(&self, instance: &InstanceId, address: &str, remote_user: &str) {
         if let Some(handle) = self.get(instance) {
-            handle.runner.executor.set_target(address, remote_user);
+            handle.runner.retarget(address, remote_user);
         }
     }
 

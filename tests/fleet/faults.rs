@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_fake_hosts::{ConnectFault, ExecFault, Faults, HostOptions, JobPlan};
+use muster_fake_hosts::{Answer, ConnectFault, ExecFault, Faults, HostOptions, JobPlan};
 
 use crate::fixture::{Cluster, connect, count, quick};
 
@@ -186,6 +186,8 @@ fn a_host_key_that_changes_in_service() {
     let before = changed.counters();
     changed.cut_connections();
     cluster.site.wait_until("the change is refused", |site| site.log().contains("HOST KEY MISMATCH"));
+    // Spec 45 §4.
+    assert!(cluster.site.log().contains("host key has changed; verifying the host again"), "{}", cluster.site.log());
     let after = changed.counters();
     assert_eq!((after.auths, after.commands), (before.auths, before.commands));
     for host in cluster.fleet.hosts() {
@@ -193,6 +195,47 @@ fn a_host_key_that_changes_in_service() {
     }
     cluster.wait_count("containers", "Complete", 1);
     changed.set_faults(Faults::default());
+    cluster.wait_count("containers", "Complete", 2);
+    cluster.assert_once(&uuids);
+    cluster.site.stop();
+}
+
+/// A list that fails is shown with all that there is to know (spec 10 §6), and is not believed.
+#[test]
+fn lists_that_fail() {
+    let mut cluster = Cluster::of(2, HostOptions::default(), ALL_CREATES);
+    cluster.site.start();
+    let uuids = cluster.submit(2);
+    cluster.wait_count("containers", "Running", 2);
+    let faulty = |stdout: &str, exit_code| Answer {
+        stdout: stdout.as_bytes().to_vec(),
+        stderr: b"the disk is\nfull".to_vec(),
+        exit_code,
+    };
+    let answers = [faulty("half a list", 3), faulty("whole, but without its last line\n", 0)];
+    for (host, answer) in cluster.fleet.hosts().iter().zip(answers) {
+        host.set_answer("--list", Some(answer));
+        // Ends the long poll that waits there.
+        host.cut_connections();
+    }
+    for (number, parts) in [
+        ["error=\"the list command failed: exit status 3: the disk is\\nfull\"", "stdout=\"half a list\""],
+        ["error=\"the list lacks its final token line\"", "stdout=\"whole, but without its last line\""],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let host = format!("Instance=host{number} ");
+        let shown = |line: &str| {
+            let all = ["level=warn", "msg=\"run probe failed\"", " --list ", "stderr=\"the disk is\\nfull\"", &host];
+            parts.iter().chain(&all).all(|part| line.contains(part))
+        };
+        cluster.site.wait_until(&format!("{host} is warned about"), |site| site.log().lines().any(shown));
+    }
+    for host in cluster.fleet.hosts() {
+        host.set_answer("--list", None);
+        assert!(host.finish(&host.running()[0].0));
+    }
     cluster.wait_count("containers", "Complete", 2);
     cluster.assert_once(&uuids);
     cluster.site.stop();

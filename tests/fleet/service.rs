@@ -14,6 +14,8 @@ const LANES_MAX: usize = 256;
 /// Two eventfds and a socket for probes; while something is done there, a socket for starts and one for results.
 const DESCRIPTORS_IDLE: usize = 3;
 const DESCRIPTORS_BUSY: usize = 5;
+/// Of a worker in this unoptimised build, what its lanes leave behind included; how much it is without that, `bench fleet` measures.
+const MEMORY_KIB: u64 = 1024;
 /// Log, database, listeners and so on.
 const OTHER_DESCRIPTORS: usize = 60;
 
@@ -64,6 +66,7 @@ fn a_hundred_hosts() {
     assert_threads(&idle, HOSTS);
     assert!(idle.all_threads() <= HOSTS + OTHER_THREADS, "{idle:?}");
     assert!(idle.descriptors <= HOSTS * DESCRIPTORS_IDLE + OTHER_DESCRIPTORS, "{idle:?}");
+    assert!(idle.memory <= before.memory + HOSTS as u64 * MEMORY_KIB, "{before:?}\n{idle:?}");
     for one in cluster.counters() {
         // Two daemons and the claim: never more than three at a time from one daemon, whose predecessor's were closed with it.
         assert!(one.connections_most <= 3, "{one:?}");

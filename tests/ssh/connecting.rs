@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muster::remote::{ExecuteError, Executor, Lane};
 use muster_ssh_hosts::{FaultProxy, client_key};
@@ -65,6 +65,21 @@ fn a_silent_host() {
     executor.set_target(&silent.local_addr().expect("bound").to_string(), "root");
     let result = executor.execute(Lane::Probe, &within(Duration::from_secs(1), "true", b"", None));
     assert!(matches!(result, Err(ExecuteError::Deadline)), "{result:?}");
+}
+
+/// Connecting has a limit of its own (spec 10 §4), 30 s: a command that has more time does not wait for it.
+#[test]
+fn a_silent_host_is_given_up_on() {
+    let remote = Remote::on(SERVERS[0]);
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let executor = remote.another(pin(&remote.host));
+    executor.set_target(&silent.local_addr().expect("bound").to_string(), "root");
+    let began = Instant::now();
+    let result = executor.execute(Lane::Probe, &within(Duration::from_secs(3600), "true", b"", None));
+    let error = result.expect_err("nobody answers");
+    assert!(began.elapsed() >= Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(muster::core::errors::chain(&error).contains("no SSH session within 30 s"), "{error:?}");
+    assert!(error.is_normal_while_booting());
 }
 
 #[test]

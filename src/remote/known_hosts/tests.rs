@@ -40,6 +40,8 @@ fn names_ports_and_hashes() {
     for (names, at, found) in [
         ("host", "host", true),
         ("host", "HOST:22", true),
+        ("Host", "host", true),
+        (HASHED[0], "Node1.Lab", true),
         ("host,10.0.0.1", "10.0.0.1:22", true),
         ("[host]:22", "host", true),
         ("[host]:2222", "host:2222", true),

@@ -17,7 +17,7 @@ use crate::worker::{End, Key, Phase, Worker};
 /// Commands whose text is kept.
 const COMMANDS_KEPT: usize = 1000;
 /// The listener follows a change within milliseconds; a busy machine may need longer.
-const LISTENER_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LISTENER_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a host has seen so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

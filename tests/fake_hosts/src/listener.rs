@@ -3,12 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::host::Shared;
+use crate::host::{LISTENER_LIMIT, Shared};
 use crate::options::ConnectFault;
 use crate::session::Session;
 use crate::transport::{Link, Transport};
@@ -50,7 +50,21 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut port: TcpSocket) {
             }
         }
         drop(listener);
-        port = bind(shared.address).expect("the port of a moment ago can be bound again");
+        port = bind_again(shared.address).await;
+    }
+}
+
+/// A process that is being started by this one has the listening socket, too, until it runs its program.
+async fn bind_again(address: SocketAddr) -> TcpSocket {
+    let until = Instant::now() + LISTENER_LIMIT;
+    loop {
+        match bind(address) {
+            Ok(socket) => return socket,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Err(error) => panic!("cannot bind {address} again: {error}"),
+        }
     }
 }
 

@@ -63,6 +63,21 @@ fn odd_home_directories_are_refused() {
     }
 }
 
+/// The home of one user is not asked for twice, and is not that of another.
+#[test]
+fn each_login_user_has_a_home() {
+    let executor = Arc::new(Says { stdout: "/home/one\n".to_owned(), ..Says::default() });
+    let runner = runner(executor.clone(), RunnerSupply::of_binary(fake("one", 0), None));
+    let asked_for_home = || {
+        refused(deploy(&runner));
+        executor.asked.lock().drain(..).any(|program| matches!(program, Program::Shell(_)))
+    };
+    for (user, expected) in [("one", true), ("one", false), ("two", true), ("two", false)] {
+        runner.retarget("host", user);
+        assert_eq!(asked_for_home(), expected, "{user}");
+    }
+}
+
 proptest::proptest! {
     /// Whatever a worker says of its home directory: no path gets any further that a shell could read as something else.
     #[test]
