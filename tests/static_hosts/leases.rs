@@ -84,6 +84,7 @@ fn a_clean_up_that_is_repeated_under_an_old_name() {
     wait_until("again1 is done with", || driver.unlisted("again1").is_none_or(|one| one.state == "failed"));
     assert!(log_has(&["host is not ours any more", "Instance=again1", "Reason=busy", "same machine as again2"]));
     assert_eq!(listed(&runner), [(uuid(1), RunnerState::Alive)].into());
+    driver.given_back("again2", Ending::Unwanted);
 }
 
 /// A start that the host's server has taken, and runs only after the host was given back, or has another life already.
@@ -100,6 +101,7 @@ fn a_start_that_comes_late() {
     assert!(refused(1).contains("not held by the set"), "another life");
     assert!(listed(&runner).is_empty());
     start_job(&driver.deployed("late1"), 1, ENDLESS);
+    driver.given_back("late1", Ending::Unwanted);
 }
 
 /// A destroy or tags for an instance that is gone do not hit the next one of the same name.
