@@ -1,6 +1,7 @@
 //! Taking a result's tar stream apart (spec 70 §4). Archives from a worker are not trusted: only regular files and directories,
 //! beneath a fresh directory, with limits; nothing is followed, owned or executable by the worker's choice.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,6 +14,28 @@ const ENTRIES_MAX: usize = 100_016;
 const SYNCED_ALONE_MAX: usize = 64;
 /// Room for headers, result.json and the marks of cut streams, beside the configured limits.
 const ALLOWANCE: u64 = 16 * 1024 * 1024;
+
+/// Of headers between two files: long names and the like, which the crate reads whole before it shows an entry.
+const BETWEEN_BYTES_MAX: u64 = 1024 * 1024;
+
+/// An archive whose bytes are counted: there are never more than what was agreed to.
+struct Metered<'a, R> {
+    archive: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 && !buffer.is_empty() {
+            return Err(io::Error::other("more than 1 MiB between two files"));
+        }
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let count = self.archive.read(&mut buffer[..most])?;
+        self.left.set(left - count as u64);
+        Ok(count)
+    }
+}
 
 /// Limits of one result, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -43,14 +66,16 @@ fn refuse(text: impl std::fmt::Display) -> UnpackError {
 }
 
 /// Unpacks `archive` into `directory`, which must be new and empty, and syncs every file and directory.
-/// Links, devices and whatever else is no file or directory are left out; their names are returned, sorted.
+/// Links, devices and whatever else is no file or directory, and names that are too long for our file system, are left out; their names
+/// are returned, sorted.
 ///
 /// # Errors
 /// See [`UnpackError`]; what was written so far stays, for the caller to remove.
 pub fn unpack(archive: impl Read, directory: &Path, limits: UnpackLimits) -> Result<Vec<String>, UnpackError> {
     let mut left_out = BTreeSet::new();
     let mut output_bytes = 0;
-    let mut archive = tar::Archive::new(archive);
+    let left = Cell::new(BETWEEN_BYTES_MAX);
+    let mut archive = tar::Archive::new(Metered { archive, left: &left });
     let entries = archive.entries().map_err(refuse)?;
     let mut made = BTreeSet::new();
     let mut files = 0;
@@ -62,16 +87,22 @@ pub fn unpack(archive: impl Read, directory: &Path, limits: UnpackLimits) -> Res
         let name = entry.path().map_err(refuse)?.into_owned();
         let relative = safe_path(&name)?;
         let target = directory.join(&relative);
+        left.set(BETWEEN_BYTES_MAX);
         match entry.header().entry_type() {
-            tar::EntryType::Directory => make_directories(directory, &relative, &mut made)?,
+            tar::EntryType::Directory => {
+                if !make_directories(directory, &relative, &mut made)? {
+                    left_out.insert(name.to_string_lossy().into_owned());
+                }
+            }
             tar::EntryType::Regular => {
                 let size = entry.size();
                 check_size(&relative, size, &mut output_bytes, limits)?;
-                if let Some(parent) = relative.parent() {
-                    make_directories(directory, parent, &mut made)?;
-                }
+                left.set(size.saturating_add(BETWEEN_BYTES_MAX));
+                let parent = relative.parent().unwrap_or(Path::new(""));
                 files += 1;
-                if !write_file(&mut entry, &target, size, files <= SYNCED_ALONE_MAX)? {
+                if !make_directories(directory, parent, &mut made)?
+                    || !write_file(&mut entry, &target, size, files <= SYNCED_ALONE_MAX)?
+                {
                     left_out.insert(name.to_string_lossy().into_owned());
                 }
             }
@@ -122,8 +153,14 @@ fn storage(path: &Path) -> impl FnOnce(io::Error) -> UnpackError {
     move |source| UnpackError::Storage { path: path.to_owned(), source }
 }
 
-/// Makes each missing directory itself, so that none of them is a link that the archive made.
-fn make_directories(base: &Path, relative: &Path, made: &mut BTreeSet<PathBuf>) -> Result<(), UnpackError> {
+/// The name is none for our file system: too long where it is to be, or with a byte of zero. A job may make such names; it is no fault
+/// of our storage, which would be tried again for ever.
+fn is_bad_name(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput)
+}
+
+/// Makes each missing directory itself, so that none of them is a link that the archive made. False for a name that cannot be.
+fn make_directories(base: &Path, relative: &Path, made: &mut BTreeSet<PathBuf>) -> Result<bool, UnpackError> {
     let mut path = base.to_owned();
     for part in relative.components() {
         path.push(part);
@@ -137,18 +174,19 @@ fn make_directories(base: &Path, relative: &Path, made: &mut BTreeSet<PathBuf>) 
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(refuse(format!("{} is a file and a directory", path.display())));
             }
+            Err(error) if is_bad_name(&error) => return Ok(false),
             Err(error) => return Err(storage(&path)(error)),
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-/// False for a name that came before (outputs may overlap): what is there stays.
+/// False for a name that came before (outputs may overlap): what is there stays; and for one that cannot be.
 fn write_file(entry: &mut impl Read, target: &Path, size: u64, sync: bool) -> Result<bool, UnpackError> {
     // create_new: nothing that exists is followed or written over.
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o644).open(target) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists || is_bad_name(&error) => return Ok(false),
         Err(error) => return Err(storage(target)(error)),
     };
     let mut left = size;
@@ -247,6 +285,10 @@ mod tests {
                 "allowed",
             ),
             ("file as directory", Archive::new().file("a", b"1").file("a/b", b"2").bytes(), "file and a directory"),
+            ("long name", entry(tar::EntryType::GNULongName, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
+            ("long link", entry(tar::EntryType::GNULongLink, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
+            ("extensions", entry(tar::EntryType::XHeader, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
+            ("large link", entry(tar::EntryType::Symlink, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
             ("garbage", vec![7; 2048], ""),
         ] {
             let (_folder, result) = unpacked(&bytes);
@@ -264,6 +306,26 @@ mod tests {
         let (folder, result) = unpacked(&many.bytes());
         assert!(result.expect("acceptable").is_empty());
         assert_eq!(std::fs::read_dir(folder.path().join("result/outputs")).expect("there").count(), 200);
+    }
+
+    /// Legal where they come from; too long where they go to.
+    #[test]
+    fn names_that_cannot_be_are_left_out() {
+        let part = "d".repeat(200);
+        let (deep, long) =
+            (format!("outputs/{}/file", vec![part; 21].join("/")), format!("outputs/{}", "n".repeat(300)));
+        let mut archive = Archive::new();
+        for name in [&deep, &long] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(1);
+            header.set_mode(0o644);
+            archive.0.append_data(&mut header, name, &b"x"[..]).expect("appended");
+        }
+        let (folder, result) = unpacked(&archive.file("outputs/short", b"kept").bytes());
+        let mut left_out = vec![deep, long];
+        left_out.sort();
+        assert_eq!(result.expect("acceptable"), left_out);
+        assert_eq!(std::fs::read(folder.path().join("result/outputs/short")).expect("there"), b"kept");
     }
 
     #[test]
