@@ -120,12 +120,17 @@ pub enum ExecuteError {
 }
 
 impl ExecuteError {
+    /// Something answers there, and has ended the connection.
+    pub fn is_hang_up(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionReset)
+    }
+
     /// Normal while a machine boots (spec 10 §5); anything else is most likely a configuration mistake.
     pub fn is_normal_while_booting(&self) -> bool {
         match self {
             Self::NoAddress | Self::Cancelled => true,
-            // A name that nobody knows is a mistake in the configuration.
-            Self::Connect { source, .. } => source.kind() != io::ErrorKind::NotFound,
+            // A name that nobody knows is a mistake in the configuration; so is a server that takes the login and no command.
+            Self::Connect { source, .. } => !matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::Other),
             // Its server was restarted, as boot scripts do.
             Self::Channel(source) => source.kind() == io::ErrorKind::ConnectionReset,
             _ => false,

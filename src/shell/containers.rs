@@ -160,6 +160,10 @@ impl Containers {
     }
 
     fn kill(&self, runner: &Runner, order: &RunnerOrder) {
+        // Many may have waited in the lane of a host that did not answer: those that were ordered again meanwhile are not sent.
+        if !self.door.kill_is_open(order) {
+            return;
+        }
         let answer = match runner.kill(&order.uuid, order.attempt) {
             Ok(()) => KillReturn::Gone,
             Err(error) => {

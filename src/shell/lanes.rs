@@ -14,6 +14,8 @@ use crate::remote::Lane;
 
 /// Threads for all lanes together (spec 45 §2).
 const THREADS_MAX: usize = 256;
+/// Of these for bulk: a collection from a host that does not answer may take minutes, and there may be many such hosts.
+const BULK_THREADS_MAX: usize = 64;
 /// Lanes with work that wait for a thread: each worker has two.
 const TURNS_MAX: usize = 100_000;
 /// Work that waits in one lane. The core has at most one start, kill, reap and collect open per container.
@@ -66,7 +68,15 @@ struct Turn {
     first: Work,
 }
 
-type States = Mutex<BTreeMap<Key, LaneState>>;
+#[derive(Debug, Default)]
+struct State {
+    lanes: BTreeMap<Key, LaneState>,
+    /// Threads in bulk lanes, and turns that wait for one of them to be free.
+    bulk_threads: usize,
+    bulk_waiting: VecDeque<Turn>,
+}
+
+type States = Mutex<State>;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -82,14 +92,14 @@ impl Lanes {
         let states = Arc::new(States::default());
         let of_turn = states.clone();
         let threads = WorkPool::with_more("lane", THREADS_MAX, TURNS_MAX, move |turn: Turn, threads| {
-            let mut next = Some(turn.first);
-            while let Some(work) = next {
-                if let Some((more, width)) = carry_out(work) {
+            let mut next = Some(turn);
+            while let Some(Turn { key, first }) = next {
+                if let Some((more, width)) = carry_out(first) {
                     let lanes = Self { states: of_turn.clone(), threads: threads.clone() };
                     // If it is not taken the operation's deadline in the core finds that out, as ever.
                     let _ = lanes.submit(more, width);
                 }
-                next = after(&of_turn, &turn.key);
+                next = after(&of_turn, key);
             }
         });
         Self { states, threads }
@@ -103,13 +113,25 @@ impl Lanes {
         let key = (work.order().instance.clone(), work.lane());
         {
             let mut states = self.states.lock();
-            let lane = states.entry(key.clone()).or_default();
+            let state = &mut *states;
+            let lane = state.lanes.entry(key.clone()).or_default();
             if lane.running >= width.max(1) {
                 if lane.waiting.len() >= LANE_MAX {
                     return Err(Refused::Full);
                 }
                 lane.waiting.push_back(work);
                 return Ok(());
+            }
+            if key.1 == Lane::Bulk {
+                if state.bulk_threads >= BULK_THREADS_MAX {
+                    if state.bulk_waiting.len() >= TURNS_MAX {
+                        return Err(Refused::Full);
+                    }
+                    lane.running += 1;
+                    state.bulk_waiting.push_back(Turn { key, first: work });
+                    return Ok(());
+                }
+                state.bulk_threads += 1;
             }
             lane.running += 1;
         }
@@ -125,34 +147,43 @@ impl Lanes {
     /// # Errors
     /// Names of the threads that are late.
     pub fn stop(&self, deadline: Instant) -> Result<(), Vec<String>> {
-        self.states.lock().values_mut().for_each(|lane| lane.waiting.clear());
+        {
+            let mut states = self.states.lock();
+            states.bulk_waiting.clear();
+            states.lanes.values_mut().for_each(|lane| lane.waiting.clear());
+        }
         self.threads.stop(deadline)
     }
 }
 
-/// A piece of the lane's work has ended: the next one, or the turn ends.
-fn after(states: &States, key: &Key) -> Option<Work> {
+/// A piece of the lane's work has ended: the next one, or that of a lane that waits for the thread, or the turn ends.
+fn after(states: &States, key: Key) -> Option<Turn> {
     let mut states = states.lock();
-    let lane = states.get_mut(key)?;
-    if let Some(next) = lane.waiting.pop_front() {
-        return Some(next);
+    if let Some(first) = states.lanes.get_mut(&key).and_then(|lane| lane.waiting.pop_front()) {
+        return Some(Turn { key, first });
     }
-    lane.running -= 1;
-    if lane.running == 0 {
-        states.remove(key);
+    leave(&mut states, &key);
+    if key.1 != Lane::Bulk {
+        return None;
     }
-    None
+    let next = states.bulk_waiting.pop_front();
+    states.bulk_threads -= usize::from(next.is_none());
+    next
 }
 
 /// No thread took the turn. Without another one in the lane nobody would come for what waits: it is dropped as well.
 fn give_up(states: &States, key: &Key) {
     let mut states = states.lock();
-    let Some(lane) = states.get_mut(key) else {
-        return;
-    };
-    lane.running -= 1;
-    if lane.running == 0 {
-        states.remove(key);
+    leave(&mut states, key);
+    states.bulk_threads -= usize::from(key.1 == Lane::Bulk);
+}
+
+fn leave(state: &mut State, key: &Key) {
+    if let Some(lane) = state.lanes.get_mut(key) {
+        lane.running -= 1;
+        if lane.running == 0 {
+            state.lanes.remove(key);
+        }
     }
 }
 
@@ -193,7 +224,7 @@ mod tests {
         let rest: Vec<_> = (0..2).map(|_| reports.recv().expect("done").order().operation.0).collect();
         assert_eq!(rest, [1, 2], "in order");
         lanes.stop(Instant::now() + Duration::from_secs(60)).expect("ends");
-        assert!(lanes.states.lock().is_empty());
+        assert!(lanes.states.lock().lanes.is_empty());
     }
 
     /// What follows a collection has a lane of its own: while that is busy the next collection does not wait.
@@ -218,6 +249,34 @@ mod tests {
         let rest = [done(), done(), done()];
         assert_eq!(rest, [Work::Start(order("one", 1)), Work::Forget(order("one", 2)), Work::Forget(order("one", 3))]);
         lanes.stop(Instant::now() + Duration::from_secs(60)).expect("ends");
-        assert!(lanes.states.lock().is_empty());
+        assert!(lanes.states.lock().lanes.is_empty());
+    }
+
+    /// However many hosts do not answer a collection: there are threads for kills and starts, and the others' turns come.
+    #[test]
+    fn collections_leave_threads_for_kills() {
+        const MANY: usize = THREADS_MAX + 50;
+        let (gate, closed) = bounded::<()>(0);
+        let (report, reports) = unbounded();
+        let lanes = Lanes::new(move |work| {
+            if matches!(work, Work::Collect(_)) {
+                let _ = closed.recv();
+            }
+            report.send(work).expect("the test reads");
+            None
+        });
+        for number in 0..MANY {
+            lanes.submit(Work::Collect(order(&format!("silent{number}"), number as u64)), 1).expect("taken");
+        }
+        for number in 0..MANY {
+            lanes.submit(Work::Kill(order(&format!("well{number}"), number as u64)), 1).expect("taken");
+        }
+        let done = || reports.recv_timeout(Duration::from_secs(60)).expect("done");
+        assert!((0..MANY).all(|_| matches!(done(), Work::Kill(_))));
+        drop(gate);
+        assert!((0..MANY).all(|_| matches!(done(), Work::Collect(_))));
+        lanes.stop(Instant::now() + Duration::from_secs(60)).expect("ends");
+        let state = lanes.states.lock();
+        assert!(state.lanes.is_empty() && state.bulk_waiting.is_empty() && state.bulk_threads == 0, "{state:?}");
     }
 }

@@ -213,6 +213,10 @@ impl PoolDoor {
         self.read(|pool, _| pool.start_is_open(order))
     }
 
+    pub fn kill_is_open(&self, order: &RunnerOrder) -> bool {
+        self.read(|pool, _| pool.kill_is_open(order))
+    }
+
     pub fn start_returned(&self, order: &RunnerOrder) {
         self.apply(|pool, now, effects| pool.start_returned(order, now, effects));
     }

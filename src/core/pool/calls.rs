@@ -209,6 +209,13 @@ impl Pool {
         })
     }
 
+    /// Whether the kill's answer is still awaited. If not (deadline, shutdown), another one was ordered, or none is wanted.
+    pub fn kill_is_open(&self, order: &RunnerOrder) -> bool {
+        self.workers.get(&order.instance).is_some_and(|worker| {
+            worker.state != WorkerState::Shutdown && worker.kill_is_open(&order.uuid, order.operation)
+        })
+    }
+
     pub fn start_returned(&mut self, order: &RunnerOrder, now: Moment, effects: &mut Effects) {
         self.with_worker(&order.instance, now, effects, |worker, cx| {
             worker.start_returned(&order.uuid, order.operation, cx);

@@ -118,6 +118,13 @@ impl Worker {
         }
     }
 
+    /// Whether a kill's answer is still awaited.
+    pub fn kill_is_open(&self, uuid: &ContainerUuid, operation: OperationId) -> bool {
+        self.running.get(uuid).is_some_and(
+            |runner| matches!(runner.kill, KillState::Asked { in_flight: Some((asked, _)), .. } if asked == operation),
+        )
+    }
+
     /// A kill command came back.
     pub fn kill_returned(
         &mut self,

@@ -18,6 +18,9 @@ use crate::remote::{Command, Consume, ExecuteError, Executor, HostAccess, Lane, 
 /// An action connection that nobody has used for so long is closed (spec 45 §2).
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// Between attempts to connect for an action: servers refuse when many connect at once.
+/// How long an action goes on trying to reach a host; an attempt that has begun is not cut off. One that hangs up on us is there, and may
+/// have too many connections: its turn comes.
+const PATIENCE: Duration = Duration::from_secs(15);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(2);
 
@@ -164,16 +167,18 @@ impl SshExecutor {
 
     /// To where the target is now, which may change while a host cannot be reached. A probe reports a failure at once, its round
     /// has a rhythm of its own. An action is worth some patience: a start whose connection was refused would cost the container an
-    /// attempt.
+    /// attempt. But not more: whoever waits holds one of the threads that serve all workers.
     fn connect(&self, lane: Lane, waiter: Waiter<'_>) -> Result<(Connection, Target), ExecuteError> {
         let mut pause = RETRY_FIRST;
+        let patience = waiter.deadline.min(Instant::now() + PATIENCE);
         loop {
             let target = self.target.lock().clone();
             match self.connect_to(&target, waiter) {
                 Ok(connection) => return Ok((connection, target)),
                 Err(error @ ExecuteError::Connect { .. }) if lane != Lane::Probe && error.is_normal_while_booting() => {
                     let again = Instant::now() + pause;
-                    if again >= waiter.deadline {
+                    let end = if error.is_hang_up() { waiter.deadline } else { patience };
+                    if again >= end {
                         return Err(error);
                     }
                     waiter.pause(again)?;
