@@ -95,8 +95,7 @@ pub enum Verdict {
     Unknown,
 }
 
-/// Judges host keys. Called on the thread that connects, and only for a key that was not verified before; may take as long as
-/// reading a file.
+/// Judges host keys. Called on the thread that connects, at every connection; may take as long as reading a file.
 pub trait HostCheck: Send + Sync + fmt::Debug {
     /// `address` is what was connected to.
     fn check(&self, key: &HostKey, address: &str) -> Verdict;

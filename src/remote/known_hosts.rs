@@ -128,6 +128,13 @@ impl KnownHosts {
     pub fn judge(&self, key: &HostKey, address: &HostAddress) -> Verdict {
         let file = self.path.display();
         let shown = format!("it shows {} {}", key.algorithm(), key.fingerprint());
+        if let Some(fault) = self.faults.iter().find(|fault| fault.revokes) {
+            let LineFault { line, message, .. } = fault;
+            return Verdict::Refused(format!(
+                "{shown}, and line {line} of {file} revokes a key that cannot be read ({message}), which may be this one: correct \
+                 that line"
+            ));
+        }
         if self.revoked.contains(key) {
             return Verdict::Refused(format!("{shown}, which {file} says is revoked"));
         }

@@ -2,6 +2,8 @@
 //!
 //! Every command names the dispatcher's set, so that several dispatchers can share a host.
 
+mod errors;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,14 +11,16 @@ use std::time::{Duration, Instant};
 use muster_runner::protocol::{Facts, PROTOCOL, StartConfig, parse_version};
 use parking_lot::RwLock;
 
+pub use self::errors::{CommandError, FailedCommand, ListError, NotDeployed};
 use super::supply::{RunnerFiles, RunnerSupply};
 use super::wake::Wake;
-use super::{Command, Consume, ExecuteError, Executor, Lane, Output, Program};
-use crate::core::effect::Note;
-use crate::core::errors::chain;
+use super::{Command, Consume, Executor, Lane, Output, Program};
 use crate::core::ids::{Attempt, ContainerUuid};
 use crate::core::settings::COMMAND_DEADLINE;
 use crate::core::worker::listing::{self, Listing};
+
+/// For output that somebody waits for; it is asked for again.
+const TAIL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where a runner lives and keeps its files on one kind of host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,64 +59,6 @@ pub(super) struct Found {
     user: Option<String>,
     /// As `uname -m`.
     pub(super) architecture: Option<String>,
-}
-
-/// Why a list is none (spec 10 §6): the probe has failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ListError {
-    #[error(transparent)]
-    NotDeployed(#[from] NotDeployed),
-    #[error("failed to run the list command")]
-    Execute(#[from] ExecuteError),
-    #[error("the list command failed")]
-    Failed(#[source] Box<FailedCommand>),
-    /// It ended well.
-    #[error("{fault}")]
-    Fault { fault: listing::ListFault, said: Box<FailedCommand> },
-}
-
-/// Nothing is run before it was looked at: what has the program's name may be anybody's.
-#[derive(Debug, thiserror::Error)]
-#[error("no runner was put on the instance yet")]
-pub struct NotDeployed;
-
-/// A command that did not do what it should: what to log.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    #[error(transparent)]
-    NotDeployed(#[from] NotDeployed),
-    #[error("failed to run the command")]
-    Execute(#[from] ExecuteError),
-    #[error(transparent)]
-    Failed(Box<FailedCommand>),
-    #[error("its answer is not understood: {0}")]
-    Answer(String),
-}
-
-/// A command that ran to its end and is of no use, as the log shows it (spec 80 §4).
-#[derive(Debug, thiserror::Error)]
-#[error("{ending}: {stderr}")]
-pub struct FailedCommand {
-    /// Its words; without sudo.
-    pub command: String,
-    pub ending: String,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl FailedCommand {
-    fn new(program: &Program, output: &Output) -> Self {
-        let command = match program {
-            Program::Arguments(words) => words.join(" "),
-            Program::Shell(line) => line.clone(),
-        };
-        let stdout = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
-        Self { command, ending: output.ending(), stdout, stderr: output.stderr_text() }
-    }
-
-    pub fn add_to(note: Note, failed: &Self) -> Note {
-        note.with("Command", &failed.command).with("stdout", &failed.stdout).with("stderr", &failed.stderr)
-    }
 }
 
 /// Whether a program that answers `--version` so can be used; else why not.
@@ -342,11 +288,13 @@ impl Runner {
         offset: u64,
         wait: Duration,
     ) -> Result<Vec<u8>, CommandError> {
-        let offset = offset.to_string();
-        let wait = format!("{:.3}", wait.min(Duration::from_secs(1)).as_secs_f64());
-        let arguments = ["--tail", "--stream", stream, "--offset", &offset, "--wait", &wait];
+        let wait = wait.min(Duration::from_secs(1));
+        let (offset, seconds) = (offset.to_string(), format!("{:.3}", wait.as_secs_f64()));
+        let arguments = ["--tail", "--stream", stream, "--offset", &offset, "--wait", &seconds];
         let program = self.on_container(&arguments, uuid, attempt)?;
-        Ok(self.ask(Lane::Bulk, program, b"")?.stdout)
+        let command = self.command(program, b"", wait + TAIL_LIMIT);
+        let output = self.executor.execute(Lane::Bulk, &command)?;
+        Ok(require_success(&command.program, output)?.stdout)
     }
 
     /// What the host is, for the log.
@@ -382,27 +330,5 @@ impl Runner {
     }
 }
 
-impl ListError {
-    /// The command, if it ran to its end.
-    pub fn failed(&self) -> Option<&FailedCommand> {
-        match self {
-            Self::Failed(failed) | Self::Fault { said: failed, .. } => Some(failed),
-            Self::NotDeployed(_) | Self::Execute(_) => None,
-        }
-    }
-}
-
-impl CommandError {
-    /// The command, if it ran to its end.
-    pub fn failed(&self) -> Option<&FailedCommand> {
-        match self {
-            Self::Failed(failed) => Some(failed),
-            _ => None,
-        }
-    }
-
-    /// With all causes, for one log line.
-    pub fn text(&self) -> String {
-        chain(self)
-    }
-}
+#[cfg(test)]
+mod tests;

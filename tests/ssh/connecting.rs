@@ -41,14 +41,21 @@ fn no_way_to_the_host() {
     // Another server, on a port that was mistaken.
     let web = TcpListener::bind("127.0.0.1:0").expect("a port");
     executor.set_target(&web.local_addr().expect("bound").to_string(), user);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let (mut client, _) = web.accept().expect("connects");
-            let _ = client.read(&mut [0; 100]);
-            client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("written");
+    let mut answers = Vec::new();
+    // libssh2 reads right after it has sent our words, and does not tell: an answer that is as fast as that is lost.
+    while answers.len() < 50 && !answers.last().is_some_and(|text: &String| text.contains("no SSH server")) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = web.accept().expect("connects");
+                let _ = client.read(&mut [0; 100]);
+                client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("written");
+            });
+            let error = executor.execute(Lane::Probe, &sh("true", b"")).expect_err("fails");
+            answers.push(muster::core::errors::chain(&error));
         });
-        fails(&executor, "it is no SSH server: it says \"HTTP/1.1", false);
-    });
+    }
+    let last = answers.last().expect("one at least");
+    assert!(last.contains("it is no SSH server: it says \"HTTP/1.1"), "{answers:?}");
 
     let proxy = FaultProxy::start(&remote.host.address()).expect("listens");
     proxy.refuse();
@@ -65,6 +72,84 @@ fn a_silent_host() {
     executor.set_target(&silent.local_addr().expect("bound").to_string(), "root");
     let result = executor.execute(Lane::Probe, &within(Duration::from_secs(1), "true", b"", None));
     assert!(matches!(result, Err(ExecuteError::Deadline)), "{result:?}");
+}
+
+/// A service that never stops talking, and one that says little and waits: neither keeps the thread.
+#[test]
+fn talkers_that_are_no_server() {
+    let remote = Remote::on(SERVERS[0]);
+    for (words, times) in [(&b"and so on\r\n"[..], usize::MAX), (&b"220 mail.example ESMTP\r\n"[..], 1)] {
+        let service = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let executor = remote.another(pin(&remote.host));
+        executor.set_target(&service.local_addr().expect("bound").to_string(), remote.host.user());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = service.accept().expect("connects");
+                let mut left = times;
+                while left > 0 && client.write_all(words).is_ok() {
+                    left -= 1;
+                }
+                // Until the other side hangs up.
+                let _ = client.read_to_end(&mut Vec::new());
+            });
+            let words = String::from_utf8_lossy(words).escape_debug().to_string();
+            fails(&executor, &format!("it is no SSH server: it says \"{words}"), false);
+        });
+    }
+}
+
+/// Lines in front of the banner are allowed (RFC 4253 §4.2); a server may wait for our words.
+#[test]
+fn servers_with_a_preface() {
+    let remote = Remote::on(SERVERS[0]);
+    let front = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let executor = remote.another(pin(&remote.host));
+    executor.set_target(&front.local_addr().expect("bound").to_string(), remote.host.user());
+    for polite in [false, true] {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = front.accept().expect("connects");
+                let mut server = std::net::TcpStream::connect(remote.host.address()).expect("connects");
+                if polite {
+                    assert_eq!(client.peek(&mut [0; 4]).expect("introduces itself"), 4);
+                }
+                client.write_all(b"All use is logged.\r\n").expect("written");
+                let (mut from, mut to) = (server.try_clone().expect("cloned"), client.try_clone().expect("cloned"));
+                scope.spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                });
+                let _ = io::copy(&mut client, &mut server);
+                let _ = server.shutdown(std::net::Shutdown::Both);
+            });
+            let another = remote.another(pin(&remote.host));
+            another.set_target(&front.local_addr().expect("bound").to_string(), remote.host.user());
+            let output = another.execute(Lane::Probe, &sh("echo in", b"")).expect("gets through");
+            assert_eq!(output.stdout, b"in\n");
+            // Ends the connection.
+            drop(another);
+        });
+    }
+}
+
+/// The login is fine, and no command is taken: a mistake in the server's configuration.
+#[test]
+fn no_sessions() {
+    let remote = Remote::new(|options| options.config_line("MaxSessions 0"));
+    let error = remote.executor.execute(Lane::Probe, &sh("true", b"")).expect_err("refused");
+    let text = muster::core::errors::chain(&error);
+    assert!(text.contains("libssh2 -21"), "{text}");
+    assert!(!error.is_normal_while_booting(), "{text}");
+}
+
+/// As images of clouds do for root: what it says is passed on.
+#[test]
+fn a_command_that_is_forced() {
+    let remote = Remote::new(|options| {
+        options.config_line("ForceCommand echo 'Please login as the user \"ubuntu\".'; exit 142")
+    });
+    let output = remote.executor.execute(Lane::Probe, &sh("true", b"")).expect("something ran");
+    assert_eq!(output.exit_code, Some(142));
+    assert_eq!(output.stdout, b"Please login as the user \"ubuntu\".\n");
 }
 
 /// Connecting has a limit of its own (spec 10 §4), 30 s: a command that has more time does not wait for it.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::net::{
-    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, connect, recv, shutdown, socket_with, socketpair,
-    sockopt,
+    AddressFamily, Shutdown, SocketFlags, SocketType, connect, shutdown, socket_with, socketpair, sockopt,
 };
 use ssh2::{ErrorCode, MethodType, Session};
 use subtle::ConstantTimeEq;
 
+use super::banner::Words;
 use super::command_line::line;
 use super::exec::{ExecFault, Input, run};
 use super::wait::{Interrupt, Waiter, is_hang_up, text_of};
@@ -25,8 +25,11 @@ use crate::remote::{ExecuteError, HostAccess, Program};
 
 /// From the name to a session that can be used (spec 10 §4).
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-/// For one address to accept: it covers two repetitions by the kernel. A name's first address may be one that nothing answers.
+/// For one address to accept, while there are others: it covers two repetitions by the kernel. A name's first address may be one that
+/// nothing answers.
 const TCP_LIMIT: Duration = Duration::from_secs(5);
+/// For the last one: three repetitions.
+const TCP_LIMIT_LAST: Duration = Duration::from_secs(10);
 /// What the kernel keeps of an upload to a host that does not take it; left to itself it would be up to 4 MiB per connection.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// A peer that acknowledges nothing for so long is gone. A stopped one still acknowledges: deadlines find it.
@@ -177,8 +180,10 @@ impl Request<'_> {
             .map_err(|why| self.no_connection(io::Error::new(io::ErrorKind::NotFound, why)))?;
         let found = resolve::resolve(&to.host, to.port, &self.client.spawn, waiter).map_err(failed)?;
         let mut last = None;
-        for one in found {
-            match open_tcp(one, &waiter.until(Instant::now() + TCP_LIMIT)) {
+        let count = found.len();
+        for (number, one) in found.into_iter().enumerate() {
+            let limit = if number + 1 < count { TCP_LIMIT } else { TCP_LIMIT_LAST };
+            match open_tcp(one, &waiter.until(Instant::now() + limit)) {
                 Err(Interrupt::Io(error)) => last = Some(error),
                 // Of this address; the next one may answer.
                 Err(Interrupt::Deadline) if Instant::now() < waiter.deadline => {
@@ -191,48 +196,41 @@ impl Request<'_> {
     }
 
     fn handshake(&self, socket: OwnedFd, waiter: &Waiter<'_>) -> Result<(Link, HostKey), ExecuteError> {
-        let mut session = Session::new().map_err(|error| self.handshake_failed(&error, b""))?;
+        let failed = |error: ssh2::Error| self.handshake_failed(&error);
+        let mut session = Session::new().map_err(failed)?;
         session.set_blocking(false);
         session.set_tcp_stream(Borrowed(socket.as_raw_fd()));
         let link = Link { session: session.clone(), socket, sink: None };
-        session
-            .method_pref(MethodType::HostKey, &self.preferred_algorithms())
-            .map_err(|error| self.handshake_failed(&error, b""))?;
-        let mut said = Vec::new();
-        let shake = || {
-            if said.is_empty() {
-                said = first_words(&link.socket);
-            }
-            session.handshake()
-        };
-        link.drive(waiter, shake).map_err(|interrupt| match interrupt {
-            Interrupt::Ssh(error) => self.handshake_failed(&error, &said),
+        session.method_pref(MethodType::HostKey, &self.preferred_algorithms()).map_err(failed)?;
+        // It sends our words first; whatever it comes back with, the next call says again.
+        let introduce = || drop(session.clone().handshake());
+        if let Some(said) = Words::wait(&link.socket, introduce, waiter)?.foreign() {
+            return Err(self.no_handshake(format!("it is no SSH server: it says \"{said}\"")));
+        }
+        link.drive(waiter, || session.handshake()).map_err(|interrupt| match interrupt {
+            Interrupt::Ssh(error) => failed(error),
             other => other.into(),
         })?;
-        let key = link.session.host_key().and_then(|(blob, _)| HostKey::new(blob)).ok_or_else(|| {
-            let reason = "the host has shown no key that is understood".to_owned();
-            ExecuteError::Handshake { address: self.address.to_owned(), reason }
-        })?;
+        let key = link
+            .session
+            .host_key()
+            .and_then(|(blob, _)| HostKey::new(blob))
+            .ok_or_else(|| self.no_handshake("the host has shown no key that is understood".to_owned()))?;
         Ok((link, key))
     }
 
-    /// A peer that hangs up instead of shaking hands takes no more connections, or is still booting; unless it has `said` something
-    /// else.
-    fn handshake_failed(&self, error: &ssh2::Error, said: &[u8]) -> ExecuteError {
+    fn no_handshake(&self, reason: String) -> ExecuteError {
+        ExecuteError::Handshake { address: self.address.to_owned(), reason }
+    }
+
+    /// A peer that hangs up instead of shaking hands takes no more connections, or is still booting.
+    fn handshake_failed(&self, error: &ssh2::Error) -> ExecuteError {
         const BANNER_RECV: ErrorCode = ErrorCode::Session(-2);
-        let address = self.address.to_owned();
-        // What OpenSSH says to whoever comes too soon.
-        let known =
-            [&b"SSH-"[..], b"Exceeded MaxStar", b"Not allowed at t"].iter().any(|start| said.starts_with(start));
-        if !said.is_empty() && !known {
-            let said = String::from_utf8_lossy(said).escape_debug().to_string();
-            return ExecuteError::Handshake { address, reason: format!("it is no SSH server: it says {said:?}") };
-        }
         if is_hang_up(error.code()) || error.code() == BANNER_RECV {
             let text = format!("the host has hung up: {}", text_of(error));
             return self.no_connection(io::Error::new(io::ErrorKind::ConnectionReset, text));
         }
-        ExecuteError::Handshake { address, reason: text_of(error) }
+        self.no_handshake(text_of(error))
     }
 
     /// The types that are known of the host come first, so that it shows the key that can be compared.
@@ -279,7 +277,7 @@ impl Request<'_> {
         let login = || link.session.userauth_pubkey_memory(user, None, key, None);
         link.drive(waiter, login).map_err(|interrupt| match interrupt {
             // As in a handshake.
-            Interrupt::Ssh(error) if is_hang_up(error.code()) => self.handshake_failed(&error, b""),
+            Interrupt::Ssh(error) if is_hang_up(error.code()) => self.handshake_failed(&error),
             Interrupt::Ssh(error) => ExecuteError::Authentication {
                 address: self.address.to_owned(),
                 user: user.to_owned(),
@@ -315,13 +313,6 @@ impl Request<'_> {
         };
         Err(self.rejected(&reason))
     }
-}
-
-/// What the peer has sent before anything was read: a few bytes, none if it has said nothing yet.
-fn first_words(socket: &OwnedFd) -> Vec<u8> {
-    let mut buffer = [0; 16];
-    let peeked = recv(socket, &mut buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT);
-    peeked.map(|(_, count)| buffer[..count].to_vec()).unwrap_or_default()
 }
 
 fn open_tcp(to: SocketAddr, waiter: &Waiter<'_>) -> Result<OwnedFd, Interrupt> {

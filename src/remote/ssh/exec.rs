@@ -332,7 +332,8 @@ impl<'l, 'a> Streams<'l, 'a> {
             (None, 0) => confirmed.then_some(0),
             (None, other) => Some(other),
         };
-        let stdout = if self.begun { stdout } else { Vec::new() };
+        // Where the command never began, what came is the server's reason, as that of a forced command.
+        let stdout = if self.begun || exit_code != Some(0) { stdout } else { Vec::new() };
         let signal = signal.as_deref().map(signal_number);
         Ok(Ended { output: Output { stdout, stderr, exit_code, signal }, reusable })
     }

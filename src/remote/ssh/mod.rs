@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`executor`] (a worker's connections, one per lane), [`connect`] (TCP, handshake, identity, authentication), [`exec`]
 //! (one command on an open connection), [`wait`] (what every libssh2 call goes through: absolute deadlines and cancellation),
-//! [`command_line`], [`resolve`], [`key`].
+//! [`command_line`], [`resolve`], [`banner`] (is it an SSH server), [`key`].
 //!
 //! Each connection belongs to one thread at a time and runs one channel at a time: channels of one session share a mutex, and
 //! some servers abort connections with concurrent channels (spec 45 §2, measured). *Absent*: threads of its own, except short ones
 //! that look up names.
 
+mod banner;
 mod command_line;
 mod connect;
 mod exec;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::PollFlags;
@@ -14,6 +15,8 @@ use crate::remote::wake::Wake;
 
 /// Look-ups under way: each has a thread, and the system's resolver knows no deadline.
 const LOOKUPS_MAX: usize = 32;
+/// Between two looks whether there is a place for one more.
+const PLACE_PAUSE: Duration = Duration::from_millis(20);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
@@ -59,12 +62,17 @@ pub(super) fn resolve(
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
     let lookup = Arc::new(Lookup { done: Wake::new().map_err(Interrupt::Io)?, answer: Mutex::new(None) });
+    while !take_place() {
+        waiter.pause(Instant::now() + PLACE_PAUSE)?;
+    }
     start(host, port, &lookup, spawn).map_err(Interrupt::Io)?;
     while lookup.answer.lock().is_none() {
         waiter.poll(&lookup.done, PollFlags::IN, None)?;
     }
     match lookup.answer.lock().take() {
         Some(Ok(found)) if !found.is_empty() => Ok(found),
+        // Not of the resolver: no descriptor, no memory.
+        Some(Err(error)) if error.raw_os_error().is_some() => Err(Interrupt::Io(error)),
         Some(Err(error)) => Err(Interrupt::Io(io::Error::new(kind_of(&error.to_string()), error))),
         _ => Err(Interrupt::Io(io::ErrorKind::NotFound.into())),
     }
@@ -75,11 +83,14 @@ fn kind_of(text: &str) -> io::ErrorKind {
     if text.contains("Temporary failure") { io::ErrorKind::HostUnreachable } else { io::ErrorKind::NotFound }
 }
 
+/// True if one more may be under way; then it counts.
+fn take_place() -> bool {
+    let more = |count| (count < LOOKUPS_MAX).then_some(count + 1);
+    LOOKUPS.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+}
+
+/// Takes its place in any case.
 fn start(host: &str, port: Port, lookup: &Arc<Lookup>, spawn: &Spawn) -> io::Result<()> {
-    if LOOKUPS.fetch_add(1, Ordering::AcqRel) >= LOOKUPS_MAX {
-        LOOKUPS.fetch_sub(1, Ordering::AcqRel);
-        return Err(io::Error::new(io::ErrorKind::WouldBlock, "too many names are being looked up"));
-    }
     let (of_thread, host) = (lookup.clone(), host.to_owned());
     let body = move || {
         let found = (host.as_str(), port).to_socket_addrs();
@@ -94,8 +105,6 @@ fn start(host: &str, port: Port, lookup: &Arc<Lookup>, spawn: &Spawn) -> io::Res
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
     use crate::remote::ssh::wait::Closing;
 
@@ -110,6 +119,34 @@ mod tests {
     fn ports() {
         assert_eq!((port_number("ssh"), port_number("2222"), port_number("0")), (Some(22), Some(2222), None));
         assert_eq!(port_number("no-such-service"), None);
+    }
+
+    /// More at once than may be under way: the others wait for a place, as long as they have time.
+    #[test]
+    fn many_at_once() {
+        let closing = Closing::new().expect("a descriptor");
+        let spawn: Spawn = Arc::new(crate::shell::threads::spawn);
+        std::thread::scope(|scope| {
+            for _ in 0..3 * LOOKUPS_MAX {
+                let waiter = Waiter { closing: &closing, deadline: Instant::now() + Duration::from_secs(120) };
+                let spawn = &spawn;
+                scope.spawn(move || resolve("localhost", 7, spawn, &waiter).expect("known everywhere"));
+            }
+        });
+        // All places are taken: the deadline ends the wait.
+        let until = Instant::now() + Duration::from_secs(120);
+        let mut taken = 0;
+        while taken < LOOKUPS_MAX && Instant::now() < until {
+            if take_place() {
+                taken += 1;
+            } else {
+                std::thread::yield_now();
+            }
+        }
+        let waiter = Waiter { closing: &closing, deadline: Instant::now() + Duration::from_millis(200) };
+        let result = resolve("localhost", 7, &spawn, &waiter);
+        LOOKUPS.fetch_sub(taken, Ordering::AcqRel);
+        assert!(matches!(result, Err(Interrupt::Deadline)), "{result:?}");
     }
 
     #[test]

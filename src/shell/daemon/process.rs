@@ -61,6 +61,8 @@ pub(super) fn tell_service_manager(state: &str) {
 
 /// What a worker may have open: two wake-ups, and connections for probes, for actions and for bulk.
 const WORKER_DESCRIPTORS: u64 = 5;
+/// Four of its thread, and some of its memory (spec 45 §5).
+const WORKER_MAPPINGS: u64 = 5;
 /// What the daemon has open itself at most: 256 connections of its API, log, database, results on their way. Where there are few, a
 /// quarter of them.
 const OWN_DESCRIPTORS: u64 = 300;
@@ -77,18 +79,19 @@ pub(super) fn workers_max(configured: usize) -> usize {
     }
     let files = limit.current.unwrap_or(u64::MAX);
     let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok());
-    let mappings: u64 = mappings.unwrap_or(65_530) / 5;
-    let fits = usize::try_from(fitting(files).min(mappings)).unwrap_or(usize::MAX);
+    let mappings: u64 = mappings.unwrap_or(65_530);
+    let fits = usize::try_from(fitting(files, mappings)).unwrap_or(usize::MAX);
     if fits < configured {
         let note = Note::new(Level::Warn, "daemon", "MaxWorkers is capped by the limits of the process");
-        write_note(&note.with("MaxWorkers", fits).with("OpenFiles", files).with("MaxMapCount", mappings * 5));
+        write_note(&note.with("MaxWorkers", fits).with("OpenFiles", files).with("MaxMapCount", mappings));
     }
     configured.min(fits)
 }
 
-/// How many workers' descriptors fit into so many.
-fn fitting(files: u64) -> u64 {
-    (files - OWN_DESCRIPTORS.min(files / 4)) / WORKER_DESCRIPTORS
+/// How many workers fit into so many descriptors and memory mappings.
+fn fitting(files: u64, mappings: u64) -> u64 {
+    let files = files - OWN_DESCRIPTORS.min(files / 4);
+    (files / WORKER_DESCRIPTORS).min(mappings / WORKER_MAPPINGS)
 }
 
 #[cfg(test)]
@@ -98,10 +101,12 @@ mod tests {
     #[test]
     fn workers_that_fit() {
         let limits = [0, 160, 1024, 20_000, 524_288, u64::MAX];
-        let fit = limits.map(fitting);
+        let fit = limits.map(|limit| fitting(limit, u64::MAX));
         assert_eq!(fit[..5], [0, 24, 153, 3940, 104_797]);
         for (limit, workers) in limits.into_iter().zip(fit) {
             assert!(workers * WORKER_DESCRIPTORS <= limit);
         }
+        assert_eq!(fitting(u64::MAX, 65_530), 13_106, "near 16,000 threads the standard library aborts");
+        assert_eq!(fitting(1024, 500), 100);
     }
 }
