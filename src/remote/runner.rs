@@ -127,6 +127,10 @@ impl Runner {
         Ok(words)
     }
 
+    fn lease_flag(&self) -> impl Iterator<Item = &str> {
+        self.places.lease.iter().flat_map(|lease| ["--lease", lease])
+    }
+
     /// Flags of every command but `--version`: whose entries it is about, and where they are.
     pub(super) fn flags(&self) -> Vec<String> {
         let mut words = vec!["--set".to_owned(), self.set.to_string()];
@@ -182,10 +186,11 @@ impl Runner {
         wake: &Wake,
     ) -> Result<Listing, ListError> {
         let seconds = format!("{:.3}", wait.as_secs_f64());
-        let words = match known {
-            Some(token) => self.run(&["--list", "--wait", &seconds, "--known", token])?,
-            None => self.run(&["--list"])?,
-        };
+        let mut words = vec!["--list"];
+        words.extend(known.iter().flat_map(|token| ["--wait", &seconds, "--known", token]));
+        // It says that it is broken once it is not ours any more: nothing would start there.
+        words.extend(self.lease_flag());
+        let words = self.run(&words)?;
         let mut command = self.command(Program::Arguments(words), b"", limit + wait);
         command.open_until = known.is_some().then_some(wake);
         let output = self.executor.execute(Lane::Probe, &command)?;
@@ -203,7 +208,7 @@ impl Runner {
     pub fn start(&self, uuid: &ContainerUuid, attempt: Attempt, config: &StartConfig) -> Result<(), CommandError> {
         let stdin = serde_json::to_vec(config).map_err(|error| CommandError::Answer(error.to_string()))?;
         let mut words = vec!["--detach", "--stdin-config"];
-        words.extend(self.places.lease.iter().flat_map(|lease| ["--lease", lease]));
+        words.extend(self.lease_flag());
         let program = self.on_container(&words, uuid, attempt)?;
         self.ask(Lane::Action, program, &stdin).map(drop)
     }

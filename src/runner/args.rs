@@ -284,9 +284,9 @@ muster-runner runs one container on a worker and answers its dispatcher.
   --set ID          whose containers (an instance set id)
   --attempt N       which attempt
   --lease ID        with --detach: start only while the file `owner` says that the set has this
-                    machine under this lease
+                    machine under this lease; with --list: print `broken` if it does not
   --lock-dir DIR    default: /run/lock or /var/lock; without root /tmp/muster-runner-UID
-  --state-dir DIR   default: /var/lib/muster-runner; without root $HOME/.local/state/muster-runner
+  --state-dir DIR   default: /var/lib/muster-runner; without root $HOME/.local/state/muster-runner/HOSTNAME
 
 Exit status: 0 done, 1 failed, 2 wrong usage.
 ";

@@ -35,13 +35,22 @@ pub(crate) fn kill(place: &Place, uuid: &str, attempt: Option<u32>, signal: i32,
         _ => return Err(Error::Refused(format!("signal {signal} does not end a container properly: use 15"))),
     };
     let all = All::take(&place.lock_dir)?;
-    if let Some(attempt) = attempt {
-        attempts::bury(&all, place, uuid, attempt)?;
-    }
+    // On a full disk there may be no room for it. That must not keep the signal from a runner, but nothing is ruled out then.
+    let buried = attempt.map_or(Ok(()), |attempt| attempts::bury(&all, place, uuid, attempt));
+    end(all, place, (uuid, attempt), signal, wait_s).and(buried)
+}
+
+fn end(
+    all: All,
+    place: &Place,
+    (uuid, attempt): (&str, Option<u32>),
+    signal: Option<Signal>,
+    wait_s: Option<f64>,
+) -> Result<()> {
     let holder = match all.examine(uuid)? {
         Found::Absent => return Ok(()),
         Found::Starting => return Err(Error::Refused(format!("{uuid}: is just being started, try again"))),
-        Found::Strange(text) => return Err(Error::Refused(format!("{uuid}: {text}"))),
+        Found::Strange(text) | Found::Foreign(text) => return Err(Error::Refused(format!("{uuid}: {text}"))),
         Found::Alive(holder) | Found::Stale(holder) => holder,
     };
     if !concerns(&holder, place, attempt) {
@@ -98,7 +107,7 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
         let holder = match all.examine(uuid)? {
             Found::Absent => return Ok(()),
             Found::Starting => return Err(Error::Refused(format!("{uuid}: is just being started, try again"))),
-            Found::Strange(text) => return Err(Error::Refused(format!("{uuid}: {text}"))),
+            Found::Strange(text) | Found::Foreign(text) => return Err(Error::Refused(format!("{uuid}: {text}"))),
             Found::Alive(holder) | Found::Stale(holder) if !concerns(&holder, place, attempt) => return Ok(()),
             Found::Alive(holder) => {
                 return Err(Error::Refused(format!("{uuid}: its runner {} lives: use --kill 15", holder.pid)));

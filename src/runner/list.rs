@@ -23,6 +23,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::attempts;
 use crate::error::{Error, Result};
 use crate::lock::{self, All, Found};
+use crate::owner;
 use crate::place::Place;
 use crate::poll;
 
@@ -36,6 +37,8 @@ pub(crate) struct Options<'a> {
     /// 0 = answer at once.
     pub(crate) wait_s: f64,
     pub(crate) known: Option<&'a str>,
+    /// Without the machine under this lease it is as good as broken: nothing would start.
+    pub(crate) lease: Option<&'a str>,
 }
 
 /// Writes the list to standard output.
@@ -47,10 +50,10 @@ pub(crate) fn list(place: &Place, options: &Options<'_>) -> Result<()> {
     }
     let deadline = Instant::now() + Duration::try_from_secs_f64(options.wait_s).unwrap_or_default();
     let waiter = if waits && options.known.is_some() { Some(Waiter::new(place)?) } else { None };
-    let mut scan = Scan::new(place)?;
+    let mut scan = Scan::new(place, options.lease)?;
     if let Some(waiter) = waiter {
         while options.known == Some(scan.token.as_str()) && waiter.wait(&scan, deadline)? {
-            scan = Scan::new(place)?;
+            scan = Scan::new(place, options.lease)?;
         }
     }
     let mut stderr = std::io::stderr().lock();
@@ -101,7 +104,7 @@ enum Line {
 }
 
 impl Scan {
-    fn new(place: &Place) -> Result<Self> {
+    fn new(place: &Place, lease: Option<&str>) -> Result<Self> {
         let mut scan =
             Self { text: String::new(), token: String::new(), runners: Vec::new(), stale: false, strange: Vec::new() };
         // Locks first: a container that ends between the two has its result already.
@@ -113,7 +116,8 @@ impl Scan {
                 lines.insert(uuid, (Line::Finished, attempt));
             }
         }
-        if place.broken_mark().exists() {
+        let held = lease.map_or(Ok(true), |lease| owner::is(place, lease))?;
+        if !held || place.broken_mark().exists() {
             scan.text.push_str("broken\n");
         }
         for (uuid, (line, attempt)) in lines {
@@ -147,7 +151,7 @@ impl Scan {
                     self.stale = true;
                     lines.insert(holder.uuid, (Line::Stale, holder.attempt));
                 }
-                Found::Strange(text) => self.strange.push(text),
+                Found::Strange(text) | Found::Foreign(text) => self.strange.push(text),
                 Found::Absent | Found::Starting | Found::Alive(_) | Found::Stale(_) => {}
             }
         }

@@ -44,6 +44,8 @@ pub(crate) enum Found {
     Starting,
     /// Taken by someone we cannot make out.
     Strange(String),
+    /// The file is another user's: no runner of ours can be behind it.
+    Foreign(String),
     Alive(Holder),
     /// The runner is gone, something that inherited its lock is not.
     Stale(Holder),
@@ -113,10 +115,10 @@ impl All {
         let mut file = match open(&path, OFlags::empty()) {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found::Absent),
-            Err(e) => return Ok(Found::Strange(format!("cannot open {}: {e}", path.display()))),
+            Err(e) => return Ok(strange(&path, format!("cannot open {}: {e}", path.display()))),
         };
         if let Err(e) = refuse_strangers(&file, &path) {
-            return Ok(Found::Strange(e.to_string()));
+            return Ok(strange(&path, e.to_string()));
         }
         let free = match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => true,
@@ -143,6 +145,13 @@ impl All {
             Ok(holder) => Found::Stale(holder),
             Err(e) => Found::Strange(format!("cannot understand {}: {e}", path.display())),
         })
+    }
+}
+
+fn strange(path: &Path, text: String) -> Found {
+    match fs::symlink_metadata(path).is_ok_and(|metadata| metadata.uid() != geteuid().as_raw()) {
+        true => Found::Foreign(text),
+        false => Found::Strange(text),
     }
 }
 

@@ -59,7 +59,12 @@ fn execute(args: &Args, words: &[String]) -> Result<()> {
         Command::Supervise { uuid } => run::supervise(args, uuid),
         Command::Facts => facts::facts(&Place::open(args)?),
         Command::List { prices, wait_s, known } => {
-            let options = list::Options { prices: *prices, wait_s: *wait_s, known: known.as_deref() };
+            let options = list::Options {
+                prices: *prices,
+                wait_s: *wait_s,
+                known: known.as_deref(),
+                lease: args.lease.as_deref(),
+            };
             list::list(&Place::open(args)?, &options)
         }
         Command::Kill { signal, uuid, wait_s } => kill::kill(&Place::open(args)?, uuid, args.attempt, *signal, *wait_s),

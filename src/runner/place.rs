@@ -9,8 +9,10 @@
 //! STATEDIR/tombstones-SET/DAY/UUID            highest attempt that may never start again
 //! ```
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -98,7 +100,11 @@ fn default_state_dir() -> Result<PathBuf> {
         return Ok("/var/lib/muster-runner".into());
     }
     match std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute()) {
-        Some(home) => Ok(home.join(".local/state/muster-runner")),
+        // Machines may share home directories; each has a directory of its own.
+        Some(home) => {
+            let machine = OsStr::from_bytes(rustix::system::uname().nodename().to_bytes()).to_owned();
+            Ok(home.join(".local/state/muster-runner").join(machine))
+        }
         None => Err(Error::Refused("HOME is not set: give --state-dir".into())),
     }
 }

@@ -23,7 +23,11 @@ pub(crate) fn release(place: &Place, lease: &str) -> Result<()> {
     refuse_busy(&all, place)?;
     let useless = attempts::useless(place)?;
     for (uuid, attempt) in &useless {
-        attempts::bury(&all, place, uuid, *attempt)?;
+        if attempts::bury(&all, place, uuid, *attempt).is_err() {
+            // The disk may be full of just that: no start can come before the mark as long as the lock is held.
+            attempts::remove(place, uuid, *attempt, false)?;
+            attempts::bury(&all, place, uuid, *attempt)?;
+        }
     }
     // Large trees take long, and others wait for the lock; what has a tombstone does not start.
     drop(all);
@@ -50,7 +54,8 @@ fn refuse_busy(all: &All, place: &Place) -> Result<()> {
             continue;
         };
         let why = match all.examine(uuid)? {
-            Found::Absent => continue,
+            // Another user's file is no lock of ours, and any user may put one there (the directory is often everybody's).
+            Found::Absent | Found::Foreign(_) => continue,
             Found::Alive(holder) | Found::Stale(holder) if holder.set != place.set => continue,
             Found::Alive(_) => "runs".to_owned(),
             Found::Stale(_) => "has left processes".to_owned(),

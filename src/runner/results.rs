@@ -92,16 +92,20 @@ pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
         return Ok(());
     }
     let busy = match all.examine(uuid)? {
-        Found::Absent => false,
+        Found::Absent | Found::Foreign(_) => false,
         Found::Starting | Found::Strange(_) => !dir.join("result.json").exists(),
         Found::Alive(holder) | Found::Stale(holder) => holder.set == place.set && holder.attempt == attempt,
     };
     if busy {
         return Err(Error::Refused(format!("attempt {attempt} of {uuid} has not ended: nothing was removed")));
     }
-    attempts::bury(&all, place, uuid, attempt)?;
-    drop(all);
     let keep_work = read_result(&dir).is_ok_and(|result| result.outputs_too_large);
+    if attempts::bury(&all, place, uuid, attempt).is_err() {
+        // The disk may be full of just that: no start can come before the mark as long as the lock is held.
+        attempts::remove(place, uuid, attempt, keep_work)?;
+        return attempts::bury(&all, place, uuid, attempt);
+    }
+    drop(all);
     attempts::remove(place, uuid, attempt, keep_work)
 }
 

@@ -57,6 +57,65 @@ fn starts_only_under_the_lease_that_holds_the_machine() {
     host.wait_for(&format!("{} finished", uuid(1)));
 }
 
+/// Where nothing would start, nothing should be sent to.
+#[test]
+fn a_list_under_a_lease_that_is_over_says_broken() {
+    let host = held();
+    let list = |lease: &str| String::from_utf8(host.ok(&format!("--list {lease}"))).unwrap();
+    let line = format!("--lease {LEASE}");
+    assert!(!list(&line).contains("broken"));
+    for owner in ["", "other-set\nnode1 5e5e5e5e\n", "test-set\nnode1 0ther\n"] {
+        hold(&host, owner);
+        assert!(list(&line).starts_with("broken\n"), "{owner:?}");
+        assert!(!list("").contains("broken"), "nobody asked");
+    }
+    fs::remove_file(host.state_dir().join("owner")).unwrap();
+    assert!(list(&line).starts_with("broken\n"));
+}
+
+/// The directory of locks is often everybody's: what another user puts there, a job for example, holds no machine up.
+#[test]
+fn files_of_others_among_the_locks() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else's files can be made; what they look like is tested as root.
+        return;
+    }
+    let host = held();
+    let nobody = Some(65_534);
+    fs::create_dir_all(host.lock_dir()).unwrap();
+    for (n, make) in [
+        (1, (|path| fs::write(path, "").unwrap()) as fn(&std::path::Path)),
+        (2, |path| fs::create_dir(path).unwrap()),
+        (3, |path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap()),
+    ] {
+        let path = host.lock_dir().join(format!("crunch-run-{}.lock", uuid(n)));
+        make(&path);
+        std::os::unix::fs::lchown(&path, nobody, nobody).unwrap();
+    }
+    assert_eq!(host.list().0, Vec::<String>::new());
+    assert_eq!(release(&host), "released\n");
+}
+
+/// On a full disk nothing can be written down: what runs is told to end all the same, and what is useless makes room.
+#[test]
+fn no_room_for_a_tombstone() {
+    let host = held();
+    assert!(start(&host, &script(1, "exec sleep 600"), LEASE).status.success());
+    let runner = host.runner_pid(&uuid(1));
+    let tombstones = host.state_dir().join("tombstones-test-set");
+    fs::write(&tombstones, "no directory").unwrap();
+    let refused = host.refused(&format!("--kill 15 --attempt 1 {}", uuid(1)));
+    assert!(refused.contains("tombstones"), "{refused}");
+    wait_gone(runner);
+    let dir = host.attempt_dir(&uuid(1), 1);
+    fs::remove_file(dir.join("result.json")).unwrap();
+    // What is of no use goes, so there may be room the next time.
+    let refused = host.refused(&format!("--release --lease {LEASE}"));
+    assert!(refused.contains("tombstones") && !dir.exists(), "{refused}");
+    fs::remove_file(&tombstones).unwrap();
+    assert_eq!(release(&host), "released\n");
+}
+
 #[test]
 fn a_machine_is_given_back_only_when_nothing_runs() {
     let host = held();
