@@ -91,6 +91,21 @@ fn a_directory_that_others_may_write_is_refused() {
     assert!(log_has(&["Instance=open1", "is writable for others"]));
 }
 
+/// It may be somewhere else, as on a larger disk.
+#[test]
+fn a_directory_that_is_a_link() {
+    let mut site = Site::new(&[("link1", "big")]);
+    let host = site.host("link1");
+    let data = host.path("data");
+    std::fs::create_dir(&data).expect("made");
+    std::os::unix::fs::symlink(&data, host.path("state")).expect("made");
+    let driver = site.open();
+    assert_eq!(driver.created("big"), "link1");
+    assert!(data.join("owner").exists());
+    driver.given_back("link1", Ending::Unwanted);
+    assert!(!data.join("owner").exists());
+}
+
 #[test]
 fn the_init_command_runs_after_the_claim_and_its_failure_gives_the_host_back() {
     let mut site = Site::new(&[("init1", "big"), ("init2", "big")]);

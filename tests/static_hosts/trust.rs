@@ -7,7 +7,7 @@ use muster::core::effect::Ending;
 use muster::remote::identity::HostTrust;
 
 use crate::fake::{KEYS, key, wait_until};
-use crate::site::{Site, id, log, log_has};
+use crate::site::{Site, id, log, log_has, spec};
 
 fn refusal(driver: &crate::site::Driver, name: &str) -> String {
     driver.refused("big");
@@ -70,6 +70,10 @@ fn trust_on_first_use() {
     driver.given_back("pin1", Ending::Unwanted);
     drop(driver);
     *site.host("pin1").key.lock() = key(1);
+    // Out of the configuration for a while: the pin stays.
+    let specs = std::mem::replace(&mut site.specs, vec![spec("pin2", "big")]);
+    drop(site.open());
+    site.specs = specs;
     let driver = site.open();
     let detail = refusal(&driver, "pin1");
     let file = site.state_file().display().to_string();
@@ -103,6 +107,9 @@ fn a_pin_that_cannot_be_written_is_none() {
     let runner = driver.runner("unpinned1", "none");
     let error = runner.boot_probe("true").expect_err("no key is kept").0.text();
     assert!(error.contains("cannot be pinned"), "{error}");
+    // Nothing is wrong with the host's key.
+    assert!(log_has(&["level=warn", "host cannot be verified", "Instance=unpinned1"]));
+    assert!(!log().lines().any(|line| line.contains("MISMATCH") && line.contains("unpinned1")));
     std::fs::remove_dir(&obstacle).expect("empty");
     runner.boot_probe("true").expect("trusted now");
     assert_eq!(site.state()["pins"]["unpinned1"], KEYS[0]);

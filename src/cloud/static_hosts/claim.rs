@@ -25,15 +25,18 @@ const SHOWN_BYTES: usize = 1000;
 const CLAIM: &str = r#"set -eu
 directory=$3
 if [ -z "$directory" ]; then
-    if [ "$(id -u)" = 0 ]; then directory=/var/lib/muster-runner; else directory=$HOME/.local/state/muster-runner; fi
+    if [ "$(id -u)" = 0 ]; then directory=/var/lib/muster-runner
+    else directory=$HOME/.local/state/muster-runner/$(uname -n); fi
 fi
 umask 066
 mkdir -p "$directory"
-user=$(stat -c %u "$directory")
+user=$(stat -L -c %u "$directory")
 if [ "$user" != "$(id -u)" ]; then echo "$directory belongs to user $user" >&2; exit 1; fi
-case $(stat -c %A "$directory") in
+case $(stat -L -c %A "$directory") in
     ?????w????|????????w?) echo "$directory is writable for others" >&2; exit 1 ;;
 esac
+# Before anything is written: the disk may be full.
+if other=$(head -c 1024 "$directory/owner" 2>/dev/null); then printf 'held\n%s\n' "$other"; exit 0; fi
 new=$(mktemp "$directory/owner.XXXXXX")
 trap 'rm -f "$new"' EXIT
 printf '%s\n%s\n' "$1" "$2" > "$new"
@@ -196,7 +199,7 @@ impl Claim<'_> {
                 let directory = if directory.is_empty() { "the runner's state directory" } else { &directory };
                 let text = format!(
                     "its owner file says nobody ({:?}; damaged by a power failure?): remove the file `owner` in {directory} there \
-                     (/var/lib/muster-runner, without root ~/.local/state/muster-runner) if no other dispatcher uses the host",
+                     (/var/lib/muster-runner, without root ~/.local/state/muster-runner/HOSTNAME) if no other dispatcher uses the host",
                     shown(owner.trim_end())
                 );
                 not(Kind::Failed, text)

@@ -43,7 +43,8 @@ const SECRET_FILE: &str = "/var/run/arvados-instance-secret";
 const GIVE_BACK_UNUSED: &str = r#"set -eu
 directory=$3
 if [ -z "$directory" ]; then
-    if [ "$(id -u)" = 0 ]; then directory=/var/lib/muster-runner; else directory=$HOME/.local/state/muster-runner; fi
+    if [ "$(id -u)" = 0 ]; then directory=/var/lib/muster-runner
+    else directory=$HOME/.local/state/muster-runner/$(uname -n); fi
 fi
 owner=$directory/owner
 attempts=$directory/set-$1
@@ -52,6 +53,13 @@ if [ "$(head -c 1024 "$owner")" != "$(printf '%s\n%s' "$1" "$2")" ]; then echo "
 aside=$(mktemp "$directory/owner.XXXXXX")
 mv -f "$owner" "$aside"
 if [ -e "$attempts" ]; then ln "$aside" "$owner"; rm -f "$aside"; echo used; exit 0; fi
+# Another life may have begun since the look at it.
+if [ "$(head -c 1024 "$aside")" != "$(printf '%s\n%s' "$1" "$2")" ]; then
+    ln "$aside" "$owner"
+    rm -f "$aside"
+    echo "$owner has changed" >&2
+    exit 1
+fi
 rm -f "$aside"
 echo released
 "#;
@@ -90,8 +98,13 @@ impl Cleanup<'_> {
         };
         let holding = match claim.ask(REACH_LIMIT) {
             Ok(Claimed::Held) => asked,
-            Ok(Claimed::Forgotten(holding)) => holding,
-            Ok(Claimed::Not(problem)) if matches!(problem.kind, Kind::Foreign | Kind::Busy) => {
+            // Asked once more: had it been given back since, and taken by another name of the machine, that one would be known now.
+            Ok(Claimed::Forgotten(holding)) => match claim.ask(REACH_LIMIT) {
+                Ok(Claimed::Forgotten(again)) if again == holding => holding,
+                Ok(_) => return Err(failed("its owner file has changed meanwhile".to_owned())),
+                Err(unanswered) => return Err(unanswered.problem),
+            },
+            Ok(Claimed::Not(problem)) if problem.is_elsewhere() => {
                 return Ok(Released::NotOurs(problem));
             }
             Ok(Claimed::Not(problem)) => return Err(problem),

@@ -95,6 +95,13 @@ pub(super) struct Problem {
     pub(super) detail: String,
 }
 
+impl Problem {
+    /// Nothing is wrong with the host: it is another dispatcher's, or in use under another name.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        matches!(self.kind, Kind::Foreign | Kind::Busy)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Phase {
     Free,
@@ -200,6 +207,11 @@ impl Host {
             (Phase::Free, Event::Chosen(lease)) if can_be_taken => self.phase = Phase::Claiming(lease),
             (Phase::Claiming(lease), Event::Claimed) => {
                 self.phase = Phase::Taken(lease.clone());
+                // It was another's, or in use under another name: that is over, and was no failure.
+                if self.trouble.as_ref().is_some_and(|trouble| trouble.problem.is_elsewhere()) {
+                    self.strikes = 0;
+                    self.last_failed = None;
+                }
                 self.trouble = None;
             }
             (Phase::Claiming(lease), Event::ClaimFailed { problem, left }) => {
@@ -268,8 +280,8 @@ impl Host {
         self.strikes += 1;
         self.last_failed = Some(i64::try_from(now.elapsed_since_start().as_millis()).unwrap_or(i64::MAX));
         let most = match problem.kind {
-            Kind::Foreign | Kind::Busy => TAKEN_PAUSE_MAX,
-            Kind::Unreachable | Kind::Barred | Kind::Failed => PAUSE_MAX,
+            _ if problem.is_elsewhere() => TAKEN_PAUSE_MAX,
+            _ => PAUSE_MAX,
         };
         self.trouble = Some(Trouble { problem, until: Some(now + back_off(PAUSE, most, self.strikes)) });
     }

@@ -245,7 +245,15 @@ impl InstanceSet for StaticHosts {
                 Err(shortage) => return Err(no_host(&lease.type_name, &shortage)),
             }
         }
-        Err(no_host(&lease.type_name, &self.shared.read(|table, _| table.shortage(&lease.type_name))))
+        // Some were not tried: it is not that there is none, and the next create goes on with those.
+        let shortage = self.shared.read(|table, _| table.shortage(&lease.type_name));
+        Err(CloudError::other(
+            "no host could be taken",
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("not all could be tried within {} s: {shortage}", CREATE_LIMIT.as_secs()),
+            ),
+        ))
     }
 
     fn list(&self, _tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {

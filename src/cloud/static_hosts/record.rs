@@ -238,10 +238,9 @@ pub(super) fn read(bytes: Option<&[u8]>, specs: Vec<HostSpec>, set: &str, times:
     }
     for (name, key) in text.pins {
         let id = InstanceId::new(&name);
-        // A pin of a host that is not trusted on first use any more is of no use.
-        if table.hosts.get(&id).is_some_and(|host| host.spec.trust == HostTrust::FirstUse) {
-            table.pins.insert(id, HostKey::parse(&key).map_err(|fault| damaged(&format!("pin {name}: {fault}")))?);
-        }
+        // Also of a host that is out of the configuration, or trusted otherwise, for a while: what it shows when it comes back must be
+        // that key.
+        table.pins.insert(id, HostKey::parse(&key).map_err(|fault| damaged(&format!("pin {name}: {fault}")))?);
     }
     Ok(table)
 }

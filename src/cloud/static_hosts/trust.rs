@@ -45,15 +45,18 @@ impl Check {
     fn judge(&self, key: &HostKey) -> Verdict {
         match &self.trust {
             HostTrust::Keys(keys) if keys.contains(key) => Verdict::Trusted,
-            HostTrust::Keys(keys) => Verdict::Refused(format!(
+            HostTrust::Keys(keys) => self.mismatch(format!(
                 "it shows {}, configured is {}; if the host was installed anew, correct HostKey in the configuration, otherwise \
                  somebody is in between",
                 shown(key),
                 keys.iter().map(shown).collect::<Vec<_>>().join(", ")
             )),
             HostTrust::KnownHosts(file) => match KnownHosts::read(file) {
-                Ok(known) => known.judge(key, &self.address),
-                Err(error) => Verdict::Refused(error),
+                Ok(known) => match known.judge(key, &self.address) {
+                    Verdict::Refused(reason) => self.mismatch(reason),
+                    other => other,
+                },
+                Err(error) => self.cannot_tell(error),
             },
             HostTrust::FirstUse => self.first_use(key),
         }
@@ -61,7 +64,7 @@ impl Check {
 
     fn first_use(&self, key: &HostKey) -> Verdict {
         let Some(shared) = self.shared.upgrade() else {
-            return Verdict::Refused("the driver has stopped".to_owned());
+            return self.cannot_tell("the driver has stopped".to_owned());
         };
         match shared.pin(&self.id, key) {
             PinAnswer::Same => Verdict::Trusted,
@@ -70,7 +73,7 @@ impl Check {
                 write_note(&self.note(Level::Warn, message).with("Key", shown(key)));
                 Verdict::Trusted
             }
-            PinAnswer::Other { pin, file } => Verdict::Refused(format!(
+            PinAnswer::Other { pin, file } => self.mismatch(format!(
                 "it shows {}, pinned on first use is {}; if the host was installed anew, stop the daemon, remove the entry {:?} \
                  below \"pins\" in {}, and start it again, otherwise somebody is in between",
                 shown(key),
@@ -78,8 +81,21 @@ impl Check {
                 self.id.as_str(),
                 file.display()
             )),
-            PinAnswer::NotKept(error) => Verdict::Refused(format!("its key cannot be pinned: {error}")),
+            PinAnswer::NotKept(error) => self.cannot_tell(format!("its key cannot be pinned: {error}")),
         }
+    }
+
+    fn mismatch(&self, reason: String) -> Verdict {
+        write_note(&self.note(Level::Error, "HOST KEY MISMATCH: the connection is refused").with("Reason", &reason));
+        Verdict::Refused(reason)
+    }
+
+    /// For a reason of ours: no alarm that says something of the host.
+    fn cannot_tell(&self, reason: String) -> Verdict {
+        write_note(
+            &self.note(Level::Warn, "host cannot be verified: the connection is refused").with("Reason", &reason),
+        );
+        Verdict::Refused(reason)
     }
 
     fn note(&self, level: Level, message: &'static str) -> Note {
@@ -93,11 +109,7 @@ fn shown(key: &HostKey) -> String {
 
 impl HostCheck for Check {
     fn check(&self, key: &HostKey, _address: &str) -> Verdict {
-        let verdict = self.judge(key);
-        if let Verdict::Refused(reason) = &verdict {
-            write_note(&self.note(Level::Error, "HOST KEY MISMATCH: the connection is refused").with("Reason", reason));
-        }
-        verdict
+        self.judge(key)
     }
 
     fn algorithms(&self, _address: &str) -> Vec<String> {

@@ -191,3 +191,24 @@ fn one_that_is_not_configured_is_never_taken_again() {
     }
     assert!(host.is_over() && !host.can_be_taken());
 }
+
+/// That another dispatcher had it was no failure of the host: its first one pauses it for the shortest time.
+#[test]
+fn a_host_that_was_elsewhere_has_not_failed() {
+    for (kind, pause) in [(Kind::Foreign, 60), (Kind::Busy, 60), (Kind::Failed, 60 << 4)] {
+        let mut host = host(Phase::Free);
+        for round in 0..4 {
+            let now = at(10_000 * round);
+            host.apply(Event::Tick, now);
+            host.apply(Event::Chosen(lease("big")), now);
+            host.apply(Event::ClaimFailed { problem: problem(kind), left: None }, now);
+            assert!(!host.can_be_taken(), "{kind:?}");
+        }
+        let now = at(100_000);
+        host.apply(Event::Tick, now);
+        host.apply(Event::Chosen(lease("big")), now);
+        host.apply(Event::Claimed, now);
+        host.apply(Event::Destroyed { of: None, ending: Ending::Faulty(Fault::Broken) }, now);
+        assert_eq!(host.pause_end(), Some(at(100_000 + pause)), "{kind:?}");
+    }
+}
