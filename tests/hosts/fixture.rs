@@ -89,7 +89,7 @@ impl Cluster {
         let host = self.host(name);
         match host.user() {
             "root" | "worker" => host.path("/var/lib/muster-runner"),
-            _ => host.path(&format!("{}/.local/state/muster-runner", host.home())),
+            _ => host.path(&format!("{}/.local/state/muster-runner/{}", host.home(), host.machine())),
         }
     }
 

@@ -52,6 +52,33 @@ fn a_host_that_stands_still() {
     cluster.site.stop();
 }
 
+/// Somebody has removed the owner file, or another dispatcher has the host now: starts would be refused there one after the other, and each
+/// would cost its container an attempt. The host is given up instead, and the work goes to another.
+#[test]
+fn a_host_that_is_not_ours_any_more() {
+    let mut cluster = Cluster::of(2, Wishes { cloud: "    TimeoutIdle: 1h\n    ProbeInterval: 1s\n", top: "" });
+    cluster.site.start();
+    let first = cluster.site.submit_counted(&["--array", "1-4"], "sleep 1");
+    cluster.wait_for(&first);
+    assert_eq!(cluster.in_use(), ["ada", "bob"]);
+    let owner = cluster.runner_dir("ada").join("owner");
+    std::fs::write(&owner, "another-set-000000000000000\nada 5e\n").expect("written");
+    let given_up = |site: &mut crate::harness::Site| {
+        let says = |line: &str| line.contains("host is not ours any more") && line.contains("Instance=ada Address=");
+        site.log().lines().any(says)
+            && site.ok(&["instance", "list"]).lines().any(|line| line.starts_with("ada\t") && line.contains("failed"))
+    };
+    cluster.site.wait_until("the host is given up", given_up);
+    let more = cluster.site.submit_counted(&["--array", "1-12"], "true");
+    cluster.wait_for(&more);
+    for uuid in &more {
+        assert_eq!(cluster.site.show(uuid)["container"]["attempt"], 1, "{}", cluster.site.log());
+    }
+    assert!(std::fs::read_to_string(&owner).expect("there").starts_with("another-set"), "it is theirs");
+    std::fs::remove_file(&owner).expect("there");
+    cluster.site.stop();
+}
+
 /// A host stands still with a probe, a start and a kill under way there: the other starts containers as ever until the first is written
 /// off, and then has those of the first, too.
 #[test]

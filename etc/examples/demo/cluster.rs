@@ -1,11 +1,13 @@
 //! Three hosts with real SSH servers, and a daemon that is configured for them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use muster_ssh_hosts::{ClientKey, HostOptions, Login, SshHost, caller_is_root, client_key};
 
 use crate::daemon::{Demo, Failure};
+use crate::hosts::STOPPED;
 
 pub(crate) const NAMES: [&str; 3] = ["ada", "bob", "cyd"];
 /// What each host has for containers: a host with much less than its type says is given back at once, and small machines have two.
@@ -64,9 +66,10 @@ impl Cluster {
         found.ok_or_else(|| Failure::Wrong(format!("there is no host {name}")))
     }
 
-    /// What is left on the hosts that should not be: jobs, results, the mark of who has it, the secret.
-    pub(crate) fn leftovers(&self) -> Result<Vec<String>, Failure> {
-        let mut found = Vec::new();
+    /// What is left on the hosts that should not be: jobs, results, the mark of who has it, the secret. A host that was written off keeps
+    /// the results of `given_up` attempts until it is taken again, when they are collected late: how many of these there are.
+    pub(crate) fn leftovers(&self, given_up: &BTreeSet<String>) -> Result<(Vec<String>, usize), Failure> {
+        let (mut found, mut kept) = (Vec::new(), 0);
         for host in &self.hosts {
             let name = host.name();
             found.extend(host.jobs()?.iter().map(|job| format!("{name}: process {} {}", job.pid, job.name)));
@@ -77,17 +80,21 @@ impl Cluster {
                 }
             }
             for set in entries(&directory).iter().filter(|path| name_of(path).starts_with("set-")) {
-                found.extend(entries(set).iter().map(|path| format!("{name}: {}", path.display())));
+                let results = entries(set);
+                let (late, wrong): (Vec<_>, Vec<_>) =
+                    results.iter().partition(|path| name == STOPPED && given_up.contains(&name_of(path)));
+                kept += late.len();
+                found.extend(wrong.iter().map(|path| format!("{name}: {}", path.display())));
             }
         }
-        Ok(found)
+        Ok((found, kept))
     }
 }
 
 fn runner_dir(host: &SshHost) -> PathBuf {
     match caller_is_root() {
         true => host.path("/var/lib/muster-runner"),
-        false => host.path(&format!("{}/.local/state/muster-runner", host.home())),
+        false => host.path(&format!("{}/.local/state/muster-runner/{}", host.home(), host.machine())),
     }
 }
 

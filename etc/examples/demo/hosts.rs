@@ -51,7 +51,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     released(&demo, &cluster, until)?;
     println!("8. Comparing every result with the same computed directly, and counting how often each container ran.");
     let mut report = check_results(&demo, &work, &uuids)?;
-    report.problems.extend(cluster.leftovers()?.into_iter().map(|left| format!("left on {left}")));
+    report.check_hosts(&cluster)?;
     report.print(uuids.len(), took);
     demo.stop()?;
     drop(cluster);
@@ -133,7 +133,7 @@ fn finish(folder: Folder, report: &Report) -> Result<(), Failure> {
     }
     folder.remove()?;
     println!(
-        "All results are right, every container ran as often as the rules allow, the hosts are given back, and nothing is left."
+        "All results are right, every container ran as often as the rules allow, the hosts are given back, and nothing else is left there."
     );
     Ok(())
 }

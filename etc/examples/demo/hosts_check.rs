@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::check::{between, checksum, normal};
+use crate::cluster::Cluster;
 use crate::daemon::{Demo, Failure};
 use crate::hosts::STOPPED;
 use crate::jobs::Work;
@@ -22,7 +23,9 @@ pub(crate) struct Report {
     pub(crate) problems: Vec<String>,
     hosts: BTreeSet<String>,
     attempts: usize,
-    second_attempts: usize,
+    /// Containers with a second attempt.
+    second_attempts: BTreeSet<String>,
+    results_kept: usize,
     ran_twice: usize,
     start_latencies: Vec<Duration>,
     end_latencies: Vec<Duration>,
@@ -37,7 +40,7 @@ pub(crate) fn check_results(demo: &Demo, work: &Work, uuids: &[String]) -> Resul
         report.check_runs(uuid, &detail, runs);
         report.measure(&detail);
     }
-    if report.second_attempts == 0 {
+    if report.second_attempts.is_empty() {
         report.problems.push(format!("nothing ran on {STOPPED} when it was written off: the demo has not shown that"));
     }
     let missed = &demo.json(&["status"])?["missed_wakeups"];
@@ -66,6 +69,14 @@ impl Report {
         }
     }
 
+    /// After they were given back.
+    pub(crate) fn check_hosts(&mut self, cluster: &Cluster) -> Result<(), Failure> {
+        let (left, kept) = cluster.leftovers(&self.second_attempts)?;
+        self.problems.extend(left.into_iter().map(|left| format!("left on {left}")));
+        self.results_kept = kept;
+        Ok(())
+    }
+
     fn check_runs(&mut self, uuid: &str, detail: &Value, runs: usize) {
         let attempts = attempts_of(detail);
         self.attempts += attempts.len();
@@ -74,7 +85,7 @@ impl Report {
         match (attempts.len(), runs) {
             (1, 1) => {}
             (2, 1 | 2) if first["instance"] == STOPPED => {
-                self.second_attempts += 1;
+                self.second_attempts.insert(uuid.to_owned());
                 self.ran_twice += runs - 1;
             }
             (attempts, runs) => {
@@ -104,8 +115,9 @@ impl Report {
             ("process's start to known as running: median", milliseconds(median(&self.start_latencies))),
             ("process's end to Complete: median", milliseconds(median(&self.end_latencies))),
             ("attempts", format!("{}", self.attempts)),
-            ("containers with a second attempt, all of them by the rule", format!("{}", self.second_attempts)),
+            ("containers with a second attempt, all of them by the rule", format!("{}", self.second_attempts.len())),
             ("of these really ran twice", format!("{}", self.ran_twice)),
+            ("results of given-up attempts, kept for a host's next use", format!("{}", self.results_kept)),
             ("problems", format!("{}", self.problems.len())),
         ];
         rows_and_problems(&rows, &self.problems);
