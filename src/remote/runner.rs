@@ -267,7 +267,7 @@ impl Runner {
     /// The result of a finished attempt as a tar stream, which `consume` takes apart.
     ///
     /// # Errors
-    /// [`ExecuteError::Consumer`] inside [`CommandError::Execute`] when `consume` failed.
+    /// [`ExecuteError::Consumer`](super::ExecuteError::Consumer) inside [`CommandError::Execute`] when `consume` failed.
     pub fn collect(
         &self,
         uuid: &ContainerUuid,

@@ -75,6 +75,18 @@ fn without_root() {
     cluster.hosts[0].more.push_str(", UseSudo: false");
     cluster.configure(QUICK);
     cluster.site.start();
+    if caller_is_root() {
+        // Somebody else has it already, through root: without root that is seen, and not what it says.
+        let of_root = cluster.host("ada").path("/var/lib/muster-runner");
+        std::fs::create_dir_all(&of_root).expect("made");
+        std::fs::write(of_root.join("owner"), "another-set-000000000000000\nada 5e\n").expect("written");
+        let uuid = cluster.site.submit(&["--", "true"]);
+        cluster.site.wait_until("the host is foreign", |site| site.ok(&["instance", "list"]).contains("foreign"));
+        assert!(cluster.site.log().contains("that of /var/lib/muster-runner/owner, as root, has it"));
+        std::fs::remove_file(of_root.join("owner")).expect("there");
+        cluster.site.ok(&["instance", "run", "ada"]);
+        assert!(cluster.site.run(&["wait", &uuid]).status.success());
+    }
     let uuids = cluster.site.submit_counted(&["--array", "1-4"], "id -un; pwd");
     assert!(
         cluster
