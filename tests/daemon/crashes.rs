@@ -21,11 +21,17 @@ fn at_each_named_point() {
             }
             let mut site = Site::new();
             site.start_with(&[(VARIABLE, &format!("{}:{count}", point.as_str()))]);
-            let uuids = if site.is_dead() { Vec::new() } else { site.submit_counted(&["--array", "1-8"], "true") };
+            // A submission that the stop has cut off is repeated with its token.
+            let script = site.mark();
+            let submit = ["submit", "--token", "once", "--array", "1-8", "--", "sh", "-c", &script];
+            if !site.is_dead() {
+                site.run(&submit);
+            }
             site.wait_until(&format!("the stop at {}", point.as_str()), Site::is_dead);
             let status = site.reap();
             assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{}", point.as_str());
             site.start();
+            let uuids: Vec<String> = site.ok(&submit).lines().map(str::to_owned).collect();
             site.ok(&[&["wait"][..], &words(&uuids)].concat());
             site.assert_once(&uuids);
             for uuid in &uuids {

@@ -66,7 +66,7 @@ fn a_host_that_is_not_ours_any_more() {
     let given_up = |site: &mut crate::harness::Site| {
         let says = |line: &str| line.contains("host is not ours any more") && line.contains("Instance=ada Address=");
         site.log().lines().any(says)
-            && site.ok(&["instance", "list"]).lines().any(|line| line.starts_with("ada\t") && line.contains("failed"))
+            && site.ok(&["instance", "list"]).lines().any(|line| line.starts_with("ada\t") && line.contains("foreign"))
     };
     cluster.site.wait_until("the host is given up", given_up);
     let more = cluster.site.submit_counted(&["--array", "1-12"], "true");

@@ -74,7 +74,11 @@ impl Background {
             Err(problem) => return self.failed(spec, problem),
         };
         // Only with this on disk may the host be given out again.
-        if let Err(error) = self.shared.change(&spec.id, Event::Cleaned) {
+        let event = match &released {
+            Released::Clean => Event::Cleaned,
+            Released::NotOurs(problem) => Event::NotOurs(problem.clone()),
+        };
+        if let Err(error) = self.shared.change(&spec.id, event) {
             return self.failed(spec, Problem { kind: Kind::Failed, detail: chain(&error) });
         }
         let duration = seconds(began.elapsed());

@@ -180,6 +180,8 @@ pub(super) enum Event {
     },
     CleaningBegan,
     Cleaned,
+    /// It turned out to be another's, or in use under another name: there was nothing of ours to clean up.
+    NotOurs(Problem),
     CleaningFailed(Problem),
     /// A list has been made.
     ListMade,
@@ -227,11 +229,12 @@ impl Host {
                 self.ended(ending, now);
             }
             (Phase::Cleaning(cleaning), Event::CleaningBegan) => cleaning.running = true,
-            (Phase::Cleaning(cleaning), Event::Cleaned) if cleaning.running => {
-                self.phase = Phase::Free;
-                if let Some(spec) = self.next_spec.take() {
-                    self.spec = spec;
-                }
+            (Phase::Cleaning(cleaning), Event::Cleaned) if cleaning.running => self.free(),
+            (Phase::Cleaning(cleaning), Event::NotOurs(problem)) if cleaning.running => {
+                self.free();
+                // Whatever was wrong with it, that is why.
+                self.strikes = 0;
+                self.strike(problem, now);
             }
             (Phase::Cleaning(cleaning), Event::CleaningFailed(problem)) if cleaning.running => {
                 cleaning.failures += 1;
@@ -262,6 +265,13 @@ impl Host {
             _ => {}
         }
         self.unseen |= was_listed && self.listed().is_none();
+    }
+
+    fn free(&mut self) {
+        self.phase = Phase::Free;
+        if let Some(spec) = self.next_spec.take() {
+            self.spec = spec;
+        }
     }
 
     fn ended(&mut self, ending: Ending, now: Moment) {

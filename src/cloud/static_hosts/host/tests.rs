@@ -77,7 +77,7 @@ fn every_state_with_every_event() {
     let failed = |left: bool| Event::ClaimFailed { problem: problem(Kind::Failed), left: left.then(|| lease_id("s")) };
     let destroyed = |of: &str, ending| Event::Destroyed { of: Some(lease_id(of)), ending };
     let same = ["free", "paused", "claiming", "taken", "going", "cleaned", "unreachable"];
-    let rows: [(Event, [&str; 7]); 14] = [
+    let rows: [(Event, [&str; 7]); 15] = [
         (Event::Chosen(lease("big")), ["claiming", "paused", "claiming", "taken", "going", "cleaned", "unreachable"]),
         (Event::Claimed, ["free", "paused", "taken", "taken", "going", "cleaned", "unreachable"]),
         (failed(false), ["free", "paused", "paused", "taken", "going", "cleaned", "unreachable"]),
@@ -91,6 +91,7 @@ fn every_state_with_every_event() {
         (destroyed("of another life", Ending::Faulty(Fault::Broken)), same),
         (Event::CleaningBegan, ["free", "paused", "claiming", "taken", "cleaned", "cleaned", "unreachable"]),
         (Event::Cleaned, ["free", "paused", "claiming", "taken", "going", "unseen", "free"]),
+        (Event::NotOurs(problem(Kind::Foreign)), ["free", "paused", "claiming", "taken", "going", "paused", "paused"]),
         (
             Event::CleaningFailed(problem(Kind::Unreachable)),
             ["free", "paused", "claiming", "taken", "going", "waiting", "waiting"],
