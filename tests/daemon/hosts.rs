@@ -37,7 +37,7 @@ fn configure(site: &Site, key: &ClientKey, hosts: &[&SshHost], more: &str) {
 fn owner(host: &SshHost) -> Option<String> {
     let inside = match caller_is_root() {
         true => "/var/lib/muster-runner/owner".to_owned(),
-        false => format!("{}/.local/state/muster-runner/{}/owner", host.home(), host.machine()),
+        false => format!("{}/.local/state/muster-runner/{}/owner", host.home(), host.name()),
     };
     std::fs::read_to_string(host.path(&inside)).ok()
 }

@@ -49,7 +49,12 @@ impl Cluster {
                 plain = plain.private_tmp();
             }
             let host = options(plain).start().expect("starts");
-            let more = if host.user() == "root" { String::new() } else { format!(", User: {}", host.user()) };
+            let more = match (host.user(), caller_is_root()) {
+                ("root", _) => String::new(),
+                (user, true) => format!(", User: {user}"),
+                // A server that was started without root has no sudo.
+                (user, false) => format!(", User: {user}, UseSudo: false"),
+            };
             Entry { name, host, more }
         };
         let hosts = NAMES.iter().zip(options).map(start).collect();
@@ -89,7 +94,7 @@ impl Cluster {
         let host = self.host(name);
         match host.user() {
             "root" | "worker" => host.path("/var/lib/muster-runner"),
-            _ => host.path(&format!("{}/.local/state/muster-runner/{}", host.home(), host.machine())),
+            _ => host.path(&format!("{}/.local/state/muster-runner/{}", host.home(), host.name())),
         }
     }
 

@@ -72,7 +72,9 @@ fn without_root() {
     let kinds: [fn(HostOptions) -> HostOptions; 1] =
         [|options| if caller_is_root() { options.login(Login::Worker) } else { options }];
     let mut cluster = Cluster::with(&kinds, QUICK);
-    cluster.hosts[0].more.push_str(", UseSudo: false");
+    if caller_is_root() {
+        cluster.hosts[0].more.push_str(", UseSudo: false");
+    }
     cluster.configure(QUICK);
     cluster.site.start();
     if caller_is_root() {

@@ -85,10 +85,9 @@ fn one_life(name: &str, host: &SshHost, key: &ClientKey, sudo: bool) {
     let home = host.home().to_owned();
     let (state, bin) = match as_root {
         true => ("/var/lib/muster-runner".to_owned(), "/var/lib/muster-runner/bin".to_owned()),
-        false => (
-            format!("{home}/.local/state/muster-runner/{}", host.machine()),
-            format!("{home}/.cache/muster-runner/bin"),
-        ),
+        false => {
+            (format!("{home}/.local/state/muster-runner/{}", host.name()), format!("{home}/.cache/muster-runner/bin"))
+        }
     };
     let owner = host.path(&format!("{state}/owner"));
     assert!(std::fs::read_to_string(&owner).expect(name).starts_with(&format!("{SET}\n{name} ")));

@@ -94,7 +94,7 @@ impl Cluster {
 fn runner_dir(host: &SshHost) -> PathBuf {
     match caller_is_root() {
         true => host.path("/var/lib/muster-runner"),
-        false => host.path(&format!("{}/.local/state/muster-runner/{}", host.home(), host.machine())),
+        false => host.path(&format!("{}/.local/state/muster-runner/{}", host.home(), host.name())),
     }
 }
 

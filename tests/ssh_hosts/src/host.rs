@@ -81,15 +81,6 @@ impl SshHost {
         &self.name
     }
 
-    /// What `uname -n` says there.
-    #[must_use]
-    pub fn machine(&self) -> String {
-        match crate::caller_is_root() {
-            true => self.name.clone(),
-            false => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        }
-    }
-
     /// The first host key as "TYPE BASE64".
     #[must_use]
     pub fn host_key_openssh(&self) -> String {
