@@ -7,7 +7,10 @@ use muster_ssh_hosts::{ClientKey, HostOptions, SshHost, caller_is_root, client_k
 use crate::harness::Site;
 
 fn start_hosts<const N: usize>(key: &ClientKey) -> [SshHost; N] {
-    std::array::from_fn(|_| HostOptions::new(key.public()).start().expect("starts"))
+    let options = || HostOptions::new(key.public());
+    // Runners without root have their locks in /tmp: two hosts must not share them.
+    let options = || if caller_is_root() { options() } else { options().private_tmp() };
+    std::array::from_fn(|_| options().start().expect("starts"))
 }
 
 /// Hosts `node1`, `node2` … of the type `big`.

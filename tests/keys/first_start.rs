@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use muster::config::Secret;
 use muster::core::errors::chain;
@@ -12,7 +13,15 @@ use muster::shell::state_dir::StateDir;
 use crate::tools::Workshop;
 
 fn key_of(path: &Path) -> Result<PrivateKey, DispatchKeyError> {
-    StateDir::open(path).expect("free").dispatch_key(&Secret::default())
+    // A process that another test is just starting has the lock of this one, too, until it runs its program.
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match StateDir::open(path) {
+            Ok(state) => return state.dispatch_key(&Secret::default()),
+            Err(error) => assert!(Instant::now() < until, "{error:?}"),
+        }
+        std::thread::yield_now();
+    }
 }
 
 fn mode(path: &Path) -> u32 {

@@ -9,7 +9,7 @@ use muster::remote::ssh::key::PrivateKey;
 use muster::remote::ssh::{SshClient, SshExecutor};
 use muster::remote::wake::Wake;
 use muster::remote::{Command, ExecuteError, Executor, HostAccess, Lane, Output, Program};
-use muster_ssh_hosts::{ClientKey, HostOptions, Server, SshHost, client_key};
+use muster_ssh_hosts::{ClientKey, HostOptions, Server, SshHost, caller_is_root, client_key};
 
 /// A hang is a failure; a slow machine is not.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
@@ -40,12 +40,12 @@ pub(crate) fn client_of(private: &str) -> Arc<SshClient> {
 
 pub(crate) fn pin(host: &SshHost) -> HostAccess {
     let key = HostKey::parse(&host.host_key_openssh()).expect("a key");
-    HostAccess { check: Arc::new(Pinned(key)), secret: None, sudo: true }
+    HostAccess { check: Arc::new(Pinned(key)), secret: None, sudo: caller_is_root() }
 }
 
 pub(crate) fn secret_only(secret: Option<&str>) -> HostAccess {
     let secret = secret.map(InstanceSecret::new);
-    HostAccess { check: Arc::new(muster::remote::identity::SecretOnly), secret, sudo: true }
+    HostAccess { check: Arc::new(muster::remote::identity::SecretOnly), secret, sudo: caller_is_root() }
 }
 
 pub(crate) struct Remote {

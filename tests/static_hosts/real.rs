@@ -23,7 +23,8 @@ fn spec(name: &str, host: &SshHost, sudo: bool) -> HostSpec {
         id: InstanceId::new(name),
         address: HostAddress::parse(&host.address(), 22).expect("an address"),
         user: host.user().to_owned(),
-        sudo,
+        // A server that was started without root has no sudo.
+        sudo: sudo && caller_is_root(),
         type_name: TypeName::new("big"),
         provider_type: "big".to_owned(),
         trust: HostTrust::Keys(vec![HostKey::parse(&host.host_key_openssh()).expect("a key")]),

@@ -162,13 +162,14 @@ fn time_limits_hold() {
 #[test]
 fn who_a_job_is() {
     let host = Host::new();
-    let spec = script(
-        1,
-        "id -u; id -G; for f in ../result.json ../stdout ../../../../../lock/*; do cat $f; echo x >> $f; done; \
-         ls ..; ls ../../..; touch ../made; \
+    // A job of the runner's own user could make a result of its own.
+    let result = if geteuid().is_root() { "../result.json" } else { "" };
+    let line =
+        format!("id -u; id -G; for f in {result} ../stdout ../../../../../lock/*; do cat $f; echo x >> $f; done; ");
+    let rest = "ls ..; ls ../../..; touch ../made; \
          for f in /proc/$$/fd/*; do case $(readlink $f) in *crunch-run-*) echo held; (echo x > $f) && echo changed;; esac; done; \
-         echo mine > own; cat own",
-    );
+         echo mine > own; cat own";
+    let spec = script(1, &format!("{line}{rest}"));
     host.finished(&spec);
     let stdout = host.stream(&spec, "stdout");
     let lines: Vec<&str> = stdout.lines().collect();
