@@ -13,6 +13,8 @@ pub mod identity;
 pub mod known_hosts;
 pub mod local;
 pub mod runner;
+#[cfg(test)]
+mod scripted;
 pub mod ssh;
 pub mod supply;
 pub mod unpack;

@@ -114,6 +114,9 @@ impl Lanes {
         {
             let mut states = self.states.lock();
             let state = &mut *states;
+            if key.1 == Lane::Bulk && state.bulk_waiting.len() >= TURNS_MAX {
+                return Err(Refused::Full);
+            }
             let lane = state.lanes.entry(key.clone()).or_default();
             if lane.running >= width.max(1) {
                 if lane.waiting.len() >= LANE_MAX {
@@ -124,9 +127,6 @@ impl Lanes {
             }
             if key.1 == Lane::Bulk {
                 if state.bulk_threads >= BULK_THREADS_MAX {
-                    if state.bulk_waiting.len() >= TURNS_MAX {
-                        return Err(Refused::Full);
-                    }
                     lane.running += 1;
                     state.bulk_waiting.push_back(Turn { key, first: work });
                     return Ok(());
@@ -156,11 +156,17 @@ impl Lanes {
     }
 }
 
-/// A piece of the lane's work has ended: the next one, or that of a lane that waits for the thread, or the turn ends.
+/// A piece of the lane's work has ended: the next one, or that of a lane that waits for the thread, or the turn ends. A lane that always
+/// has more to do waits for its next turn behind the others.
 fn after(states: &States, key: Key) -> Option<Turn> {
     let mut states = states.lock();
     if let Some(first) = states.lanes.get_mut(&key).and_then(|lane| lane.waiting.pop_front()) {
-        return Some(Turn { key, first });
+        let turn = Turn { key, first };
+        if turn.key.1 != Lane::Bulk {
+            return Some(turn);
+        }
+        states.bulk_waiting.push_back(turn);
+        return states.bulk_waiting.pop_front();
     }
     leave(&mut states, &key);
     if key.1 != Lane::Bulk {
@@ -278,5 +284,28 @@ mod tests {
         lanes.stop(Instant::now() + Duration::from_secs(60)).expect("ends");
         let state = lanes.states.lock();
         assert!(state.lanes.is_empty() && state.bulk_waiting.is_empty() && state.bulk_threads == 0, "{state:?}");
+    }
+
+    /// A lane whose work never ends does not keep the others from a thread.
+    #[test]
+    fn each_lane_has_its_turn() {
+        const EACH: usize = 50;
+        let (gate, closed) = bounded::<()>(0);
+        let (report, reports) = unbounded();
+        let lanes = Lanes::new(move |work| {
+            let _ = closed.recv();
+            report.send(work).expect("the test reads");
+            None
+        });
+        for number in 0..BULK_THREADS_MAX * EACH {
+            let instance = format!("busy{}", number % BULK_THREADS_MAX);
+            lanes.submit(Work::Collect(order(&instance, number as u64)), 1).expect("taken");
+        }
+        lanes.submit(Work::Collect(order("one", 1)), 1).expect("taken");
+        drop(gate);
+        let done = || reports.recv_timeout(Duration::from_secs(60)).expect("done");
+        let before = (0..).take_while(|_| done().order().instance.as_str() != "one").count();
+        assert!(before < 4 * BULK_THREADS_MAX, "after {before} others");
+        lanes.stop(Instant::now() + Duration::from_secs(60)).expect("ends");
     }
 }

@@ -62,9 +62,7 @@ fn wait_and_logs_survive_a_restart_of_the_daemon() {
     let mut early = [0; 6];
     output.read_exact(&mut early).expect("readable");
     assert_eq!(&early, b"early\n");
-    site.wait_until("the wait has reached the daemon", |site| {
-        site.log().lines().any(|line| line.contains("containers/wait") && line.contains("Status=200"))
-    });
+    site.wait_until("the wait has reached the daemon", |site| site.has_logged(&["containers/wait", "Status=200"]));
     site.kill_9();
     site.start();
     std::fs::write(&gate, b"").expect("written");
@@ -112,9 +110,7 @@ fn wait_by_filter_keeps_those_it_found() {
     let fails = site.submit(&["--name", "f", "--", "sh", "-c", &format!("{wait_for_gate}; exit 7")]);
     site.wait_state(&fails, "Running");
     let mut wait = site.command(&["wait", "--state", "Running"]).stderr(Stdio::piped()).spawn().expect("starts");
-    site.wait_until("the wait has reached the daemon", |site| {
-        site.log().lines().any(|line| line.contains("containers/wait") && line.contains("Status=200"))
-    });
+    site.wait_until("the wait has reached the daemon", |site| site.has_logged(&["containers/wait", "Status=200"]));
     std::fs::write(&gate, b"").expect("written");
     assert_eq!(wait.wait().expect("a child").code(), Some(1), "it failed, although it is not Running any more");
     for command in ["wait", "cancel", "priority"] {

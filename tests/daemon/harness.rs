@@ -178,6 +178,11 @@ impl Site {
         format!("echo x >> {}/$MUSTER_UUID", self.folder.path().join("runs").display())
     }
 
+    /// A line of the log has all of these.
+    pub(crate) fn has_logged(&self, parts: &[&str]) -> bool {
+        self.log().lines().any(|line| parts.iter().all(|part| line.contains(part)))
+    }
+
     pub(crate) fn runs_of(&self, uuid: &str) -> usize {
         std::fs::read_to_string(self.folder.path().join("runs").join(uuid)).unwrap_or_default().lines().count()
     }

@@ -85,9 +85,7 @@ fn a_restart_while_a_host_is_unreachable() {
     cluster.host("ada").kill_server().expect("killed");
     cluster.site.kill_9();
     cluster.site.start();
-    cluster.site.wait_until("it is tried", |site| {
-        site.log().lines().any(|line| line.contains("probe failed") && line.contains("Instance=ada"))
-    });
+    cluster.site.wait_until("it is tried", |site| site.has_logged(&["probe failed", "Instance=ada"]));
     assert_eq!(cluster.in_use(), ["ada", "bob"]);
     assert!(uuids.iter().all(|uuid| cluster.site.show(uuid)["container"]["attempt"] == 1), "nobody was given up");
     cluster.host("ada").restart().expect("starts");
@@ -134,9 +132,7 @@ fn a_restart_while_a_written_off_host_is_unreachable() {
     };
     assert_eq!((attempts(1), attempts(2)), (2, 2));
     cluster.host("ada").restart().expect("starts");
-    cluster.site.wait_until("the host is cleaned up", |site| {
-        site.log().lines().any(|line| line.contains("host cleaned up") && line.contains("Instance=ada"))
-    });
+    cluster.site.wait_until("the host is cleaned up", |site| site.has_logged(&["host cleaned up", "Instance=ada"]));
     assert!(cluster.host("ada").jobs().expect("readable").is_empty());
     cluster.site.stop();
 }
@@ -154,13 +150,7 @@ fn a_host_that_is_removed_from_the_configuration() {
     let removed = cluster.hosts.remove(0);
     cluster.configure(KEPT);
     cluster.site.start();
-    assert!(
-        cluster
-            .site
-            .log()
-            .lines()
-            .any(|line| line.contains("not configured any more") && line.contains("Instance=ada"))
-    );
+    assert!(cluster.site.has_logged(&["not configured any more", "Instance=ada"]));
     assert_eq!(cluster.in_use(), ["ada", "bob"]);
     // Those of ada, and those of bob, who has no room until they end: then they go to bob.
     let more = cluster.site.submit_counted(&["--array", "1-3"], "hostname");

@@ -41,9 +41,7 @@ fn a_host_that_stands_still() {
     }
     assert!(cluster.line("ada").is_some_and(|line| line.contains("unreachable")));
     cluster.host("ada").continue_server().expect("continues");
-    let cleaned = |site: &mut crate::harness::Site| {
-        site.log().lines().any(|line| line.contains("host cleaned up") && line.contains("Instance=ada"))
-    };
+    let cleaned = |site: &mut crate::harness::Site| site.has_logged(&["host cleaned up", "Instance=ada"]);
     cluster.site.wait_until("the host is cleaned up", cleaned);
     assert!(cluster.host("ada").jobs().expect("readable").is_empty());
     assert!(!cluster.runner_dir("ada").join("owner").exists());
@@ -132,9 +130,7 @@ fn a_host_that_stands_still_delays_no_other() {
     site.wait_state(&of_ada[1], "Cancelled");
     assert_eq!(attempts_run(site, &of_ada[1]), [1]);
     cluster.host("ada").continue_server().expect("continues");
-    cluster.site.wait_until("the host is clean", |site| {
-        site.log().lines().any(|line| line.contains("host cleaned up") && line.contains("Instance=ada"))
-    });
+    cluster.site.wait_until("the host is clean", |site| site.has_logged(&["host cleaned up", "Instance=ada"]));
     assert!(cluster.host("ada").jobs().expect("readable").is_empty());
     cluster.site.stop();
 }
@@ -196,7 +192,7 @@ fn trust_on_first_use() {
     cluster.site.start();
     let uuid = cluster.site.submit(&["--", "true"]);
     assert!(cluster.site.run(&["wait", &uuid]).status.success());
-    assert!(cluster.site.log().lines().any(|line| line.contains("level=warn") && line.contains("SHA256:")));
+    assert!(cluster.site.has_logged(&["level=warn", "SHA256:"]));
     cluster.wait_until_released();
     cluster.site.stop();
     cluster.host("ada").restart_with_new_keys().expect("starts");

@@ -96,7 +96,6 @@ fn a_failing_create_and_a_failing_list_change_nothing() {
     fake.stop();
 }
 
-/// An order to watch an instance that could not be carried out is repaired by the next sync.
 /// Spec 46 §1: the driver says that a host is free, and the pause ends; also while lists are asked for all the time.
 #[test]
 fn news_of_a_free_host_are_heard_between_lists() {
@@ -128,6 +127,7 @@ fn news_of_a_free_host_are_heard_between_lists() {
     fake.stop();
 }
 
+/// An order to watch an instance that could not be carried out is repaired by the next sync.
 #[test]
 fn a_worker_that_could_not_be_opened_is_opened_later() {
     let fake = Fake::start(|cloud| cloud.refuse_opens.store(2, Ordering::SeqCst));
@@ -164,6 +164,23 @@ fn a_refused_result_becomes_an_engine_error() {
     let text = std::fs::read_to_string(place.join("result.json")).expect("made");
     assert!(text.contains("engine error") && text.contains("leads out of it"), "{text}");
     assert!(!fake.results.path().join("result.json").exists());
+    fake.stop();
+}
+
+/// A kill whose answer nobody awaits any more is not sent: it was ordered again, or what it was for is over.
+#[test]
+fn an_old_kill_is_not_sent() {
+    let fake = Fake::start(|_| {});
+    assert!(fake.create());
+    let instance = fake.wait_idle(0);
+    let uuid = Fake::uuid(1);
+    assert!(fake.door.start_container(&instance, &uuid, 1));
+    fake.wait_runs(&uuid);
+    let host = fake.host(&instance);
+    let order = RunnerOrder { operation: OperationId(0), instance, uuid: uuid.clone(), attempt: 1 };
+    assert_eq!(fake.containers.carry_out(&Work::Kill(order)), None);
+    assert!(host.finish(&uuid), "it runs still");
+    wait_until("its result was collected", || host.forgotten.lock().contains(&uuid));
     fake.stop();
 }
 

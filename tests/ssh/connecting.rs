@@ -205,6 +205,21 @@ fn actions_follow_the_address() {
     });
 }
 
+/// But not for as long as it has time: whoever waits holds a thread that others need.
+#[test]
+fn actions_give_up() {
+    let remote = Remote::on(SERVERS[0]);
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").to_string();
+    for lane in [Lane::Action, Lane::Bulk] {
+        let executor = remote.another(pin(&remote.host));
+        executor.set_target(&free, remote.host.user());
+        let began = Instant::now();
+        let result = executor.execute(lane, &within(Duration::from_secs(3600), "true", b"", None));
+        assert!(matches!(&result, Err(ExecuteError::Connect { .. })), "{result:?}");
+        assert!(began.elapsed() >= Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+}
+
 /// An action waits for a host that is just coming back; a probe does not.
 #[test]
 fn actions_are_patient() {

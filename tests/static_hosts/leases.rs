@@ -1,6 +1,7 @@
 //! One life of a host and the next: what comes late, other names of the same machine, what changes while a host is taken.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use muster::cloud::InstanceSet;
@@ -56,6 +57,37 @@ fn a_renamed_host() {
     driver.given_back("old1", Ending::Unwanted);
     site.clock.advance(Duration::from_secs(61));
     assert_eq!(driver.created("big"), "new1");
+}
+
+/// Under a lease that nobody here knows, which is another one when it is asked for again: somebody takes it just now.
+#[test]
+fn an_owner_file_that_changes_while_it_is_read() {
+    let mut site = Site::new(&[("moving1", "big")]);
+    let driver = site.open();
+    driver.created("big");
+    start_job(&driver.deployed("moving1"), 1, ENDLESS);
+    let host = site.host("moving1");
+    let write = |lease: &str, file: &std::path::Path| {
+        std::fs::write(file, format!("{SET}\nmoving1 {lease}\n")).expect("written");
+    };
+    write("11111111111111111111111111111111", &host.owner_file());
+    let (asked, file) = (AtomicUsize::new(0), host.owner_file());
+    site.network.set_hook(Some(Arc::new(move |_, when, command: &str| {
+        if when == When::Before && command.contains("CLAIM") && asked.fetch_add(1, Ordering::SeqCst) == 1 {
+            write("22222222222222222222222222222222", &file);
+        }
+        Ok(())
+    })));
+    driver.destroy("moving1", Ending::Unwanted);
+    wait_until("it is left alone", || {
+        log_has(&["host cannot be cleaned up", "Instance=moving1", "its owner file has changed meanwhile"])
+    });
+    assert_eq!(listed(&driver.deployed("moving1")), [(uuid(1), RunnerState::Alive)].into());
+    // It stays as it is: then it is of a life that was forgotten.
+    site.clock.advance(Duration::from_secs(11));
+    driver.0.look();
+    wait_until("it is cleaned up", || driver.list().is_empty() && driver.unlisted("moving1").is_none());
+    assert!(host.owner().is_none());
 }
 
 /// Given back under one name, in use under another before that was written down: the repeated clean-up touches nothing.

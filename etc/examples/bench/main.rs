@@ -35,7 +35,11 @@ fn main() -> std::process::ExitCode {
 
 /// All parts, or the one that is named: `containers`, `ssh`, `hosts`, `fleet` (with the number of hosts).
 fn run() -> Result<(), Failure> {
+    const PARTS: [&str; 4] = ["containers", "ssh", "hosts", "fleet"];
     let wanted = std::env::args().nth(1);
+    if let Some(other) = wanted.as_deref().filter(|wanted| !PARTS.contains(wanted)) {
+        return Err(Failure::Wrong(format!("there is no part {other:?}: {}", PARTS.join(", "))));
+    }
     let wants = |part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
     if wants("containers") {
         containers()?;
@@ -47,8 +51,10 @@ fn run() -> Result<(), Failure> {
         hosts::run()?;
     }
     if wants("fleet") {
-        let count = std::env::args().nth(2).and_then(|text| text.parse().ok());
-        fleet::run(count.unwrap_or(500))?;
+        let count = std::env::args().nth(2).map_or(Ok(500), |text| {
+            text.parse().map_err(|_| Failure::Wrong(format!("{text:?} is no number of hosts")))
+        });
+        fleet::run(count?)?;
     }
     Ok(())
 }

@@ -241,3 +241,46 @@ fn of_deploy(error: &DeployError) -> Problem {
         _ => failed(format!("no runner can be put there to see what runs: {}", shown(&error.text()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Runs the script where something happens just before it takes the owner file away: `meanwhile`, with `$OWNER` and `$ATTEMPTS`.
+    /// What it says, its standard error, and the owner file afterwards.
+    fn give_back(meanwhile: &str) -> (String, String, Option<String>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let directory = folder.path().join("state");
+        let (owner, attempts, tools) =
+            (directory.join("owner"), directory.join("set-ours"), folder.path().join("tools"));
+        std::fs::create_dir(&directory).expect("made");
+        std::fs::create_dir(&tools).expect("made");
+        std::fs::write(&owner, "ours\nnode1 5e\n").expect("written");
+        let tool = tools.join("mv");
+        std::fs::write(&tool, format!("#!/bin/sh\n{meanwhile}\nexec /bin/mv \"$@\"\n")).expect("written");
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).expect("set");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", GIVE_BACK_UNUSED, "sh", "ours", "node1 5e"]).arg(&directory);
+        command.env("PATH", format!("{}:/usr/bin:/bin", tools.display()));
+        let output = command.env("OWNER", &owner).env("ATTEMPTS", &attempts).output().expect("starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        let left = std::fs::read_dir(&directory).expect("there").count();
+        assert!(left <= 2, "no temporary file is left: {left}");
+        (text(&output.stdout), text(&output.stderr), std::fs::read_to_string(&owner).ok())
+    }
+
+    /// A start, or another life, that comes between the look and the taking away keeps the owner file there.
+    #[test]
+    fn what_comes_between_keeps_the_owner_file() {
+        assert_eq!(give_back(":"), ("released".to_owned(), String::new(), None));
+        let (said, _, owner) = give_back("mkdir \"$ATTEMPTS\"");
+        assert_eq!((said.as_str(), owner.as_deref()), ("used", Some("ours\nnode1 5e\n")));
+        for other in ["theirs\\nnode1 5e\\n", "ours\\nnode1 6f\\n"] {
+            let (said, stderr, owner) = give_back(&format!("printf '{other}' > \"$OWNER\""));
+            assert!(said.is_empty() && stderr.contains("has changed"), "{said} {stderr}");
+            assert_eq!(owner, Some(other.replace("\\n", "\n")));
+        }
+    }
+}

@@ -1,53 +1,20 @@
 //! Which connection each command uses (spec 45 §2): neither a large file nor somebody who reads logs delays a kill.
 
-use parking_lot::Mutex;
-
 use super::*;
-use crate::remote::ExecuteError;
-
-/// Notes the lane of each command, and says nothing.
-#[derive(Debug, Default)]
-struct Noted(Mutex<Vec<(Lane, Duration)>>);
-
-impl Executor for Noted {
-    fn execute(&self, lane: Lane, command: &Command<'_>) -> Result<Output, ExecuteError> {
-        self.0.lock().push((lane, command.deadline.saturating_duration_since(Instant::now())));
-        Ok(Output { exit_code: Some(0), ..Output::default() })
-    }
-
-    fn stream(&self, lane: Lane, command: &Command<'_>, _consume: &mut Consume<'_>) -> Result<Output, ExecuteError> {
-        self.execute(lane, command)
-    }
-
-    fn width(&self, _lane: Lane) -> usize {
-        1
-    }
-
-    fn set_target(&self, _address: &str, _remote_user: &str) {}
-
-    fn has_connected(&self) -> bool {
-        true
-    }
-
-    fn runs_as_root(&self) -> bool {
-        true
-    }
-
-    fn close(&self) {}
-}
+use crate::remote::scripted::Scripted;
 
 #[test]
 fn lanes_and_deadlines() {
-    let executor = Arc::new(Noted::default());
+    let executor = Arc::new(Scripted::default());
     let runner = Runner::at("/r", executor.clone(), Arc::default(), "set".into(), "".into());
     let uuid = ContainerUuid::parse("local-dz642-000000000000001").expect("well formed");
     let second = Duration::from_secs(1);
     let wake = Wake::new().expect("a descriptor");
     let config = StartConfig { env: std::collections::BTreeMap::new(), container: None };
     let noted = |what: &str, lane: Lane, limit: Duration| {
-        let all: Vec<_> = executor.0.lock().drain(..).collect();
-        let fits = |(used, left): &(Lane, Duration)| *used == lane && *left <= limit;
-        assert!(all.len() == 1 && all.iter().all(fits), "{what}: {all:?}");
+        let all: Vec<_> = executor.asked.lock().drain(..).collect();
+        let fits = all.iter().all(|asked| asked.lane == lane && asked.left <= limit);
+        assert!(all.len() == 1 && fits, "{what}: {all:?}");
     };
     let _ = runner.list(None, second, 20 * second, &wake);
     noted("list", Lane::Probe, 21 * second);

@@ -2,52 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::Mutex;
-
 use super::*;
-
-/// A worker that answers what it is told to, and notes what it was asked.
-#[derive(Debug, Default)]
-struct Says {
-    stdout: String,
-    stderr: String,
-    asked: Mutex<Vec<Program>>,
-}
-
-impl Executor for Says {
-    fn execute(&self, _lane: Lane, command: &Command<'_>) -> Result<Output, ExecuteError> {
-        self.asked.lock().push(command.program.clone());
-        let (stdout, stderr) = (self.stdout.clone().into_bytes(), self.stderr.clone().into_bytes());
-        let exit_code = Some(i32::from(!stderr.is_empty()));
-        Ok(Output { stdout, stderr, exit_code, signal: None })
-    }
-
-    fn stream(&self, _lane: Lane, _command: &Command<'_>, _consume: &mut Consume<'_>) -> Result<Output, ExecuteError> {
-        Err(ExecuteError::NoAddress)
-    }
-
-    fn width(&self, _lane: Lane) -> usize {
-        1
-    }
-
-    fn set_target(&self, _address: &str, _remote_user: &str) {}
-
-    fn has_connected(&self) -> bool {
-        true
-    }
-
-    fn runs_as_root(&self) -> bool {
-        false
-    }
-
-    fn close(&self) {}
-}
+use crate::remote::scripted::Scripted;
 
 /// Deploys without a directory that is known; the error, and the programs that were run.
 fn with_home(answer: &str) -> (String, Vec<Program>) {
-    let executor = Arc::new(Says { stdout: answer.to_owned(), ..Says::default() });
+    let executor = Arc::new(Scripted { stdout: answer.to_owned(), ..Scripted::default() });
     let error = refused(deploy(&runner(executor.clone(), RunnerSupply::of_binary(fake("one", 0), None))));
-    let asked = executor.asked.lock().clone();
+    let asked = executor.asked.lock().drain(..).map(|one| one.program).collect();
     (error, asked)
 }
 
@@ -66,11 +28,11 @@ fn odd_home_directories_are_refused() {
 /// The home of one user is not asked for twice, and is not that of another.
 #[test]
 fn each_login_user_has_a_home() {
-    let executor = Arc::new(Says { stdout: "/home/one\n".to_owned(), ..Says::default() });
+    let executor = Arc::new(Scripted { stdout: "/home/one\n".to_owned(), ..Scripted::default() });
     let runner = runner(executor.clone(), RunnerSupply::of_binary(fake("one", 0), None));
     let asked_for_home = || {
         refused(deploy(&runner));
-        executor.asked.lock().drain(..).any(|program| matches!(program, Program::Shell(_)))
+        executor.asked.lock().drain(..).any(|one| matches!(one.program, Program::Shell(_)))
     };
     for (user, expected) in [("one", true), ("one", false), ("two", true), ("two", false)] {
         runner.retarget("host", user);
@@ -104,7 +66,8 @@ fn answers_that_make_no_sense() {
         ("", "sudo: a password is required", &["sudo: a password is required", "sudo without a password"]),
         ("", "sh: sudo: not found", &["must be root, or be allowed sudo"]),
     ] {
-        let executor = Arc::new(Says { stdout: stdout.to_owned(), stderr: stderr.to_owned(), ..Says::default() });
+        let executor =
+            Arc::new(Scripted { stdout: stdout.to_owned(), stderr: stderr.to_owned(), ..Scripted::default() });
         let supply = RunnerSupply::of_binary(fake("one", 0), Some("/opt/m".to_owned()));
         let error = refused(deploy(&runner(executor, supply)));
         assert!(parts.iter().all(|part| error.contains(part)), "{stdout:?} {stderr:?}: {error}");
