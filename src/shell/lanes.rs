@@ -302,10 +302,14 @@ mod tests {
             lanes.submit(Work::Collect(order(&instance, number as u64)), 1).expect("taken");
         }
         lanes.submit(Work::Collect(order("one", 1)), 1).expect("taken");
-        drop(gate);
-        let done = || reports.recv_timeout(Duration::from_secs(60)).expect("done");
-        let before = (0..).take_while(|_| done().order().instance.as_str() != "one").count();
+        // One piece at a time, and those who wait are served in their order.
+        let next = || {
+            gate.send_timeout((), Duration::from_secs(60)).expect("somebody waits");
+            reports.recv_timeout(Duration::from_secs(60)).expect("done")
+        };
+        let before = (0..).take_while(|_| next().order().instance.as_str() != "one").count();
         assert!(before < 4 * BULK_THREADS_MAX, "after {before} others");
+        drop(gate);
         lanes.stop(Instant::now() + Duration::from_secs(60)).expect("ends");
     }
 }
