@@ -11,6 +11,7 @@ pub mod entry;
 pub mod errors;
 pub mod ids;
 pub mod instance_type;
+pub mod lifecycle;
 pub mod pool;
 pub mod resources;
 pub mod runner_file;

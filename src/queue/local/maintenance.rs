@@ -40,7 +40,7 @@ impl Step<'_> {
     pub(super) fn purge(&mut self, uuids: &[ContainerUuid]) -> StepResult<usize> {
         let mut count = 0;
         for uuid in uuids {
-            let Some(row) = Row::find(self.connection, uuid)?.filter(|row| row.state.is_final()) else { continue };
+            let Some(row) = Row::find(self.connection, uuid)?.filter(|row| row.life.state.is_final()) else { continue };
             for sql in [
                 "DELETE FROM history WHERE container = ?1",
                 "DELETE FROM attempts WHERE container = ?1",
@@ -51,7 +51,7 @@ impl Step<'_> {
             ] {
                 self.connection.prepare_cached(sql)?.execute([row.id])?;
             }
-            self.purged.push((row.uuid, row.state));
+            self.purged.push((row.uuid, row.life.state));
             count += 1;
         }
         Ok(count)

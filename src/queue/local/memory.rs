@@ -142,15 +142,15 @@ impl Memory {
         }
         let entries = Arc::make_mut(&mut self.entries);
         for Change { row, before, arrival } in changes {
-            if before != Some(row.state) {
-                *self.counts.entry(row.state).or_default() += 1;
+            if before != Some(row.life.state) {
+                *self.counts.entry(row.life.state).or_default() += 1;
                 if let Some(count) = before.and_then(|before| self.counts.get_mut(&before)) {
                     *count = count.saturating_sub(1);
                 }
             }
             let entry = match (entries.get(&row.uuid), arrival) {
                 (Some(known), _) => changed_entry(known, &row),
-                (None, Some((request, fit))) if !row.state.is_final() => new_entry(&row, request, fit),
+                (None, Some((request, fit))) if !row.life.state.is_final() => new_entry(&row, request, fit),
                 // It was forgotten, so nobody schedules it: its row in the database is enough.
                 (None, _) => continue,
             };
@@ -206,7 +206,13 @@ impl Memory {
 pub(super) fn new_entry(row: &Row, request: Arc<ContainerRequest>, fit: Fit) -> QueueEntry {
     let (resources, instance_types) = fit;
     let first_seen = u64::try_from(row.id).unwrap_or(0);
-    QueueEntry { container: row.container(request), resources, instance_types, first_seen, ready: row.waiting == 0 }
+    QueueEntry {
+        container: row.container(request),
+        resources,
+        instance_types,
+        first_seen,
+        ready: row.life.waiting == 0,
+    }
 }
 
 fn changed_entry(known: &QueueEntry, row: &Row) -> QueueEntry {
@@ -216,6 +222,6 @@ fn changed_entry(known: &QueueEntry, row: &Row) -> QueueEntry {
         resources: known.resources,
         instance_types: Arc::clone(&known.instance_types),
         first_seen: known.first_seen,
-        ready: row.waiting == 0,
+        ready: row.life.waiting == 0,
     }
 }

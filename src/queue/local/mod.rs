@@ -129,7 +129,7 @@ fn load(connection: &Connection, shared: &Shared) -> rusqlite::Result<bool> {
         let request = request_column(row, NEXT_COLUMN)?;
         let row = Row::read(row)?;
         let fit = selector.select(&request).unwrap_or_else(|_| {
-            unfit |= row.state == ContainerState::Queued || row.instance.is_none();
+            unfit |= row.life.state == ContainerState::Queued || row.life.instance.is_none();
             Default::default()
         });
         entries.push(new_entry(&row, request, fit));

@@ -10,6 +10,7 @@ use std::path::Path;
 use muster_runner::protocol::{Reason, ResultRecord};
 
 use crate::core::ids::{Attempt, ContainerUuid};
+use crate::core::lifecycle::AttemptEnd;
 use crate::core::time::WallMillis;
 
 /// Most bytes of a result.json. A real one has a few hundred; its longest part is the names of outputs, at most 1000 of 4 KiB.
@@ -48,6 +49,19 @@ impl AttemptResult {
             detail,
             left_out: String::new(),
             outputs_too_large: false,
+        }
+    }
+
+    /// What the rules need of it.
+    pub(super) fn end(&self) -> AttemptEnd {
+        match self.reason {
+            Reason::Exited => AttemptEnd::Exited(self.exit_code.unwrap_or(0)),
+            Reason::Signaled => AttemptEnd::Signaled(self.signal.unwrap_or(0)),
+            Reason::Killed => AttemptEnd::Killed,
+            Reason::MaxRunTime => AttemptEnd::MaxRunTime,
+            Reason::Oom => AttemptEnd::Oom,
+            Reason::EngineError => AttemptEnd::EngineError(self.detail.clone()),
+            Reason::DiskFull => AttemptEnd::DiskFull(self.detail.clone()),
         }
     }
 

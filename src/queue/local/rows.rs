@@ -8,7 +8,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::core::container::{Container, ContainerRequest, RuntimeStatus};
-use crate::core::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
+use crate::core::ids::{ContainerUuid, InstanceId, TypeName};
+use crate::core::lifecycle::{self, Lifecycle};
 use crate::core::time::WallMillis;
 use crate::core::vocabulary::ContainerState;
 
@@ -25,20 +26,13 @@ pub(super) const NEXT_COLUMN: usize = 19;
 pub(super) struct Row {
     pub(super) id: i64,
     pub(super) uuid: ContainerUuid,
-    pub(super) state: ContainerState,
-    pub(super) priority: i64,
-    pub(super) max_attempts: u32,
+    /// What the rules look at and change.
+    pub(super) life: Lifecycle,
     pub(super) created_at: WallMillis,
     pub(super) started_at: Option<WallMillis>,
     pub(super) finished_at: Option<WallMillis>,
-    pub(super) attempt: Attempt,
-    pub(super) instance: Option<InstanceId>,
-    pub(super) instance_type: Option<TypeName>,
     pub(super) exit_code: Option<i32>,
     pub(super) status: RuntimeStatus,
-    pub(super) cancel_requested: bool,
-    pub(super) kill_asked: Attempt,
-    pub(super) waiting: i64,
     pub(super) cost: f64,
 }
 
@@ -47,20 +41,22 @@ impl Row {
         Ok(Self {
             id: row.get(0)?,
             uuid: word(row, 1, ContainerUuid::parse)?,
-            state: word(row, 2, ContainerState::parse)?,
-            priority: row.get(3)?,
-            max_attempts: row.get(4)?,
+            life: Lifecycle {
+                state: word(row, 2, ContainerState::parse)?,
+                priority: row.get(3)?,
+                max_attempts: row.get(4)?,
+                attempt: row.get(8)?,
+                instance: row.get_ref(9)?.as_str_or_null()?.map(InstanceId::new),
+                instance_type: row.get_ref(10)?.as_str_or_null()?.map(TypeName::new),
+                cancel_requested: row.get(15)?,
+                kill_asked: row.get(16)?,
+                waiting: row.get(17)?,
+            },
             created_at: row.get(5)?,
             started_at: row.get(6)?,
             finished_at: row.get(7)?,
-            attempt: row.get(8)?,
-            instance: row.get_ref(9)?.as_str_or_null()?.map(InstanceId::new),
-            instance_type: row.get_ref(10)?.as_str_or_null()?.map(TypeName::new),
             exit_code: row.get(11)?,
             status: RuntimeStatus { error: row.get(12)?, warning: row.get(13)?, activity: row.get(14)? },
-            cancel_requested: row.get(15)?,
-            kill_asked: row.get(16)?,
-            waiting: row.get(17)?,
             cost: row.get(18)?,
         })
     }
@@ -82,41 +78,46 @@ impl Row {
                    cancel_requested = ?13, kill_asked = ?14, waiting = ?15, cost = ?16 WHERE id = ?1";
         connection.prepare_cached(sql)?.execute(params![
             self.id,
-            self.state.as_str(),
-            self.priority,
+            self.life.state.as_str(),
+            self.life.priority,
             self.started_at,
             self.finished_at,
-            self.attempt,
-            self.instance.as_ref().map(InstanceId::as_str),
-            self.instance_type.as_ref().map(TypeName::as_str),
+            self.life.attempt,
+            self.life.instance.as_ref().map(InstanceId::as_str),
+            self.life.instance_type.as_ref().map(TypeName::as_str),
             self.exit_code,
             self.status.error,
             self.status.warning,
             self.status.activity,
-            self.cancel_requested,
-            self.kill_asked,
-            self.waiting,
+            self.life.cancel_requested,
+            self.life.kill_asked,
+            self.life.waiting,
             self.cost,
         ])?;
         Ok(())
     }
 
+    /// Why those that wait for it cannot run; `None` if it succeeded. For a final one.
+    pub(super) fn failure(&self) -> Option<String> {
+        lifecycle::failure(&self.uuid, self.life.state, self.exit_code)
+    }
+
     pub(super) fn container(&self, request: Arc<ContainerRequest>) -> Container {
-        let locked = matches!(self.state, ContainerState::Locked | ContainerState::Running);
+        let locked = matches!(self.life.state, ContainerState::Locked | ContainerState::Running);
         Container {
             uuid: self.uuid.clone(),
-            state: self.state,
+            state: self.life.state,
             request,
-            priority: self.priority,
+            priority: self.life.priority,
             created_at: self.created_at,
             started_at: self.started_at,
             finished_at: self.finished_at,
-            attempt: self.attempt,
-            instance: self.instance.clone(),
-            instance_type: self.instance_type.clone(),
+            attempt: self.life.attempt,
+            instance: self.life.instance.clone(),
+            instance_type: self.life.instance_type.clone(),
             exit_code: self.exit_code,
             runtime_status: self.status.clone(),
-            cancel_requested: self.cancel_requested,
+            cancel_requested: self.life.cancel_requested,
             // The form that a cluster's root token has there: a constant, since nobody else can lock.
             locked_by_uuid: if locked {
                 format!("{}-gj3su-000000000000000", self.uuid.cluster_id())

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::core::container::ContainerRequest;
 use crate::core::ids::{Attempt, ContainerUuid};
+use crate::core::lifecycle::Refusal;
 use crate::core::time::WallMillis;
 use crate::core::vocabulary::ContainerState;
 use crate::queue::QueueError;
@@ -65,7 +66,7 @@ pub(super) struct Step<'a> {
 pub(super) struct AttemptRow {
     pub(super) price: f64,
     pub(super) started_at: WallMillis,
-    pub(super) is_open: bool,
+    is_open: bool,
     pub(super) collected: bool,
     pub(super) has_late_result: bool,
 }
@@ -89,9 +90,9 @@ impl Step<'_> {
     ) -> StepResult<()> {
         debug_assert!(!before.is_final(), "nothing leaves a final state");
         row.save(self.connection)?;
-        if before == ContainerState::Queued && row.state != before {
+        if before == ContainerState::Queued && row.life.state != before {
             self.queued = self.queued.saturating_sub(1);
-        } else if row.state == ContainerState::Queued && row.state != before {
+        } else if row.life.state == ContainerState::Queued && row.life.state != before {
             self.queued += 1;
         }
         self.changes.push(Change { row, before: Some(before), arrival });
@@ -143,7 +144,7 @@ impl Step<'_> {
                    peak_memory = ?9, cpu_seconds = ?10 WHERE container = ?1 AND attempt = ?2";
         self.connection.prepare_cached(sql)?.execute(params![
             row.id,
-            row.attempt,
+            row.life.attempt,
             self.now,
             reason,
             cost,
@@ -159,19 +160,15 @@ impl Step<'_> {
 
     /// Ends the present attempt if it is open.
     pub(super) fn close_present_attempt(&self, row: &mut Row, reason: &str) -> StepResult<()> {
-        match self.attempt(row, row.attempt)? {
+        match self.attempt(row, row.life.attempt)? {
             Some(attempt) if attempt.is_open => self.close_attempt(row, &attempt, reason, None),
             _ => Ok(()),
         }
     }
 }
 
-/// `WrongState` for a state of the record.
-pub(super) fn wrong_state(row: &Row, operation: &'static str) -> StepError {
-    wrong(row, operation, row.state.as_str())
-}
-
-/// `WrongState` for a condition that the state's name does not say.
-pub(super) fn wrong(row: &Row, operation: &'static str, state: &'static str) -> StepError {
+/// `WrongState`, by what the rules say.
+pub(super) fn wrong(row: &Row, refusal: Refusal) -> StepError {
+    let Refusal { operation, state } = refusal;
     QueueError::WrongState { uuid: row.uuid.clone(), operation, state }.into()
 }

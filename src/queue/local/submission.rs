@@ -8,12 +8,12 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::core::container::{ContainerRequest, RuntimeStatus};
 use crate::core::ids::ContainerUuid;
+use crate::core::lifecycle::Lifecycle;
 use crate::core::time::WallMillis;
-use crate::core::vocabulary::ContainerState::{Cancelled, Complete, Queued};
+use crate::core::vocabulary::ContainerState::{Cancelled, Queued};
 use crate::queue::QueueError;
 
 use super::memory::{CachedSelector, Change, Fit};
-use super::outcome::failure;
 use super::record;
 use super::rows::Row;
 use super::step::{Step, StepError, StepResult};
@@ -95,20 +95,22 @@ impl Step<'_> {
         let row = Row {
             id: 0,
             uuid: uuid.clone(),
-            state: if failed.is_some() { Cancelled } else { Queued },
-            priority: request.priority,
-            max_attempts: request.max_attempts,
+            life: Lifecycle {
+                state: if failed.is_some() { Cancelled } else { Queued },
+                priority: request.priority,
+                max_attempts: request.max_attempts,
+                attempt: 0,
+                instance: None,
+                instance_type: None,
+                cancel_requested: false,
+                kill_asked: 0,
+                waiting: i64::try_from(waiting.len()).unwrap_or(i64::MAX),
+            },
             created_at: self.now,
             started_at: None,
             finished_at: failed.is_some().then_some(self.now),
-            attempt: 0,
-            instance: None,
-            instance_type: None,
             exit_code: None,
             status: RuntimeStatus { error: failed.clone().unwrap_or_default(), ..RuntimeStatus::default() },
-            cancel_requested: false,
-            kill_asked: 0,
-            waiting: i64::try_from(waiting.len()).unwrap_or(i64::MAX),
             cost: 0.0,
         };
         let id = self.insert_row(&row, &request)?;
@@ -132,13 +134,13 @@ impl Step<'_> {
             row.uuid.as_str(),
             request.name,
             record::to_value(request).to_string(),
-            row.state.as_str(),
-            row.priority,
-            row.max_attempts,
+            row.life.state.as_str(),
+            row.life.priority,
+            row.life.max_attempts,
             row.created_at,
             row.finished_at,
             row.status.error,
-            row.waiting,
+            row.life.waiting,
         ])?;
         Ok(self.connection.last_insert_rowid())
     }
@@ -151,10 +153,10 @@ impl Step<'_> {
             let Some(predecessor) = Row::find(self.connection, uuid)? else {
                 return Err(invalid(line, "after", format!("there is no container {uuid}")));
             };
-            if !predecessor.state.is_final() {
+            if !predecessor.life.state.is_final() {
                 waiting.push(predecessor.id);
-            } else if predecessor.state != Complete || predecessor.exit_code != Some(0) {
-                failed = failed.or_else(|| failure(&predecessor));
+            } else {
+                failed = failed.or_else(|| predecessor.failure());
             }
         }
         waiting.sort_unstable();
