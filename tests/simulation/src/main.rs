@@ -1,0 +1,148 @@
+//! `simulate SEEDS [FIRST]` plays that many seeds on all cores; `simulate --seed N` plays one and shows what happened in it.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use muster_simulation::faults::{Counts, Fault};
+use muster_simulation::run::{Outcome, run};
+
+const USAGE: &str = "\
+usage: simulate SEEDS [FIRST]   plays seeds FIRST (1) to FIRST + SEEDS - 1 on all cores
+       simulate --seed N        plays one seed and shows what happened in it
+
+example: simulate 1000
+Exit status 1 if an invariant was violated: then the seed is named, and the end of its log shown.";
+/// Lines of a failing seed's log.
+const LOG_SHOWN: usize = 60;
+/// Failing seeds that are listed.
+const FAILURES_SHOWN: usize = 10;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |text: &String| text.parse::<u64>().ok();
+    match arguments.as_slice() {
+        [help] if help == "--help" || help == "-h" => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        [flag, seed] if flag == "--seed" && number(seed).is_some() => replay(number(seed).unwrap_or(0)),
+        [seeds] if number(seeds).is_some() => many(number(seeds).unwrap_or(0), 1),
+        [seeds, first] if number(seeds).is_some() && number(first).is_some() => {
+            many(number(seeds).unwrap_or(0), number(first).unwrap_or(1))
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn replay(seed: u64) -> ExitCode {
+    let outcome = run(seed, true);
+    for line in &outcome.log {
+        println!("{line}");
+    }
+    match &outcome.violation {
+        Some(violation) => println!("seed {seed}: {violation}"),
+        None => println!("seed {seed}: no violation, {} events, {} containers ended", outcome.events, outcome.ended),
+    }
+    ExitCode::from(u8::from(outcome.violation.is_some()))
+}
+
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    events: u64,
+    simulated: Duration,
+    counts: Counts,
+    restarts: u64,
+    started: u64,
+    ended: u64,
+    instances: u64,
+    failures: Vec<(u64, String)>,
+}
+
+impl Sum {
+    fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.events += outcome.events;
+        self.simulated += outcome.simulated;
+        self.counts.add(&outcome.counts);
+        self.restarts += outcome.lives.saturating_sub(1);
+        self.started += outcome.started;
+        self.ended += outcome.ended as u64;
+        self.instances += outcome.instances as u64;
+        if let Some(violation) = &outcome.violation {
+            self.failures.push((outcome.seed, violation.to_string()));
+        }
+    }
+}
+
+fn many(seeds: u64, first: u64) -> ExitCode {
+    let began = Instant::now();
+    let next = AtomicU64::new(first);
+    let enough = AtomicBool::new(false);
+    let sum = Mutex::new(Sum::default());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while !enough.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds {
+                        return;
+                    }
+                    let outcome = run(seed, false);
+                    let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    sum.add(&outcome);
+                    if sum.failures.len() >= FAILURES_SHOWN {
+                        enough.store(true, Ordering::Relaxed);
+                    }
+                    if sum.seeds.is_multiple_of(1000) {
+                        eprintln!("{} seeds, {:.0} s", sum.seeds, began.elapsed().as_secs_f64());
+                    }
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    report(&sum, began.elapsed())
+}
+
+fn report(sum: &Sum, took: Duration) -> ExitCode {
+    println!("{:<36}{:>12}{:>12}", "fault", "injected", "noticed");
+    for fault in Fault::ALL {
+        println!("{fault:<36}{:>12}{:>12}", sum.counts.injected(*fault), sum.counts.noticed(*fault));
+    }
+    let hours = sum.simulated.as_secs_f64() / 3600.0;
+    let seconds = took.as_secs_f64().max(0.001);
+    println!();
+    println!("seeds                 {}", sum.seeds);
+    println!("events                {} ({:.0} a second)", sum.events, events_per_second(sum.events, seconds));
+    println!("dispatcher hours      {hours:.0} ({:.0} a minute)", hours / (seconds / 60.0));
+    println!("dispatcher restarts   {}", sum.restarts);
+    println!("instances             {}", sum.instances);
+    println!("attempts executed     {}", sum.started);
+    println!("containers ended      {}", sum.ended);
+    println!("seconds               {seconds:.1}");
+    println!("violated invariants   {}", sum.failures.len());
+    for (seed, text) in &sum.failures {
+        println!("seed {seed}: {text}");
+    }
+    let Some((seed, _)) = sum.failures.iter().min() else { return ExitCode::SUCCESS };
+    println!("\nthe end of seed {seed} (all of it: simulate --seed {seed}):");
+    let log = run(*seed, true).log;
+    for line in &log[log.len().saturating_sub(LOG_SHOWN)..] {
+        println!("{line}");
+    }
+    ExitCode::FAILURE
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn events_per_second(events: u64, seconds: f64) -> f64 {
+    events as f64 / seconds
+}
