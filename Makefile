@@ -8,7 +8,7 @@ FMT_FLAGS := -- --config-path etc/rustfmt.toml
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --target $(HOST) -p muster-runner
 
-.PHONY: help need build test check demo bench install uninstall clean
+.PHONY: help need build test check demo bench simulate mutations install uninstall clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/' | sort
 NEEDED_FOR := build
@@ -34,6 +34,12 @@ bench: NEEDED_FOR := demo
 bench: build ## figures of this version on this machine
 	$(CARGO) build --release --locked --example bench
 	target/release/examples/bench
+SEEDS ?= 2000
+SIMULATE := $(CARGO) build --quiet --release --locked -p muster-simulation && target/release/simulate
+simulate: ## the decisions against simulated faults: SEEDS=2000, or one seed with its log: SEED=17
+	@$(SIMULATE) $(if $(SEED),--seed $(SEED),$(SEEDS))
+mutations: ## break ten rules, one after the other: the simulation must find each
+	@tests/simulation/mutate.sh
 # What is installed comes from here; tests install a debug build.
 BUILD ?= target/release
 PROGRAMS := $(BUILD)/muster $(BUILD)/muster-runner

@@ -122,6 +122,19 @@ pub enum ExecuteError {
 }
 
 impl ExecuteError {
+    /// The command may have got there although its answer did not come back.
+    pub const fn was_perhaps_sent(&self) -> bool {
+        match self {
+            Self::NoAddress
+            | Self::Start { .. }
+            | Self::Connect { .. }
+            | Self::Handshake { .. }
+            | Self::Authentication { .. }
+            | Self::HostKey { .. } => false,
+            Self::Channel(_) | Self::TooMuchOutput | Self::Consumer(_) | Self::Deadline | Self::Cancelled => true,
+        }
+    }
+
     /// Something answers there, and has ended the connection.
     pub fn is_hang_up(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionReset)

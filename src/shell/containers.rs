@@ -23,6 +23,7 @@ use crate::core::ids::{Attempt, ContainerUuid};
 use crate::core::settings::COLLECT_DEADLINE;
 use crate::core::worker::collect::CollectReturn;
 use crate::core::worker::kill::KillReturn;
+use crate::core::worker::running::StartReturn;
 use crate::log::write_note;
 use crate::queue::{ContainerQueue, QueueError};
 use crate::remote::runner::{CommandError, FailedCommand, Runner};
@@ -123,13 +124,15 @@ impl Containers {
             return;
         }
         let config = self.start_config(&assignment.container, order.attempt);
-        if let Err(error) = runner.start(&order.uuid, order.attempt, &config) {
+        let result = runner.start(&order.uuid, order.attempt, &config);
+        let unknown = result.as_ref().is_err_and(CommandError::may_still_come);
+        if let Err(error) = result {
             // The process might have started all the same: the next probe finds out.
             let note = note(Level::Error, "start command failed", order).with("error", error.text());
             write_note(&error.failed().into_iter().fold(note, FailedCommand::add_to));
         }
         reached(FaultPoint::StartSent);
-        self.door.start_returned(order);
+        self.door.start_returned(order, if unknown { StartReturn::Unknown } else { StartReturn::Settled });
     }
 
     fn start_config(&self, container: &Container, attempt: Attempt) -> StartConfig {

@@ -23,6 +23,7 @@ use crate::core::vocabulary::{IdleBehavior, WorkerState};
 use crate::core::worker::collect::CollectReturn;
 use crate::core::worker::kill::KillReturn;
 use crate::core::worker::round::{NextRound, RoundPlan, RoundReport};
+use crate::core::worker::running::StartReturn;
 
 /// Batches of effects that wait for the central thread. Each event makes one batch; an event of each of 10,000 workers (the most
 /// that is watched) at once fits several times. A full channel is a fault of ours: counted, logged, and healed by the sync.
@@ -217,8 +218,8 @@ impl PoolDoor {
         self.read(|pool, _| pool.kill_is_open(order))
     }
 
-    pub fn start_returned(&self, order: &RunnerOrder) {
-        self.apply(|pool, now, effects| pool.start_returned(order, now, effects));
+    pub fn start_returned(&self, order: &RunnerOrder, answer: StartReturn) {
+        self.apply(|pool, now, effects| pool.start_returned(order, answer, now, effects));
     }
 
     pub fn start_refused(&self, order: &RunnerOrder) {

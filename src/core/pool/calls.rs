@@ -16,6 +16,7 @@ use crate::core::vocabulary::{BootOutcome, IdleBehavior, WorkerState};
 use crate::core::worker::collect::CollectReturn;
 use crate::core::worker::kill::{KillReturn, KillState};
 use crate::core::worker::round::{NextRound, RoundPlan, RoundReport};
+use crate::core::worker::running::StartReturn;
 use crate::core::worker::{Runner, Worker};
 
 impl Pool {
@@ -216,9 +217,9 @@ impl Pool {
         })
     }
 
-    pub fn start_returned(&mut self, order: &RunnerOrder, now: Moment, effects: &mut Effects) {
+    pub fn start_returned(&mut self, order: &RunnerOrder, answer: StartReturn, now: Moment, effects: &mut Effects) {
         self.with_worker(&order.instance, now, effects, |worker, cx| {
-            worker.start_returned(&order.uuid, order.operation, cx);
+            worker.start_returned(&order.uuid, order.operation, answer, cx);
         });
     }
 

@@ -25,6 +25,7 @@ use super::settings::Settings;
 use super::time::Moment;
 use super::timer::{Timer, Timers};
 use super::vocabulary::WorkerState;
+use super::worker::running::StartReturn;
 use super::worker::{Context, Worker};
 use budget::ProbeBudget;
 use create::PendingCreate;
@@ -163,7 +164,7 @@ impl Pool {
                 let note = worker.note(Level::Error, "start command has not returned in time");
                 cx.note(note.with("ContainerUUID", uuid));
             }
-            worker.start_returned(uuid, operation, cx);
+            worker.start_returned(uuid, operation, StartReturn::Unknown, cx);
             let unseen = worker.runner(uuid).is_some_and(|runner| !runner.listed);
             if open && unseen && cx.settings.runner_keeps_results {
                 worker.kill(uuid, "its start has not returned in time", cx);

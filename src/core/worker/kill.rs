@@ -94,12 +94,13 @@ impl Worker {
     pub fn expect_attempt(&mut self, uuid: &ContainerUuid, attempt: Attempt, cx: &mut Context<'_>) {
         match self.runner_mut(uuid) {
             None => {
-                self.adopt(uuid, attempt, false, cx);
+                self.adopt(uuid, attempt, (false, false), cx);
                 self.settle(cx);
                 cx.effects.notify();
             }
             Some(runner) if runner.attempt < attempt && runner.start.is_none() => {
                 runner.attempt = attempt;
+                runner.settled = false;
                 self.kill_again(uuid, cx);
                 cx.effects.notify();
             }

@@ -38,6 +38,9 @@ pub struct Runner {
     pub start: Option<OperationId>,
     /// A probe has listed it.
     pub listed: bool,
+    /// Whether it came about is settled: a list has shown it, or its start has ended one way or the other. Otherwise a list that lacks
+    /// it proves nothing (the start may still be on its way), and only a kill with a tombstone does.
+    pub settled: bool,
     pub kill: KillState,
 }
 

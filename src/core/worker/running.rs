@@ -12,6 +12,15 @@ use crate::core::settings::{COMMAND_DEADLINE, Settings};
 use crate::core::timer::Timer;
 use crate::core::vocabulary::{IdleBehavior, WorkerState};
 
+/// What a start command came back with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartReturn {
+    /// It has ended on the worker, well or not, or was never sent: the next list shows the truth.
+    Settled,
+    /// The connection was lost, or its deadline has passed: it may still be on its way.
+    Unknown,
+}
+
 impl Worker {
     /// Spec 10 §12: only in service and with behavior `run`, and never a second time.
     pub fn accepts_containers(&self) -> bool {
@@ -25,7 +34,7 @@ impl Worker {
             return false;
         }
         let operation = cx.operation();
-        let runner = Runner { attempt, start: Some(operation), listed: false, kill: KillState::None };
+        let runner = Runner { attempt, start: Some(operation), listed: false, settled: false, kill: KillState::None };
         self.starting.insert(uuid.clone(), runner);
         cx.index.add(uuid, &self.id);
         if self.state == WorkerState::Idle {
@@ -39,9 +48,18 @@ impl Worker {
     }
 
     /// The start command returned, well or not, or its deadline passed: the process may be there, the next probe finds out.
-    pub fn start_returned(&mut self, uuid: &ContainerUuid, operation: OperationId, cx: &mut Context<'_>) {
+    pub fn start_returned(
+        &mut self,
+        uuid: &ContainerUuid,
+        operation: OperationId,
+        answer: StartReturn,
+        cx: &mut Context<'_>,
+    ) {
         if !self.end_start(uuid, operation, cx) {
             return;
+        }
+        if let Some(runner) = self.runner_mut(uuid) {
+            runner.settled |= answer == StartReturn::Settled;
         }
         // If a probe listed it before the command returned, what we believe does not change.
         if let Some(runner) = self.starting.remove(uuid) {
@@ -125,16 +143,20 @@ impl Worker {
     ) -> (bool, BTreeSet<ContainerUuid>) {
         let mut late: BTreeSet<ContainerUuid> =
             self.last_change.iter().filter(|(_, change)| **change > began).map(|(uuid, _)| uuid.clone()).collect();
-        let ended: Vec<ContainerUuid> = self
-            .running
-            .iter()
-            .filter(|(uuid, runner)| !late.contains(*uuid) && !stays(listing.runners.get(*uuid), runner, cx.settings))
-            .map(|(uuid, _)| uuid.clone())
-            .collect();
-        for uuid in &ended {
-            self.close(uuid, cx);
+        let fate = |(uuid, runner): (&ContainerUuid, &Runner)| {
+            (uuid.clone(), fate_of(listing.runners.get(uuid), runner, cx.settings))
+        };
+        let known = self.running.iter().filter(|(uuid, _)| !late.contains(*uuid));
+        let fates: Vec<(ContainerUuid, Fate)> = known.map(fate).filter(|(_, fate)| *fate != Fate::Stays).collect();
+        let mut changed = !fates.is_empty();
+        for (uuid, fate) in &fates {
+            if *fate == Fate::Ended {
+                self.close(uuid, cx);
+            } else {
+                self.kill(uuid, "its start may still be on its way", cx);
+            }
         }
-        let mut changed = self.drop_vanished_results(listing, began, cx) || !ended.is_empty();
+        changed |= self.drop_vanished_results(listing, began, cx);
         for (uuid, listed) in listing.runners.iter().filter(|(uuid, _)| !late.contains(*uuid)) {
             changed |= match listed.state {
                 RunnerState::Alive => self.listed_alive(uuid, listed.attempt, cx),
@@ -151,6 +173,7 @@ impl Worker {
         if let Some(runner) = self.running.get_mut(uuid) {
             let mut news = !runner.listed;
             runner.listed = true;
+            runner.settled = true;
             // The host knows which attempt runs there. (A kill keeps the attempt that it must rule out.)
             let told = attempt != 0 && runner.start.is_none() && runner.kill == KillState::None;
             if (told || runner.attempt == 0) && runner.attempt != attempt {
@@ -170,6 +193,7 @@ impl Worker {
         }
         if let Some(mut runner) = self.starting.remove(uuid) {
             runner.listed = true;
+            runner.settled = true;
             self.running.insert(uuid.clone(), runner);
             return true;
         }
@@ -177,14 +201,20 @@ impl Worker {
             // An older attempt's result is being fetched; the live runner is adopted by the list after that.
             return false;
         }
-        self.adopt(uuid, attempt, true, cx);
+        self.adopt(uuid, attempt, (true, true), cx);
         cx.note(self.note(Level::Info, "runner process detected").with("ContainerUUID", uuid).with("Attempt", attempt));
         true
     }
 
-    /// A runner that was not started by this process (spec 10 §7).
-    pub fn adopt(&mut self, uuid: &ContainerUuid, attempt: Attempt, listed: bool, cx: &mut Context<'_>) {
-        self.running.insert(uuid.clone(), Runner { attempt, start: None, listed, kill: KillState::None });
+    /// A runner that was not started by this process (spec 10 §7). `settled`: a list shows it, or what is left of it.
+    pub fn adopt(
+        &mut self,
+        uuid: &ContainerUuid,
+        attempt: Attempt,
+        (listed, settled): (bool, bool),
+        cx: &mut Context<'_>,
+    ) {
+        self.running.insert(uuid.clone(), Runner { attempt, start: None, listed, settled, kill: KillState::None });
         cx.index.add(uuid, &self.id);
         cx.exited.remove(uuid);
         self.changed(uuid);
@@ -200,7 +230,7 @@ impl Worker {
         }
         let news = self.runner(uuid).is_none();
         if news {
-            self.adopt(uuid, attempt, false, cx);
+            self.adopt(uuid, attempt, (false, true), cx);
         }
         if !self.reaping.contains_key(uuid) {
             let known = self.runner(uuid).map_or(0, |runner| runner.attempt);
@@ -286,14 +316,36 @@ pub(super) fn is_older(attempt: Attempt, than: Attempt) -> bool {
     attempt != 0 && attempt < than
 }
 
-/// Whether a list leaves a running runner where it is.
-fn stays(listed: Option<&Listed>, runner: &Runner, settings: &Settings) -> bool {
+/// What a list means for a running runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Ended,
+    /// It was not seen, and may still come: a kill rules that out.
+    InDoubt,
+}
+
+fn fate_of(listed: Option<&Listed>, runner: &Runner, settings: &Settings) -> Fate {
     match listed {
-        None => false,
-        Some(Listed { state: RunnerState::Alive, .. }) => true,
-        // The result of an older attempt says that this one has ended without any.
-        Some(Listed { state: RunnerState::Finished, attempt }) => !is_older(*attempt, runner.attempt),
+        Some(Listed { state: RunnerState::Alive, .. }) => Fate::Stays,
         // With a runner that can reap, a stale one may still have live processes: it stays until that succeeded.
-        Some(Listed { state: RunnerState::Stale, .. }) => settings.runner_keeps_results,
+        Some(Listed { state: RunnerState::Stale, .. }) if settings.runner_keeps_results => Fate::Stays,
+        Some(Listed { state: RunnerState::Stale, .. }) => Fate::Ended,
+        // Decided with the others that are finished.
+        Some(Listed { state: RunnerState::Finished, attempt }) if !is_older(*attempt, runner.attempt) => Fate::Stays,
+        // Not there, or only an older attempt's result: this one has ended without any, or has not come yet.
+        Some(Listed { state: RunnerState::Finished, .. }) | None => unseen(runner, settings),
+    }
+}
+
+fn unseen(runner: &Runner, settings: &Settings) -> Fate {
+    // Without tombstones nothing can be ruled out.
+    if runner.settled || !settings.runner_keeps_results {
+        return Fate::Ended;
+    }
+    match runner.kill {
+        KillState::None => Fate::InDoubt,
+        KillState::Asked { gone: true, .. } => Fate::Ended,
+        KillState::Asked { .. } | KillState::GivenUp => Fate::Stays,
     }
 }

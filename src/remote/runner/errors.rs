@@ -74,6 +74,11 @@ impl ListError {
 }
 
 impl CommandError {
+    /// It was sent, or may have been, and how it ended is not known: what it does there may still happen.
+    pub fn may_still_come(&self) -> bool {
+        matches!(self, Self::Execute(error) if error.was_perhaps_sent())
+    }
+
     /// The command, if it ran to its end.
     pub fn failed(&self) -> Option<&FailedCommand> {
         match self {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cloud::{Cloud, Instance, SET_TAG, report};
+use crate::cloud::{Cloud, SET_TAG, report};
 use crate::core::effect::Tags;
 use crate::core::ids::{InstanceId, OperationId, TypeName};
 use crate::core::instance_type::InstanceType;
@@ -74,20 +74,18 @@ impl World {
             return Err(CloudRefusal::RateLimit { until: self.now + pause });
         }
         if self.fault(Fault::Quota) || self.cloud.count(self.now) >= self.cloud.quota {
-            self.counts.notice(Fault::Quota);
             return Err(CloudRefusal::Quota);
         }
         if let Some(scope) = self.out_of_capacity(instance_type) {
-            self.counts.notice(Fault::Capacity);
             return Err(CloudRefusal::Capacity(scope));
         }
         if self.fault(Fault::CreateFails) {
-            self.counts.notice(Fault::CreateFails);
             return Err(CloudRefusal::Other);
         }
         let type_name = TypeName::new(&instance_type.name);
         let id = self.make_instance(&type_name, &instance_type.provider_type, tags);
         if self.fault(Fault::CreateMadeButFailed) {
+            self.truth.unreported.insert(id);
             return Err(CloudRefusal::Other);
         }
         Ok(id)
@@ -237,7 +235,8 @@ impl World {
         // The cloud looks at some moment of the call.
         let looks_in = takes.mul_f64(self.random.share());
         self.in_process(looks_in, move |world| {
-            let age = if world.fault(Fault::ListStale) { world.random.millis(100, 20_000) } else { Duration::ZERO };
+            let late = world.fault(Fault::ListStale);
+            let age = if late { Duration::from_millis(world.random.between(0, 28_000)) } else { Duration::ZERO };
             let listed = world.cloud.list(age, world.now);
             world.in_process(takes - looks_in, move |world| world.list_answered(began, listed));
         });
@@ -245,7 +244,6 @@ impl World {
 
     fn list_answered(&mut self, began: Moment, mut listed: BTreeMap<InstanceId, InstanceReport>) {
         if self.fault(Fault::ListRateLimited) {
-            self.counts.notice(Fault::ListRateLimited);
             let until = self.now + self.random.seconds(1, 120);
             self.pool(Cause::Other, |pool, now, effects| pool.suspend_calls(CallKind::List, until, now, effects));
         } else if self.fault(Fault::ListFails) {
@@ -291,10 +289,6 @@ impl World {
     /// Another dispatcher's machine on the same account.
     pub fn foreign_instance(&mut self) {
         let tags: Tags = [(SET_TAG.to_owned(), "another".to_owned())].into_iter().collect();
-        let id = self.make_instance(&TypeName::new("t1"), "p1", tags);
-        if let Some(instance) = self.cloud.instances.get_mut(&id) {
-            let instance: &mut Instance = instance;
-            instance.gone_at = None;
-        }
+        self.make_instance(&TypeName::new("t1"), "p1", tags);
     }
 }

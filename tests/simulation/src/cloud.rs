@@ -95,7 +95,7 @@ impl World {
         let id = InstanceId::new(&format!("i{:04}", self.cloud.made));
         let late = self.fault(Fault::AddressLate);
         let address_in = if late { self.random.seconds(5, 60) } else { Duration::ZERO };
-        let boots_in = if self.fault(Fault::NeverBoots) { None } else { Some(self.random.seconds(1, 60)) };
+        let boots_in = if self.fault(Fault::NeverBoots) { None } else { Some(self.random.millis(200, 60_000)) };
         let host = Host {
             boots_at: boots_in.map(|after| self.now + address_in + after),
             runner_fails: self.fault(Fault::RunnerMissing),
@@ -112,8 +112,11 @@ impl World {
             host,
         };
         self.say(|| format!("cloud: {id} of {type_name} exists, boots in {boots_in:?}"));
+        let ours = Cloud::ours(&instance);
         self.cloud.instances.insert(id.clone(), instance);
-        self.plan_troubles(&id);
+        if ours {
+            self.plan_troubles(&id);
+        }
         id
     }
 

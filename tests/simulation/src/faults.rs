@@ -60,6 +60,7 @@ kinds! {
     HostDiskFull = "host's disk full", 0.04;
     CollectFails = "collecting fails", 0.1;
     StorageFails = "our storage fails", 0.02;
+    EffectLost = "effect lost", 0.01;
     SlowThread = "a thread is slow", 0.01;
     KilledBetweenEffects = "killed between two effects", 0.002;
     KilledAtRandom = "killed at a random moment", 0.3;

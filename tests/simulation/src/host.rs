@@ -47,7 +47,8 @@ pub struct Host {
     /// It cannot be reached, or is not what it was, until then.
     pub trouble: Option<(Fault, Moment)>,
     pub runners: BTreeMap<ContainerUuid, Runner>,
-    pub results: BTreeMap<(ContainerUuid, Attempt), AttemptEnd>,
+    /// With the time when they were written.
+    pub results: BTreeMap<(ContainerUuid, Attempt), (AttemptEnd, Moment)>,
     /// The highest attempt of each container that may not start (again).
     pub tombstones: BTreeMap<ContainerUuid, Attempt>,
     pub waiters: Vec<Waiter>,
@@ -72,9 +73,9 @@ impl Host {
         for (uuid, (word, attempt)) in lines {
             let _ = writeln!(text, "{uuid}{word}\n#attempt {uuid} {attempt}");
         }
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let hash = text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         let token = format!("{hash:016x}");
         let _ = writeln!(text, "# {token}");
         (text, token)
@@ -127,7 +128,11 @@ impl World {
         let usual = self.store.usual_duration(uuid);
         let lasts = usual.mul_f64(0.5 + self.random.share());
         if self.fault(Fault::Unkillable) {
-            return Job { lasts: Duration::from_secs(10 * 3600), end: JobEnd::Result(AttemptEnd::Exited(0)), unkillable: true };
+            return Job {
+                lasts: Duration::from_secs(10 * 3600),
+                end: JobEnd::Result(AttemptEnd::Exited(0)),
+                unkillable: true,
+            };
         }
         let end = if self.fault(Fault::CrashBeforeResult) {
             JobEnd::Crash
@@ -148,7 +153,8 @@ impl World {
     }
 
     fn job_ends(&mut self, id: &InstanceId, uuid: &ContainerUuid, attempt: Attempt, end: JobEnd) {
-        let Some(host) = self.cloud.host_mut(id, self.now) else { return };
+        let now = self.now;
+        let Some(host) = self.cloud.host_mut(id, now) else { return };
         let Some(runner) = host.runners.get_mut(uuid).filter(|runner| runner.attempt == attempt) else { return };
         if runner.lock != Lock::Alive {
             return;
@@ -157,12 +163,12 @@ impl World {
             JobEnd::Stale { resists } => runner.lock = Lock::Stale { resists },
             JobEnd::StaleWithResult(ref end) => {
                 runner.lock = Lock::Stale { resists: false };
-                host.results.insert((uuid.clone(), attempt), end.clone());
+                host.results.insert((uuid.clone(), attempt), (end.clone(), now));
             }
             JobEnd::Crash => drop(host.runners.remove(uuid)),
             JobEnd::Result(ref end) => {
                 host.runners.remove(uuid);
-                host.results.insert((uuid.clone(), attempt), end.clone());
+                host.results.insert((uuid.clone(), attempt), (end.clone(), now));
             }
         }
         self.say(|| format!("host {id}: {uuid} attempt {attempt} ends: {end:?}"));
@@ -223,6 +229,8 @@ enum JobEnd {
     Result(AttemptEnd),
     Crash,
     /// The runner crashes, something of the job holds its lock.
-    Stale { resists: bool },
+    Stale {
+        resists: bool,
+    },
     StaleWithResult(AttemptEnd),
 }

@@ -9,6 +9,7 @@ use crate::core::pool::invariants::Cause;
 use crate::core::settings::{COLLECT_DEADLINE, COMMAND_DEADLINE};
 use crate::core::worker::collect::CollectReturn;
 use crate::core::worker::kill::KillReturn;
+use crate::core::worker::running::StartReturn;
 use crate::faults::Fault;
 use crate::store::StoreError;
 use crate::world::World;
@@ -56,7 +57,7 @@ impl World {
     }
 
     fn begin_work(&mut self, lane: (InstanceId, Lane)) {
-        let delay = if self.fault(Fault::SlowThread) { self.random.millis(10, 5000) } else { self.random.millis(1, 5) };
+        let delay = self.turn_of_thread(5);
         self.in_process(delay, move |world| {
             let work = world.process.as_ref().and_then(|process| process.lanes.get(&lane)?.front().cloned());
             let Some(work) = work else { return };
@@ -105,9 +106,8 @@ impl World {
         };
         let commit = self.random.millis(1, 30);
         self.in_process(commit, move |world| {
-            let assigned = world.write(&order.uuid, |record| {
-                record.life.assign(order.attempt, &order.instance, &type_name).is_ok()
-            });
+            let assigned = world
+                .write(&order.uuid, |record| record.life.assign(order.attempt, &order.instance, &type_name).is_ok());
             match assigned {
                 Ok(()) if world.start_is_open(&order) => world.send_start(order, work),
                 Err(StoreError::Storage) => {
@@ -121,8 +121,9 @@ impl World {
     fn send_start(&mut self, order: RunnerOrder, work: Work) {
         let (id, to) = (order.instance.clone(), order.clone());
         let there = move |world: &mut Self| Some(world.host_start(&to.instance, &to.uuid, to.attempt));
-        self.command(&id, COMMAND_DEADLINE, there, move |world, _| {
-            world.pool(Cause::Other, |pool, now, effects| pool.start_returned(&order, now, effects));
+        self.command(&id, COMMAND_DEADLINE, there, move |world, answer| {
+            let answer = if answer.is_some() { StartReturn::Settled } else { StartReturn::Unknown };
+            world.pool(Cause::Other, |pool, now, effects| pool.start_returned(&order, answer, now, effects));
             world.work_done(&work);
         });
     }
@@ -160,7 +161,7 @@ impl World {
         let (id, to) = (order.instance.clone(), order.clone());
         let there = move |world: &mut Self| {
             let host = world.cloud.host(&to.instance, world.now)?;
-            host.results.get(&(to.uuid.clone(), to.attempt)).cloned()
+            host.results.get(&(to.uuid.clone(), to.attempt)).map(|(end, _)| end.clone())
         };
         let deadline = COLLECT_DEADLINE.saturating_sub(Duration::from_secs(60));
         self.command(&id, deadline, there, move |world, fetched| {
@@ -185,9 +186,18 @@ impl World {
                 world.collected(&order, CollectReturn::StorageFailed, &work);
                 return;
             }
+            world.notice_end(&end);
             world.store.results.insert((order.uuid.clone(), order.attempt), end);
             world.record_result(order, work);
         });
+    }
+
+    fn notice_end(&mut self, end: &AttemptEnd) {
+        match end {
+            AttemptEnd::Killed => self.counts.notice(Fault::JobKilled),
+            AttemptEnd::DiskFull(_) => self.counts.notice(Fault::HostDiskFull),
+            _ => {}
+        }
     }
 
     fn record_result(&mut self, order: RunnerOrder, work: Work) {

@@ -16,6 +16,7 @@ pub mod cloud;
 pub mod faults;
 pub mod host;
 pub mod lanes;
+pub mod notice;
 pub mod passes;
 pub mod people;
 pub mod plan;

@@ -1,4 +1,4 @@
-//! `simulate SEEDS [FIRST]` plays that many seeds on all cores; `simulate --seed N` plays one and shows what happened in it.
+//! `simulate [--stop] SEEDS [FIRST]` plays that many seeds on all cores; `simulate --seed N` plays one and shows what happened in it.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 
@@ -11,29 +11,35 @@ use muster_simulation::faults::{Counts, Fault};
 use muster_simulation::run::{Outcome, run};
 
 const USAGE: &str = "\
-usage: simulate SEEDS [FIRST]   plays seeds FIRST (1) to FIRST + SEEDS - 1 on all cores
-       simulate --seed N        plays one seed and shows what happened in it
+usage: simulate [--stop] SEEDS [FIRST]   plays seeds FIRST (1) to FIRST + SEEDS - 1 on all cores; --stop: to the first violation
+       simulate --seed N                 plays one seed and shows what happened in it
 
 example: simulate 1000
 Exit status 1 if an invariant was violated: then the seed is named, and the end of its log shown.";
 /// Lines of a failing seed's log.
 const LOG_SHOWN: usize = 60;
-/// Failing seeds that are listed.
-const FAILURES_SHOWN: usize = 10;
+/// So many failing seeds are enough.
+const FAILURES_MAX: usize = 10;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |text: &String| text.parse::<u64>().ok();
-    match arguments.as_slice() {
-        [help] if help == "--help" || help == "-h" => {
-            println!("{USAGE}");
-            ExitCode::SUCCESS
-        }
-        [flag, seed] if flag == "--seed" && number(seed).is_some() => replay(number(seed).unwrap_or(0)),
-        [seeds] if number(seeds).is_some() => many(number(seeds).unwrap_or(0), 1),
-        [seeds, first] if number(seeds).is_some() && number(first).is_some() => {
-            many(number(seeds).unwrap_or(0), number(first).unwrap_or(1))
-        }
+    if matches!(arguments.as_slice(), [help] if help == "--help" || help == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let flags = arguments.iter().filter(|text| text.starts_with("--"));
+    let flags: Vec<&str> = flags.map(String::as_str).collect();
+    let numbers = arguments.iter().filter(|text| !text.starts_with("--")).map(|text| text.parse::<u64>());
+    let numbers: Vec<u64> = match numbers.collect() {
+        Ok(numbers) => numbers,
+        Err(_) => Vec::new(),
+    };
+    match (flags.as_slice(), numbers.as_slice()) {
+        (["--seed"], [seed]) => replay(*seed),
+        (["--stop"], [seeds]) => many(*seeds, 1, 1),
+        (["--stop"], [seeds, first]) => many(*seeds, *first, 1),
+        ([], [seeds]) => many(*seeds, 1, FAILURES_MAX),
+        ([], [seeds, first]) => many(*seeds, *first, FAILURES_MAX),
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
@@ -82,7 +88,7 @@ impl Sum {
     }
 }
 
-fn many(seeds: u64, first: u64) -> ExitCode {
+fn many(seeds: u64, first: u64, failures_max: usize) -> ExitCode {
     let began = Instant::now();
     let next = AtomicU64::new(first);
     let enough = AtomicBool::new(false);
@@ -99,7 +105,7 @@ fn many(seeds: u64, first: u64) -> ExitCode {
                     let outcome = run(seed, false);
                     let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     sum.add(&outcome);
-                    if sum.failures.len() >= FAILURES_SHOWN {
+                    if sum.failures.len() >= failures_max {
                         enough.store(true, Ordering::Relaxed);
                     }
                     if sum.seeds.is_multiple_of(1000) {

@@ -28,7 +28,7 @@ impl World {
     pub fn notify_scheduler(&mut self) {
         let Some(process) = &mut self.process else { return };
         process.told = true;
-        let delay = if self.fault(Fault::SlowThread) { self.random.millis(10, 5000) } else { self.random.millis(1, 8) };
+        let delay = self.turn_of_thread(8);
         self.pass_soon(delay);
     }
 
@@ -151,7 +151,7 @@ impl World {
             return;
         }
         process.busy.insert(uuid.clone(), None);
-        let delay = if self.fault(Fault::SlowThread) { self.random.millis(10, 5000) } else { self.random.millis(1, 30) };
+        let delay = self.turn_of_thread(30);
         let uuid = uuid.clone();
         self.in_process(delay, move |world| world.carry_out_transition(&uuid, &transition));
     }

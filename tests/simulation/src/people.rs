@@ -14,7 +14,8 @@ impl World {
         for _ in 0..self.plan.containers {
             let early = self.random.chance(0.5);
             let length = self.plan.faults_for.as_secs();
-            let when = if early { self.random.millis(1, 5000) } else { Duration::from_secs(self.random.between(0, length)) };
+            let when =
+                if early { self.random.millis(1, 5000) } else { Duration::from_secs(self.random.between(0, length)) };
             self.after(when, Self::user_submits);
         }
         if self.random.chance(0.3) {
@@ -69,7 +70,7 @@ impl World {
             2 | 3 => IdleBehavior::Run,
             _ => {
                 self.say(|| format!("operator: kills {id}"));
-                self.counts.notice(Fault::Operator);
+                self.truth.asked_to_kill.insert(id.clone());
                 self.pool(Cause::InstanceKilled, |pool, now, effects| pool.kill_instance(id, "asked", now, effects));
                 return;
             }
@@ -120,6 +121,7 @@ impl World {
                     let removed = names.iter().skip(keep).cloned().collect::<Vec<_>>();
                     world.types = world.plan.types.clone();
                     world.types.retain(|name, _| !removed.contains(name));
+                    world.counts.notice(Fault::TypesRemoved);
                     world.reload();
                 }
                 world.next_reload();
@@ -162,9 +164,7 @@ impl World {
             .map(|worker| worker.id.clone())
             .collect();
         for id in held {
-            self.pool(Cause::Other, |pool, now, effects| {
-                pool.set_idle_behavior(&id, IdleBehavior::Run, now, effects)
-            });
+            self.pool(Cause::Other, |pool, now, effects| pool.set_idle_behavior(&id, IdleBehavior::Run, now, effects));
         }
         let on_hold: Vec<ContainerUuid> = self
             .store

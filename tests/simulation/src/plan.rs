@@ -43,7 +43,7 @@ impl Plan {
             poll_interval: Duration::from_secs(*random.pick(&[1, 10, 10, 10])),
             types: types(),
             faults_for: random.seconds(300, 4000),
-            containers: random.index(24) + 1,
+            containers: random.index(32) + 1,
             cloud_quota: *random.pick(&[3, 6, 100, 100]),
             likelihoods: likelihoods(random),
             settings,
@@ -59,7 +59,7 @@ impl Plan {
 fn likelihoods(random: &mut Random) -> Vec<f64> {
     let quiet = random.chance(0.03);
     let share = *random.pick(&[0.15, 0.4, 0.8]);
-    let strength = *random.pick(&[0.5, 1.0, 1.0, 2.0]);
+    let strength = *random.pick(&[0.5, 1.0, 2.0, 4.0]);
     let of = |fault: &Fault| {
         let on = random.chance(share) && !quiet;
         if on { (fault.likelihood() * strength).min(0.9) } else { 0.0 }
@@ -99,10 +99,15 @@ fn types() -> Types {
         ..InstanceType::default()
     };
     // Two of one provider type: their capacity pauses are shared.
-    [of_type("t1", "p1", 1, 1.0), of_type("t2", "p2", 2, 2.0), of_type("t2x", "p2", 2, 2.5), of_type("t4", "p4", 4, 4.0)]
-        .into_iter()
-        .map(|instance_type| (TypeName::new(&instance_type.name), Arc::new(instance_type)))
-        .collect()
+    [
+        of_type("t1", "p1", 1, 1.0),
+        of_type("t2", "p2", 2, 2.0),
+        of_type("t2x", "p2", 2, 2.5),
+        of_type("t4", "p4", 4, 4.0),
+    ]
+    .into_iter()
+    .map(|instance_type| (TypeName::new(&instance_type.name), Arc::new(instance_type)))
+    .collect()
 }
 
 /// The types that a container may run on, cheapest first.

@@ -93,7 +93,7 @@ impl World {
             return;
         }
         self.say(|| "dispatcher: killed".to_owned());
-        let pause = self.random.millis(200, 120_000);
+        let pause = self.random.millis(100, 120_000);
         self.after(pause, Self::start_process);
     }
 
@@ -101,7 +101,7 @@ impl World {
     pub fn central_soon(&mut self) {
         let Some(process) = self.process.as_mut().filter(|process| !process.central_due) else { return };
         process.central_due = true;
-        let delay = if self.fault(Fault::SlowThread) { self.random.millis(10, 3000) } else { self.random.millis(1, 5) };
+        let delay = self.turn_of_thread(5);
         self.in_process(delay, Self::central);
     }
 
@@ -111,9 +111,21 @@ impl World {
         }
         while let Some(effect) = self.process.as_mut().and_then(|process| process.effects.pop_front()) {
             if self.fault(Fault::KilledBetweenEffects) {
-                self.counts.notice(Fault::KilledBetweenEffects);
                 self.kill_process();
                 return;
+            }
+            // Nothing may stay open for ever because of it (20 §10.7). A notification has no other net than the poll.
+            let may_be_lost = !matches!(
+                effect,
+                Effect::NotifySubscribers
+                    | Effect::Log(_)
+                    | Effect::Observe(_)
+                    | Effect::Retarget { .. }
+                    | Effect::CloseWorker { .. }
+            );
+            if may_be_lost && self.fault(Fault::EffectLost) {
+                self.say(|| format!("lost: {effect:?}"));
+                continue;
             }
             self.carry_out(effect);
             if self.violation.is_some() {
@@ -143,12 +155,18 @@ impl World {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::NotifySubscribers => self.notify_scheduler(),
-            Effect::Log(note) => self.note(note.message, || format!("log: {} {:?}", note.message, note.fields)),
+            Effect::Log(note) => {
+                self.notice(&note);
+                self.say(|| format!("log: {} {:?}", note.message, note.fields));
+            }
             Effect::Observe(figure) => self.observe(&figure),
             Effect::CreateInstance { operation, instance_type, tags, secret: _ } => {
                 self.call_create(operation, &instance_type, tags);
             }
-            Effect::DestroyInstance { instance, .. } => self.ask_destroy(&instance),
+            Effect::DestroyInstance { instance, ending, .. } => {
+                self.check_destroy(&instance, ending);
+                self.ask_destroy(&instance);
+            }
             Effect::SaveTags { instance, tags } => self.ask_tags(&instance, tags),
             Effect::StartContainer(order) => self.submit_work(Work::Start(order)),
             Effect::KillRunner(order) => self.submit_work(Work::Kill(order)),
@@ -160,31 +178,6 @@ impl World {
             Effect::CloseWorker { instance } => self.close_thread(&instance),
             Effect::ProbeSoon { instance } => self.probe_soon(&instance),
             Effect::ListSoon => self.list_soon(),
-        }
-    }
-
-    /// What the core says of a fault is how it is seen to have noticed it.
-    fn note(&mut self, message: &'static str, line: impl FnOnce() -> String) {
-        self.say(line);
-        let noticed: &[Fault] = match message {
-            "instance disappeared in cloud" => &[Fault::Vanishes],
-            "boot failed" => &[Fault::NeverBoots, Fault::RunnerMissing],
-            "instance reports itself broken; draining it" => &[Fault::Broken],
-            "instance has much less than its type says" => &[Fault::TooSmall],
-            "unkillable container; draining the instance" | "unkillable container; instance is on hold, not draining it" => {
-                &[Fault::Unkillable]
-            }
-            "probe reported stale run lock" => &[Fault::StaleLock, Fault::CrashAfterResult],
-            "stale run lock resists; treating the instance as broken" => &[Fault::StaleResists],
-            "instance type is not configured; draining the instance" => &[Fault::TypesRemoved],
-            "suspending remote calls due to rate-limit error" => &[Fault::CreateRateLimited],
-            "worker still listed after shutdown; retrying" => &[Fault::DestroyFails, Fault::DestroySlow],
-            "runner process detected" => &[Fault::KilledAtRandom],
-            "set idle behavior" => &[Fault::Operator],
-            _ => return,
-        };
-        for fault in noticed {
-            self.counts.notice(*fault);
         }
     }
 

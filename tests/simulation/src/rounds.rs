@@ -186,7 +186,8 @@ impl World {
             thread.in_round = true;
             thread.next_round = None;
         }
-        let round = Round { id: id.clone(), generation, plan, report: RoundReport { booted: true, ..Default::default() } };
+        let round =
+            Round { id: id.clone(), generation, plan, report: RoundReport { booted: true, ..Default::default() } };
         self.boot_probe(round);
     }
 
@@ -197,19 +198,24 @@ impl World {
         }
         let id = round.id.clone();
         let host = id.clone();
-        self.command(&id, COMMAND_DEADLINE, move |world| world.cloud.host(&host, world.now).map(|_| ()), move |world, answer| {
-            let mut round = round;
-            let Some(thread) = world.same_thread(&round.id, round.generation) else { return };
-            if answer.is_some() && !thread.connected {
-                thread.connected = true;
-                world.pool(Cause::Other, |pool, now, effects| pool.connected(&round.id, now, effects));
-            }
-            if answer.is_none() {
-                round.report.booted = false;
-                round.report.last_error = Some("boot probe failed".to_owned());
-            }
-            world.deploy(round);
-        });
+        self.command(
+            &id,
+            COMMAND_DEADLINE,
+            move |world| world.cloud.host(&host, world.now).map(|_| ()),
+            move |world, answer| {
+                let mut round = round;
+                let Some(thread) = world.same_thread(&round.id, round.generation) else { return };
+                if answer.is_some() && !thread.connected {
+                    thread.connected = true;
+                    world.pool(Cause::Other, |pool, now, effects| pool.connected(&round.id, now, effects));
+                }
+                if answer.is_none() {
+                    round.report.booted = false;
+                    round.report.last_error = Some("boot probe failed".to_owned());
+                }
+                world.deploy(round);
+            },
+        );
     }
 
     fn deploy(&mut self, round: Round) {

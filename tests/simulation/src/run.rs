@@ -70,15 +70,10 @@ fn phase(world: &mut World, until: crate::core::time::Moment) {
 
 fn settle(world: &mut World) {
     let deadline = world.now + SETTLES_WITHIN;
-    let mut let_go = false;
     while world.violation.is_none() {
         let until = world.now + LOOK;
         phase(world, until);
-        // In its second look, so that a dispatcher that was down has found them again.
-        if !let_go && world.process.as_ref().is_some_and(|process| process.pool.count_workers().is_some()) {
-            let_go = true;
-            world.let_go();
-        }
+        world.let_go();
         match world.unsettled() {
             None => return,
             Some(why) if world.now >= deadline => world.violated("settles", why),

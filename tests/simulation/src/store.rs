@@ -237,7 +237,7 @@ impl World {
         for follower in std::mem::take(&mut record.followers) {
             if self.store.life(&follower).is_some_and(|life| life.state == ContainerState::Queued) {
                 let followed = self.commit(&follower, |record| record.life.predecessor_ended(succeeded));
-                self.say(|| format!("queue: {follower} follows {uuid}: {followed:?}", ));
+                self.say(|| format!("queue: {follower} follows {uuid}: {followed:?}",));
                 debug_assert!(followed != Some(Followed::Waits), "it waits for one only");
             }
         }

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use crate::cloud::Cloud;
+use crate::core::effect::Ending;
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId};
-use crate::core::lifecycle::Lifecycle;
+use crate::core::lifecycle::{AttemptEnd, Lifecycle};
 use crate::core::resources::Packing;
+use crate::core::time::Moment;
 use crate::core::vocabulary::ContainerState;
 use crate::faults::Fault;
+use crate::host::Lock;
 use crate::world::World;
 
 #[derive(Debug, Default)]
@@ -15,6 +18,10 @@ pub struct Truth {
     /// Attempts that were executed.
     executed: BTreeSet<(ContainerUuid, Attempt)>,
     pub vanished: BTreeSet<InstanceId>,
+    /// Made by creates that reported failure.
+    pub unreported: BTreeSet<InstanceId>,
+    /// An operator wants them gone, whatever they do.
+    pub asked_to_kill: BTreeSet<InstanceId>,
     /// Containers that ended.
     pub ended: BTreeSet<ContainerUuid>,
     pub started: u64,
@@ -27,9 +34,8 @@ impl World {
         if !self.truth.executed.insert((uuid.clone(), attempt)) {
             self.violated("52 §1", format!("attempt {attempt} of {uuid} is executed twice"));
         }
-        let open = self.store.life(uuid).is_some_and(|life| {
-            life.is_open(attempt) && life.instance.as_ref() == Some(id)
-        });
+        let open =
+            self.store.life(uuid).is_some_and(|life| life.is_open(attempt) && life.instance.as_ref() == Some(id));
         if !open {
             let life = self.store.life(uuid).cloned();
             self.violated("70 §3", format!("attempt {attempt} of {uuid} begins on {id}; the queue says {life:?}"));
@@ -62,6 +68,28 @@ impl World {
         }
     }
 
+    /// What is destroyed because it has nothing to do has nothing to do, and nothing that waits to be collected (10 §9).
+    pub fn check_destroy(&mut self, id: &InstanceId, ending: Ending) {
+        let (now, patience) = (self.now, self.plan.settings.timeout_collect);
+        let Some(worker) = self.process.as_ref().and_then(|process| process.pool.worker(id)) else { return };
+        let first = worker.last_destroy == worker.destroyed;
+        // What is given up as unkillable goes with its machine.
+        let known = worker.occupied();
+        if !first || known || ending != Ending::Unwanted || self.truth.asked_to_kill.contains(id) {
+            return;
+        }
+        let Some(host) = self.cloud.host(id, now) else { return };
+        let lives = host.runners.iter().find(|(_, runner)| runner.lock == Lock::Alive).map(|(uuid, _)| uuid);
+        let waits = |(key, (_, written)): &(&(ContainerUuid, Attempt), &(AttemptEnd, Moment))| {
+            !self.store.results.contains_key(*key) && now.since(*written) < patience
+        };
+        let result = host.results.iter().find(waits).map(|((uuid, _), _)| uuid);
+        if let Some(uuid) = lives.or(result) {
+            let detail = format!("{id} is destroyed as idle, and has {uuid}");
+            self.violated("10 §9", detail);
+        }
+    }
+
     /// A container's record has changed.
     pub fn check_transition(&mut self, uuid: &ContainerUuid, before: &Lifecycle, after: &Lifecycle) {
         if before.state.is_final() && before.state != after.state {
@@ -89,7 +117,10 @@ impl World {
         let left = self.cloud.instances.iter();
         let mut left = left.filter(|(id, instance)| Cloud::ours(instance) && self.cloud.alive(id, self.now));
         if let Some((id, _)) = left.next() {
-            return Some(format!("{id} still exists: {:?}", process.pool.worker(id).map(|it| (it.state, it.idle_behavior))));
+            return Some(format!(
+                "{id} still exists: {:?}",
+                process.pool.worker(id).map(|it| (it.state, it.idle_behavior))
+            ));
         }
         if let Some(worker) = process.pool.workers().next() {
             return Some(format!("{} is still a worker", worker.id));
@@ -106,13 +137,21 @@ impl World {
 
     /// After the end: nobody else's machine was touched, and what was injected and cannot be seen otherwise is counted.
     pub fn check_end(&mut self) {
-        let gone = self.cloud.instances.iter().find(|(_, instance)| !Cloud::ours(instance) && instance.gone_at.is_some());
+        let gone =
+            self.cloud.instances.iter().find(|(_, instance)| !Cloud::ours(instance) && instance.gone_at.is_some());
         if let Some((id, _)) = gone {
             let detail = format!("{id} is another's, and goes");
             self.violated("20.3", detail);
         }
-        for _ in 1..self.lives() {
-            self.counts.notice(Fault::KilledAtRandom);
+        self.notice_restarts();
+    }
+
+    /// Lives that began after a kill: they found again what was there.
+    fn notice_restarts(&mut self) {
+        for fault in [Fault::KilledAtRandom, Fault::KilledBetweenEffects] {
+            for _ in 0..self.counts.injected(fault).min(self.lives() - 1) {
+                self.counts.notice(fault);
+            }
         }
     }
 }

@@ -43,7 +43,8 @@ impl World {
         }
         if self.fault(Fault::Late) {
             self.counts.notice(Fault::Late);
-            return Way::Mute { there: self.random.seconds(1, 300), fails_in: deadline };
+            let fails_in = if self.random.chance(0.5) { deadline } else { self.random.millis(5, 5000) };
+            return Way::Mute { there: self.random.seconds(1, 300), fails_in };
         }
         Way::Good { there, back: self.random.millis(1, 60) }
     }

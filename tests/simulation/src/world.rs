@@ -126,6 +126,15 @@ impl World {
         happens
     }
 
+    /// How long until a thread of the dispatcher gets to what it has to do, at most `usual` milliseconds, unless it is slow.
+    pub fn turn_of_thread(&mut self, usual: u64) -> Duration {
+        if self.fault(Fault::SlowThread) {
+            self.counts.notice(Fault::SlowThread);
+            return self.random.millis(50, 5000);
+        }
+        self.random.millis(1, usual)
+    }
+
     /// Something of the world: it happens whether or not the dispatcher lives.
     pub fn after(&mut self, delay: Duration, action: impl FnOnce(&mut Self) + 'static) {
         self.numbers += 1;
@@ -190,11 +199,7 @@ impl World {
     }
 
     /// One event of the pool, with every invariant checked around it. `None` while the dispatcher is down.
-    pub fn pool<R>(
-        &mut self,
-        cause: Cause,
-        event: impl FnOnce(&mut Pool, Moment, &mut Effects) -> R,
-    ) -> Option<R> {
+    pub fn pool<R>(&mut self, cause: Cause, event: impl FnOnce(&mut Pool, Moment, &mut Effects) -> R) -> Option<R> {
         let process = self.process.as_mut()?;
         let before = Snapshot::of(&process.pool);
         let mut effects = Effects::new();

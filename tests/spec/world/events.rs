@@ -14,6 +14,7 @@ use muster::core::worker::facts::HostFacts;
 use muster::core::worker::kill::KillReturn;
 use muster::core::worker::listing;
 use muster::core::worker::round::RoundReport;
+use muster::core::worker::running::StartReturn;
 
 use super::{World, id, show};
 
@@ -97,7 +98,7 @@ impl World {
     /// The answer to the last order of its kind for the container, on each worker that was given one.
     fn answer(&mut self, verb: &str, letter: &str) {
         let kind = match verb {
-            "returned" | "refused" => "start",
+            "returned" | "unknown" | "refused" => "start",
             "gone" | "alive" => "kill",
             "collected" | "uncollected" | "storage" | "forgotten" => "collect",
             "reaped" | "unreaped" => "reap",
@@ -111,7 +112,8 @@ impl World {
 
     fn answer_to(&mut self, verb: &str, order: &RunnerOrder) {
         self.step(Cause::Other, |pool, now, effects| match verb {
-            "returned" => pool.start_returned(order, now, effects),
+            "returned" => pool.start_returned(order, StartReturn::Settled, now, effects),
+            "unknown" => pool.start_returned(order, StartReturn::Unknown, now, effects),
             "refused" => pool.start_refused(order, now, effects),
             "gone" => pool.kill_returned(order, KillReturn::Gone, now, effects),
             "alive" => pool.kill_returned(order, KillReturn::Failed, now, effects),

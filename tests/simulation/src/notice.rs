@@ -1,0 +1,69 @@
+//! Which faults the dispatcher is seen to have noticed: by what it logs about a machine or container that has them.
+
+use crate::core::effect::Note;
+use crate::core::ids::{ContainerUuid, InstanceId};
+use crate::faults::Fault;
+use crate::host::Host;
+use crate::world::World;
+
+fn field<'a>(note: &'a Note, name: &str) -> Option<&'a str> {
+    note.fields.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
+}
+
+impl World {
+    pub fn notice(&mut self, note: &Note) {
+        let instance = field(note, "Instance").map(InstanceId::new);
+        let host = instance.as_ref().and_then(|id| Some(&self.cloud.instances.get(id)?.host));
+        let is = |wrong: fn(&Host) -> bool| host.is_some_and(wrong);
+        let known = |of: &std::collections::BTreeSet<InstanceId>| instance.as_ref().is_some_and(|id| of.contains(id));
+        let mut noticed: Vec<(Fault, bool)> = Vec::new();
+        match note.message {
+            "instance disappeared in cloud" => noticed.push((Fault::Vanishes, known(&self.truth.vanished))),
+            "instance appeared in cloud" => {
+                noticed.push((Fault::CreateMadeButFailed, known(&self.truth.unreported)));
+            }
+            "boot failed" => {
+                noticed.push((Fault::NeverBoots, is(|host| host.boots_at.is_none())));
+                noticed.push((Fault::RunnerMissing, is(|host| host.runner_fails)));
+            }
+            "instance reports itself broken; draining it" => noticed.push((Fault::Broken, is(|host| host.broken))),
+            "instance has much less than its type says" => noticed.push((Fault::TooSmall, true)),
+            "unkillable container; draining the instance"
+            | "unkillable container; instance is on hold, not draining it" => {
+                let uuid = field(note, "ContainerUUID").and_then(ContainerUuid::parse);
+                let runner = host.zip(uuid).and_then(|(host, uuid)| host.runners.get(&uuid));
+                noticed.push((Fault::Unkillable, runner.is_some_and(|runner| runner.unkillable)));
+            }
+            "probe reported stale run lock" => {
+                noticed.push((Fault::StaleLock, true));
+                noticed.push((Fault::CrashAfterResult, is(|host| !host.results.is_empty())));
+            }
+            "stale run lock resists; treating the instance as broken" => noticed.push((Fault::StaleResists, true)),
+            "instance type is not configured; draining the instance" => noticed.push((Fault::TypesRemoved, true)),
+            "suspending remote calls due to rate-limit error" => {
+                let create = field(note, "CallType") == Some("Create");
+                let fault = if create { Fault::CreateRateLimited } else { Fault::ListRateLimited };
+                noticed.push((fault, true));
+            }
+            "create failed" => {
+                let late = field(note, "error").is_some_and(|error| error.contains("did not answer in time"));
+                noticed.push((Fault::CreateSlow, late));
+                noticed.push((Fault::CreateSilent, late));
+                noticed.push((Fault::CreateFails, field(note, "Class") == Some("other") && !late));
+                noticed.push((Fault::Quota, field(note, "Class") == Some("quota")));
+                noticed.push((Fault::Capacity, field(note, "Class") == Some("capacity")));
+            }
+            "worker still listed after shutdown; retrying" => {
+                noticed.push((Fault::DestroyFails, true));
+                noticed.push((Fault::DestroySlow, true));
+            }
+            "killing instance" | "set idle behavior" => noticed.push((Fault::Operator, true)),
+            _ => {}
+        }
+        for (fault, seen) in noticed {
+            if seen {
+                self.counts.notice(fault);
+            }
+        }
+    }
+}
