@@ -91,10 +91,12 @@ fn history() -> impl Strategy<Value = Vec<String>> {
 fn settle(world: &mut World) {
     world.run("nofault; failed 1 other; failed 2 other; failed 3 other; failed 4 other");
     let instances = world.pool.workers().map(|worker| worker.id.to_string()).collect::<Vec<_>>();
-    for _ in 0..4 {
+    for _ in 0..6 {
         for instance in &instances {
             world.run(&format!("end {instance} ok; run {instance}; probe {instance} ok"));
         }
+        // Signals that were not answered are repeated.
+        world.run("wait 6");
         for container in ["a", "b", "c"] {
             for answer in ["returned", "gone", "reaped", "collected", "forgotten"] {
                 world.run(&format!("{answer} {container}"));

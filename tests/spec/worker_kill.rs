@@ -136,3 +136,61 @@ fn s70_3_ruling_out() {
         ("up i1; probe i1 ok a finished", "ruleout i1 a", "no", "i1 idle run <a"),
     ]);
 }
+
+/// 70 §3: a start whose connection was lost, or that has not returned, may still come, whatever a list says; only a list that shows it,
+/// or a kill with its tombstone, settles that.
+#[test]
+fn s70_3_a_start_that_may_still_come() {
+    check(&[
+        (
+            "up i1; start i1 a; unknown a",
+            "probe i1 ok",
+            "info: killing container | kill a | notify",
+            "i1 running run a!",
+        ),
+        ("up i1; start i1 a; unknown a; probe i1 ok", "probe i1 ok", "", "i1 running run a!"),
+        (
+            "up i1; start i1 a; unknown a; probe i1 ok; gone a",
+            "probe i1 ok",
+            "info: runner process ended | info: worker state changed idle | notify",
+            "i1 idle run; x a",
+        ),
+        // It was there all the time: nothing is killed, and its end is an end.
+        ("up i1; start i1 a; unknown a", "probe i1 ok a", "notify", "i1 running run a"),
+        (
+            "up i1; start i1 a; unknown a; probe i1 ok a",
+            "probe i1 ok",
+            "info: runner process ended | info: worker state changed idle | notify",
+            "i1 idle run; x a",
+        ),
+        (
+            "up i1; start i1 a; unknown a; probe i1 ok",
+            "probe i1 ok a finished",
+            "info: runner process ended | collect a | info: worker state changed idle | notify",
+            "i1 idle run <a",
+        ),
+        // Only an older attempt's result is there: the same.
+        (
+            "up i1; start i1 a@2; unknown a",
+            "probe i1 ok a finished",
+            "info: killing container | kill a@2 | notify",
+            "i1 running run a@2!",
+        ),
+        // Ruling out after a restart: a list is no answer either.
+        ("up i1; ruleout i1 a@2", "probe i1 ok", "", "i1 running run a@2!"),
+        // Given up as unkillable, and the host answers again: asked again.
+        (
+            "up i1; start i1 a; unknown a; hold i1; probe i1 ok; wait 121",
+            "probe i1 ok",
+            "info: killing container | kill a | notify",
+            "i1 running hold a!",
+        ),
+        // A runner without tombstones cannot rule out anything.
+        (
+            "plain; up i1; start i1 a; unknown a",
+            "probe i1 ok",
+            "info: runner process ended | info: worker state changed idle | notify",
+            "i1 idle run; x a",
+        ),
+    ]);
+}

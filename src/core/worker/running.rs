@@ -153,7 +153,7 @@ impl Worker {
             if *fate == Fate::Ended {
                 self.close(uuid, cx);
             } else {
-                self.kill(uuid, "its start may still be on its way", cx);
+                self.rule_out_late_start(uuid, cx);
             }
         }
         changed |= self.drop_vanished_results(listing, began, cx);
@@ -167,6 +167,13 @@ impl Worker {
         self.drop_old_changes(began);
         late.retain(|uuid| listing.runners.contains_key(uuid) || self.running.contains_key(uuid));
         (changed, late)
+    }
+
+    fn rule_out_late_start(&mut self, uuid: &ContainerUuid, cx: &mut Context<'_>) {
+        if let Some(runner) = self.runner_mut(uuid) {
+            runner.kill = KillState::None;
+        }
+        self.kill(uuid, "its start may still be on its way", cx);
     }
 
     fn listed_alive(&mut self, uuid: &ContainerUuid, attempt: Attempt, cx: &mut Context<'_>) -> bool {
@@ -344,8 +351,9 @@ fn unseen(runner: &Runner, settings: &Settings) -> Fate {
         return Fate::Ended;
     }
     match runner.kill {
-        KillState::None => Fate::InDoubt,
+        // Also after it was given up: the host answers again.
+        KillState::None | KillState::GivenUp => Fate::InDoubt,
         KillState::Asked { gone: true, .. } => Fate::Ended,
-        KillState::Asked { .. } | KillState::GivenUp => Fate::Stays,
+        KillState::Asked { .. } => Fate::Stays,
     }
 }
