@@ -132,7 +132,7 @@ impl World {
                 self.pool(Cause::Other, |pool, now, effects| pool.rule_out(&uuid, attempt, &instance, now, effects));
             }
             Action::Create { instance_type } => {
-                let secret = InstanceSecret::new(&format!("{:040x}", self.random.next()));
+                let secret = InstanceSecret::new(&format!("{:040x}", self.random.draw()));
                 self.pool(Cause::Other, |pool, now, effects| pool.create(&instance_type, secret, now, effects));
             }
             Action::Shutdown { instance } => {

@@ -10,7 +10,7 @@ impl Random {
         Self(seed ^ 0x6d75_7374_6572_2121)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -19,7 +19,7 @@ impl Random {
 
     /// From 0 to 1, 1 excluded.
     pub fn share(&mut self) -> f64 {
-        f64::from(u32::try_from(self.next() >> 32).unwrap_or(0)) / 4_294_967_296.0
+        f64::from(u32::try_from(self.draw() >> 32).unwrap_or(0)) / 4_294_967_296.0
     }
 
     pub fn chance(&mut self, probability: f64) -> bool {
@@ -28,7 +28,7 @@ impl Random {
 
     /// From `from` up to, not including, `to`; `from` if there is nothing between.
     pub fn between(&mut self, from: u64, to: u64) -> u64 {
-        if to <= from { from } else { from + self.next() % (to - from) }
+        if to <= from { from } else { from + self.draw() % (to - from) }
     }
 
     pub fn index(&mut self, length: usize) -> usize {
