@@ -25,10 +25,12 @@ if [ "$purpose" != build ]; then
     [ "$(id -u)" != 0 ] || need sudo sudo
 fi
 if [ "$purpose" = test ]; then
-    echo "For the tests also: dropbear-bin, busybox-static, openssl."
+    echo "For the tests also: dropbear-bin, busybox-static, openssl, iproute2 and iptables (used in network namespaces of the tests' own)."
     need dropbear dropbear-bin
     need busybox busybox-static
     need openssl openssl
+    need ip iproute2
+    need iptables iptables
 fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

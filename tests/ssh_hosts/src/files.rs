@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::layout::named;
@@ -114,9 +115,9 @@ pub(crate) fn sudoers(options: &HostOptions) -> String {
 }
 
 /// The port comes on the command line.
-pub(crate) fn sshd_config(options: &HostOptions, user: &User) -> String {
+pub(crate) fn sshd_config(options: &HostOptions, user: &User, address: Ipv4Addr) -> String {
     let mut text = options.config.join("\n");
-    text.push_str("\nListenAddress 127.0.0.1\nPidFile none\nUseDNS no\nUsePAM no\n");
+    writeln!(text, "\nListenAddress {address}\nPidFile none\nUseDNS no\nUsePAM no").expect("a string");
     text.push_str("PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n");
     text.push_str("AuthorizedKeysFile .ssh/authorized_keys\nPrintMotd no\nPrintLastLog no\n");
     writeln!(text, "AllowUsers {}", user.name).expect("a string");

@@ -10,11 +10,12 @@ use rustix::process::Signal;
 use crate::keys::ClientKey;
 use crate::layout::{Layout, named, private_folder, write_file};
 use crate::namespace::Namespace;
+use crate::network::{Link, Network};
 use crate::options::HostOptions;
 use crate::processes::{self, HostProcess};
 use crate::server;
 
-/// A machine with an SSH server on loopback. All methods may be called from any thread. Dropped, everything that runs in it
+/// A machine with an SSH server, on loopback or in a network of its own. All methods may be called from any thread. Dropped, everything that runs in it
 /// is killed, its jobs too, and its files go.
 #[derive(Debug)]
 pub struct SshHost {
@@ -22,6 +23,7 @@ pub struct SshHost {
     layout: Layout,
     name: String,
     port: u16,
+    link: Option<Link>,
     state: Mutex<State>,
     // Fields are dropped in this order: whatever is in the namespaces ends before their folder goes.
     namespace: Namespace,
@@ -39,23 +41,34 @@ impl SshHost {
     pub(crate) fn start(options: &HostOptions) -> io::Result<Self> {
         let folder = private_folder("muster-ssh-host-")?;
         let name = options.name.clone().unwrap_or_else(|| default_name(folder.path()));
-        let layout = Layout::make(folder.path(), options, &name)?;
+        let mut layout = Layout::make(folder.path(), options, &name)?;
         let host_keys = server::make_host_keys(&layout, options)?;
+        let network = options.network.as_ref();
+        let namespace = Namespace::enter(&layout, &name, network)?;
+        let link = network.map(|network| network.connect(namespace.holder)).transpose()?;
+        if let Some(link) = &link {
+            layout.address = link.address();
+        }
         server::write_config(&layout, options)?;
-        let namespace = Namespace::enter(&layout, &name)?;
         let (listener, port) = server::start_anywhere(&namespace, &layout, options)?;
         let state = Mutex::new(State { listener, host_keys });
-        Ok(Self { options: options.clone(), layout, name, port, state, namespace, _folder: folder })
+        Ok(Self { options: options.clone(), layout, name, port, link, state, namespace, _folder: folder })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `127.0.0.1:PORT`; the same after every restart.
+    /// `127.0.0.1:PORT`, or where it is in its network; the same after every restart.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.layout.address, self.port)
+    }
+
+    /// The link to the host's network, if it has one.
+    #[must_use]
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
     }
 
     #[must_use]
@@ -96,8 +109,8 @@ impl SshHost {
     /// A line for each host key, without the last newline.
     #[must_use]
     pub fn known_hosts_line(&self) -> String {
-        let lines: Vec<String> =
-            self.host_keys().iter().map(|key| format!("[127.0.0.1]:{} {key}", self.port)).collect();
+        let (address, port) = (self.layout.address, self.port);
+        let lines: Vec<String> = self.host_keys().iter().map(|key| format!("[{address}]:{port} {key}")).collect();
         lines.join("\n")
     }
 
@@ -124,9 +137,13 @@ impl SshHost {
     }
 
     /// Where the caller finds a file of the host: below `/run`, `/home`, `/root`, `/var/lib`, `/etc/ssh` (and `/tmp`, where
-    /// that is the host's own) in [`SshHost::root`]; anything else is the caller's own file of that name.
+    /// that is the host's own) in [`SshHost::root`]; anything else is the caller's own file of that name. What is on a small
+    /// disk lasts as long as the host.
     #[must_use]
     pub fn path(&self, inside: &str) -> PathBuf {
+        if self.layout.disk.as_ref().is_some_and(|disk| Path::new(inside).starts_with(disk)) {
+            return PathBuf::from(format!("/proc/{}/root{inside}", self.namespace.holder));
+        }
         self.layout.outside(inside).unwrap_or_else(|| PathBuf::from(inside))
     }
 
@@ -136,19 +153,43 @@ impl SshHost {
         self.namespace.command(&self.layout, program)
     }
 
+    /// Fills the host's small disk to the last byte ([`crate::HostOptions::small_disk`]).
+    ///
+    /// # Errors
+    /// There is none, or it could not be filled.
+    pub fn fill_disk(&self) -> io::Result<()> {
+        // Blocks first, then what is left of the last one.
+        self.on_disk("cat /dev/zero >filler 2>/dev/null; while echo >>filler; do :; done 2>/dev/null; test -s filler")
+    }
+
+    /// Takes away what [`SshHost::fill_disk`] has put there.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn empty_disk(&self) -> io::Result<()> {
+        self.on_disk("rm -f filler")
+    }
+
+    fn on_disk(&self, script: &str) -> io::Result<()> {
+        let Some(disk) = &self.layout.disk else { return Err(io::Error::other("the host has no small disk")) };
+        let script = format!("cd '{disk}' && {{ {script}; }}");
+        crate::layout::run(self.command_inside("sh").args(["-c", &script])).map(drop)
+    }
+
     /// The `ssh` program, set up to log in here and run `command`: it asks nothing, reads no files of the user and knows this
-    /// host's keys.
+    /// host's keys. It runs in the host's network.
     ///
     /// # Errors
     /// The file with the host keys cannot be written.
     pub fn ssh(&self, key: &ClientKey, command: &str) -> io::Result<Command> {
         let known = key.path().with_file_name(format!("known_hosts-{}", self.port));
         write_file(&known, &(self.known_hosts_line() + "\n"), 0o600)?;
-        let mut ssh = Command::new("ssh");
+        let network = self.options.network.as_ref();
+        let mut ssh = network.map_or_else(|| Command::new("ssh"), |network: &Network| network.command("ssh"));
         ssh.args(["-F", "none", "-T", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR"]);
         ssh.args(["-o", "StrictHostKeyChecking=yes", "-o", "GlobalKnownHostsFile=/dev/null", "-o"]);
         ssh.arg(format!("UserKnownHostsFile={}", known.display())).arg("-i").arg(key.path());
-        ssh.args(["-p", &self.port.to_string(), &format!("{}@127.0.0.1", self.user()), "--", command]);
+        ssh.args(["-p", &self.port.to_string(), &format!("{}@{}", self.user(), self.layout.address), "--", command]);
         Ok(ssh)
     }
 

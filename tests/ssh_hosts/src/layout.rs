@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,10 @@ pub(crate) struct Layout {
     pub(crate) server: String,
     /// `unshare` as the machine sees it.
     pub(crate) unshare: String,
+    /// Where the server listens.
+    pub(crate) address: Ipv4Addr,
+    /// The directory that is a small disk, as the machine sees it.
+    pub(crate) disk: Option<String>,
     fstab: String,
 }
 
@@ -50,6 +55,8 @@ impl Layout {
             user,
             server: program(server, package)?,
             unshare: program("unshare", "util-linux")?,
+            address: Ipv4Addr::LOCALHOST,
+            disk: None,
             fstab: String::new(),
         };
         layout.root_directory(options)?;
@@ -135,6 +142,7 @@ impl Layout {
         make_dir(&lib, 0o755)?;
         self.mount("bind", &lib, "var/lib");
         self.home(options)?;
+        self.small_disk(options)?;
         self.fill_run()
     }
 
@@ -149,6 +157,23 @@ impl Layout {
             make_dir(&folder, 0o700)?;
             chown(&folder, Some(self.user.uid), Some(self.user.gid)).map_err(|error| named(&folder, &error))?;
         }
+        Ok(())
+    }
+
+    /// Where a runner of the login keeps its attempts.
+    fn small_disk(&mut self, options: &HostOptions) -> io::Result<()> {
+        let Some(mebibytes) = options.small_disk else { return Ok(()) };
+        let disk = match options.login {
+            Login::Caller if self.user.uid != 0 => format!("{}/.local", self.user.home),
+            _ => "/var/lib".to_owned(),
+        };
+        let place = self.folder.join("fs").join(disk.trim_start_matches('/'));
+        if disk != "/var/lib" {
+            make_dir(&place, 0o755)?;
+        }
+        let place = escape(place.as_os_str());
+        writeln!(self.fstab, "tmpfs {place} tmpfs size={mebibytes}m,mode=0755 0 0").expect("a string takes everything");
+        self.disk = Some(disk);
         Ok(())
     }
 

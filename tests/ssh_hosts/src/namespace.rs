@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::layout::{Layout, program};
+use crate::network::Network;
 use crate::options::caller_is_root;
 
 const GUARD: &str = include_str!("guard.sh");
@@ -37,17 +38,25 @@ pub(crate) struct Namespace {
     pub(crate) holder: i32,
     pub(crate) id: NamespaceId,
     nsenter: String,
+    /// It has a network of its own.
+    own_network: bool,
 }
 
 impl Namespace {
-    /// Mounts what the layout says.
+    /// Mounts what the layout says. With a network the machine has one of its own, which is to be connected to that.
     ///
     /// # Errors
     /// Namespaces are forbidden here, or a mount failed: with the tools' own words.
-    pub(crate) fn enter(layout: &Layout, name: &str) -> io::Result<Self> {
+    pub(crate) fn enter(layout: &Layout, name: &str, network: Option<&Network>) -> io::Result<Self> {
         let log = layout.folder.join("setup.log");
-        let mut command = Command::new(program("sh", "dash")?);
+        let mut words = network.map(Network::parentage).unwrap_or_default();
+        words.push(program("sh", "dash")?);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.args(["-c", GUARD, "guard"]).arg(&layout.folder).arg(program("unshare", "util-linux")?);
+        if network.is_some() {
+            command.arg("--net");
+        }
         if !caller_is_root() {
             command.args(["--user", "--map-root-user"]);
         }
@@ -69,7 +78,8 @@ impl Namespace {
             return Err(io::Error::other(format!("cannot set up a host's namespaces: {} ({hint})", said.trim())));
         };
         leash.write_all(b"ready\n")?;
-        Ok(Self { guard, leash: Some(leash), holder, id, nsenter: program("nsenter", "util-linux")? })
+        let (nsenter, own_network) = (program("nsenter", "util-linux")?, network.is_some());
+        Ok(Self { guard, leash: Some(leash), holder, id, nsenter, own_network })
     }
 
     /// A command in the machine, as its root (or, where that is nobody in particular, as the caller). `program` and what it
@@ -77,6 +87,9 @@ impl Namespace {
     pub(crate) fn command(&self, layout: &Layout, program: &str) -> Command {
         let mut command = Command::new(&self.nsenter);
         command.arg("--target").arg(self.holder.to_string()).args(["--mount", "--uts"]);
+        if self.own_network {
+            command.arg("--net");
+        }
         if !caller_is_root() {
             // The holder's user namespace made the caller root, for the mounts. One more makes them themselves again: as a
             // root that cannot change its groups, neither server would let anybody in.

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::host::SshHost;
 use crate::keys::KeyKind;
+use crate::network::Network;
 
 /// Whether the caller is root, so that hosts can be whole.
 #[must_use]
@@ -66,6 +67,8 @@ pub struct HostOptions {
     pub(crate) private_tmp: bool,
     pub(crate) runtime_dir: bool,
     pub(crate) name: Option<String>,
+    pub(crate) network: Option<Network>,
+    pub(crate) small_disk: Option<u32>,
 }
 
 impl HostOptions {
@@ -87,6 +90,8 @@ impl HostOptions {
             private_tmp: false,
             runtime_dir: true,
             name: None,
+            network: None,
+            small_disk: None,
         }
     }
 
@@ -197,6 +202,22 @@ impl HostOptions {
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
+        self
+    }
+
+    /// A network namespace of its own, connected to this network by a link with faults ([`SshHost::link`]). The host is reached
+    /// only from there.
+    #[must_use]
+    pub fn network(mut self, network: &Network) -> Self {
+        self.network = Some(network.clone());
+        self
+    }
+
+    /// Attempts and results of runners are on a disk of so many MiB ([`SshHost::fill_disk`]): `/var/lib`, or `~/.local` of a
+    /// caller who is not root.
+    #[must_use]
+    pub fn small_disk(mut self, mebibytes: u32) -> Self {
+        self.small_disk = Some(mebibytes);
         self
     }
 

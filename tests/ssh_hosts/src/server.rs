@@ -21,6 +21,8 @@ use crate::processes::wait_for_end;
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// How often another port is tried.
 const PORTS_TRIED: usize = 50;
+/// In a network of its own. 22 would be root's.
+const PORT: u16 = 2222;
 
 /// New host keys; "TYPE BASE64" of each, in the order of the options.
 pub(crate) fn make_host_keys(layout: &Layout, options: &HostOptions) -> io::Result<Vec<String>> {
@@ -43,7 +45,7 @@ pub(crate) fn make_host_keys(layout: &Layout, options: &HostOptions) -> io::Resu
 
 pub(crate) fn write_config(layout: &Layout, options: &HostOptions) -> io::Result<()> {
     let folder = layout.folder.join("etc/ssh");
-    write_file(&folder.join("sshd_config"), &files::sshd_config(options, &layout.user), 0o644)?;
+    write_file(&folder.join("sshd_config"), &files::sshd_config(options, &layout.user, layout.address), 0o644)?;
     match &options.banner {
         Some(text) => write_file(&folder.join("banner"), text, 0o644),
         None => Ok(()),
@@ -61,6 +63,10 @@ pub(crate) fn start_anywhere(
     options: &HostOptions,
 ) -> io::Result<(Child, u16)> {
     let mut last = io::Error::other("no port was tried");
+    if options.network.is_some() {
+        // Nobody else is there.
+        return Ok((start_on(namespace, layout, options, PORT)?, PORT));
+    }
     for _ in 0..PORTS_TRIED {
         // Whoever takes the port between these two lines makes the server fail, and another is tried.
         let port = free_port()?;
@@ -106,7 +112,16 @@ pub(crate) fn start_on(namespace: &Namespace, layout: &Layout, options: &HostOpt
             "Server listening on"
         }
         Server::Dropbear => {
-            command.args(["-F", "-E", "-s", "-m", "-P", "/run/dropbear.pid", "-p", &format!("127.0.0.1:{port}")]);
+            command.args([
+                "-F",
+                "-E",
+                "-s",
+                "-m",
+                "-P",
+                "/run/dropbear.pid",
+                "-p",
+                &format!("{}:{port}", layout.address),
+            ]);
             if let Some(folder) = files::runtime_dir(options, &layout.user) {
                 command.arg("-e").env("XDG_RUNTIME_DIR", folder);
             }

@@ -2,6 +2,7 @@
 
 mod logins;
 mod machines;
+mod networks;
 mod proxy;
 mod servers;
 mod support;

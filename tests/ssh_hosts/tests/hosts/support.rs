@@ -35,8 +35,11 @@ pub(crate) fn output(host: &SshHost, key: &ClientKey, command: &str) -> Output {
 /// The same with other options for `ssh`, which win: it takes what it reads first.
 pub(crate) fn output_with(host: &SshHost, key: &ClientKey, options: &[&str], command: &str) -> Output {
     let usual = host.ssh(key, command).expect("set up");
-    let mut ssh = Command::new(usual.get_program());
-    ssh.args(options).args(usual.get_args()).stdin(Stdio::null()).output().expect("ssh runs")
+    let words: Vec<_> = std::iter::once(usual.get_program()).chain(usual.get_args()).collect();
+    // Behind the words that enter the host's network, if there are any.
+    let (entrance, rest) = words.split_at(words.iter().position(|word| *word == "ssh").expect("it is ssh") + 1);
+    let mut ssh = Command::new(entrance[0]);
+    ssh.args(&entrance[1..]).args(options).args(rest).stdin(Stdio::null()).output().expect("ssh runs")
 }
 
 /// The exit code of what ends by itself.
