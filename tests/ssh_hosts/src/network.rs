@@ -241,7 +241,13 @@ impl Link {
         self.near(&format!("iptables -w -A INPUT -i host{} {chance} -j DROP", self.number)).map(drop)
     }
 
-    /// Packets lost on the way to the host, and back, since [`Link::lose`].
+    /// So many more bytes come from the host; then the way back from it is a black hole. Until [`Link::heal`].
+    pub fn lose_after(&self, bytes: u64) -> io::Result<()> {
+        self.near(&format!("iptables -w -A INPUT -i host{} -m quota --quota {bytes} -j ACCEPT", self.number))?;
+        self.near(&format!("iptables -w -A INPUT -i host{} -j DROP", self.number)).map(drop)
+    }
+
+    /// Packets lost on the way to the host, and back, since [`Link::lose`] and its kin.
     pub fn lost(&self) -> io::Result<(u64, u64)> {
         let list = "iptables -w -L INPUT -v -x -n";
         Ok((packets(&self.far(list)?, "eth0"), packets(&self.near(list)?, &format!("host{}", self.number))))

@@ -19,6 +19,10 @@ pub(crate) struct Faults {
     pub(crate) delay: Duration,
     /// Time between the bytes of the server's first line.
     pub(crate) banner_pause: Duration,
+    /// What passes is broken into pieces of 1 to so many bytes; 0: as it comes.
+    pub(crate) piece: usize,
+    /// Connections are reset after so many bytes, drawn between the two; none if that is 0.
+    pub(crate) life: (u64, u64),
     /// Nothing is read or written.
     pub(crate) stalled: bool,
     /// New connections are closed at once.
@@ -37,6 +41,8 @@ pub(crate) struct Shared {
     wakers: Mutex<Vec<Arc<OwnedFd>>>,
     accepted: AtomicU64,
     pub(crate) open: AtomicUsize,
+    /// Connections whose bytes were used up.
+    pub(crate) worn_out: AtomicU64,
     /// Bytes that have gone from clients to the host, and back.
     pub(crate) passed: [AtomicU64; 2],
 }
@@ -86,6 +92,7 @@ impl FaultProxy {
             wakers: Mutex::new(vec![waker.clone()]),
             accepted: AtomicU64::new(0),
             open: AtomicUsize::new(0),
+            worn_out: AtomicU64::new(0),
             passed: Default::default(),
         });
         let (theirs, waker_of_acceptor) = (shared.clone(), waker.clone());
@@ -155,6 +162,23 @@ impl FaultProxy {
     /// The host's first line (an SSH server's banner) comes byte by byte, with this pause before each. For new connections.
     pub fn slow_banner(&self, pause: Duration) {
         self.set(|faults| faults.banner_pause = pause);
+    }
+
+    /// Whatever passes is broken into pieces of random lengths, 1 to `most` bytes, each a segment of its own. 0 ends it.
+    pub fn chop(&self, most: usize) {
+        self.set(|faults| faults.piece = most);
+    }
+
+    /// Each connection, present ones too, is reset (RST) once so many bytes have passed in it, both directions together: a number
+    /// drawn for it from `least` to `most`. Until [`FaultProxy::resume`].
+    pub fn wear_out(&self, least: u64, most: u64) {
+        self.set(|faults| faults.life = (least.max(1), most.max(least.max(1))));
+    }
+
+    /// How many connections [`FaultProxy::wear_out`] has ended.
+    #[must_use]
+    pub fn worn_out(&self) -> u64 {
+        self.shared.worn_out.load(Ordering::Acquire)
     }
 
     /// Ends all faults; what was stalled goes on.

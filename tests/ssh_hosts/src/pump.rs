@@ -78,6 +78,21 @@ pub(crate) struct Pump {
     /// The client's and the host's; direction 0 reads from socket 0 and writes to socket 1.
     sockets: [TcpStream; 2],
     directions: [Direction; 2],
+    /// Forwarded so far, both ways.
+    passed: u64,
+    random: Random,
+}
+
+/// A small linear congruential generator: what happens to a connection depends on its number, never on the time.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    /// From `least` to `most`.
+    fn between(&mut self, least: u64, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        least + (self.0 >> 33) % (most - least + 1)
+    }
 }
 
 impl Pump {
@@ -87,11 +102,13 @@ impl Pump {
             socket.set_nodelay(true)?;
         }
         let down = Direction { in_banner: true, ..Direction::default() };
-        Ok(Self { number, sockets: [client, host], directions: [Direction::default(), down] })
+        let (directions, random) = ([Direction::default(), down], Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        Ok(Self { number, sockets: [client, host], directions, passed: 0, random })
     }
 
     /// Until both ends have closed, one fails, or the proxy says so.
     pub(crate) fn run(&mut self, shared: &Shared, waker: &OwnedFd) {
+        let mut life = ((0, 0), u64::MAX);
         loop {
             drain(waker);
             let faults = shared.faults();
@@ -104,7 +121,16 @@ impl Pump {
                 let _ = poll(&mut fds, None);
                 continue;
             }
-            let step = self.step(&faults, shared);
+            if life.0 != faults.life {
+                let (least, most) = faults.life;
+                let more = if most == 0 { u64::MAX } else { self.random.between(least, most) };
+                life = (faults.life, self.passed.saturating_add(more));
+            }
+            let step = self.step(&faults, shared, life.1);
+            if self.passed >= life.1 {
+                shared.worn_out.fetch_add(1, Ordering::AcqRel);
+                return self.reset();
+            }
             drop(faults);
             match step {
                 Step::GoesOn => self.wait(waker),
@@ -121,8 +147,8 @@ impl Pump {
         }
     }
 
-    /// Moves what can be moved now.
-    fn step(&mut self, faults: &Faults, shared: &Shared) -> Step {
+    /// Moves what can be moved now, but no byte beyond the `last`.
+    fn step(&mut self, faults: &Faults, shared: &Shared, last: u64) -> Step {
         let now = Instant::now();
         for (number, direction) in self.directions.iter_mut().enumerate() {
             let (mut from, mut to) = (&self.sockets[number], &self.sockets[1 - number]);
@@ -136,9 +162,18 @@ impl Pump {
                 }
             }
             while let Some((due, bytes)) = direction.kept.front_mut().filter(|(due, _)| *due <= now) {
-                match to.write(bytes) {
+                let mut piece = bytes.len();
+                if faults.piece > 0 {
+                    piece = piece.min(usize::try_from(self.random.between(1, faults.piece as u64)).unwrap_or(piece));
+                }
+                piece = piece.min(usize::try_from(last - self.passed).unwrap_or(piece));
+                if piece == 0 {
+                    return Step::GoesOn;
+                }
+                match to.write(&bytes[..piece]) {
                     Ok(length) => {
                         shared.passed[number].fetch_add(length as u64, Ordering::AcqRel);
+                        self.passed += length as u64;
                         direction.size -= length;
                         if length == bytes.len() {
                             direction.kept.pop_front();

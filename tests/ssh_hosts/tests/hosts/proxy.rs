@@ -185,3 +185,41 @@ fn ssh_through_it() {
     assert_eq!(says(&host, &key, "echo direct"), "direct");
     assert!(FaultProxy::start("no address").is_err_and(|error| error.to_string().contains("no address")));
 }
+
+/// Whole all the same, in more pieces than were written.
+#[test]
+fn chop() {
+    let (proxy, listener) = proxy();
+    let (mut near, mut far) = connect(&proxy, &listener);
+    proxy.chop(3);
+    let sent: Vec<u8> = (0..=255).cycle().take(3000).collect();
+    near.write_all(&sent).expect("written");
+    let mut got = vec![0; sent.len()];
+    far.read_exact(&mut got).expect("it arrives");
+    assert_eq!(got, sent);
+    proxy.resume();
+    far.write_all(b"back").expect("written");
+    expect(&mut near, "back");
+}
+
+/// To the byte, and so for each connection until it is over.
+#[test]
+fn wear_out() {
+    let (proxy, listener) = proxy();
+    let (mut near, mut far) = connect(&proxy, &listener);
+    far.write_all(b"before").expect("written");
+    expect(&mut near, "before");
+    proxy.wear_out(100, 100);
+    near.write_all(&[7; 60]).expect("written");
+    far.read_exact(&mut [0; 60]).expect("it arrives");
+    far.write_all(&[7; 60]).expect("written");
+    let mut got = Vec::new();
+    let error = near.read_to_end(&mut got).expect_err("reset");
+    assert_eq!((error.kind(), proxy.worn_out()), (ErrorKind::ConnectionReset, 1), "{error}");
+    assert!(got.len() <= 40, "{}", got.len());
+    wait_until("40 have passed", || proxy.bytes() == (60, 46));
+    proxy.resume();
+    let (mut near, mut far) = connect(&proxy, &listener);
+    near.write_all(&[7; 300]).expect("written");
+    far.read_exact(&mut [0; 300]).expect("it arrives");
+}
