@@ -99,6 +99,26 @@ fn a_connection_that_breaks_is_an_error() {
     }
 }
 
+/// Wherever a connection breaks until somebody is logged in: that is never taken for a refusal of our key, which people would look into
+/// at the wrong place.
+#[test]
+fn a_login_that_is_cut_off_is_no_refusal() {
+    for server in SERVERS {
+        let remote = Remote::on(server);
+        let mut cut = 0;
+        for bytes in (1_000..6_500).step_by(100) {
+            let proxy = FaultProxy::start(&remote.host.address()).expect("starts");
+            proxy.wear_out(bytes, bytes);
+            let executor = remote.another(pin(&remote.host));
+            executor.set_target(&proxy.address(), remote.host.user());
+            let Err(error) = executor.execute(Lane::Probe, &sh("true", b"")) else { continue };
+            cut += 1;
+            assert!(!matches!(error, ExecuteError::Authentication { .. }), "{server:?} after {bytes} bytes: {error}");
+        }
+        assert!(cut > 10, "{server:?}: {cut}");
+    }
+}
+
 /// Closing a channel does not end the remote command, which goes on holding one of the server's session slots: the connection is
 /// discarded.
 #[test]

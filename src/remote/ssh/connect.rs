@@ -278,6 +278,11 @@ impl Request<'_> {
         link.drive(waiter, login).map_err(|interrupt| match interrupt {
             // As in a handshake.
             Interrupt::Ssh(error) if is_hang_up(error.code()) => self.handshake_failed(&error),
+            // libssh2 gives this the same number as a refusal, which it is not: no answer has come.
+            Interrupt::Ssh(error) if error.message().starts_with("Waiting for ") => {
+                let text = format!("the host has hung up: {}", text_of(&error));
+                self.no_connection(io::Error::new(io::ErrorKind::ConnectionReset, text))
+            }
             Interrupt::Ssh(error) => ExecuteError::Authentication {
                 address: self.address.to_owned(),
                 user: user.to_owned(),
