@@ -55,6 +55,14 @@ fn prepare(args: &Args, uuid: &str) -> Result<(Place, ContainerSpec)> {
     stdin.read_to_end(&mut config).map_err(|e| io("cannot read the configuration", e))?;
     let spec = start::parse(&config, uuid, args.attempt)?;
     let place = Place::open(args)?;
+    // A disk that is full already would have no room for a result that says so either: then nothing has started, and the
+    // dispatcher is told now.
+    let dir = place.attempt_dir(uuid, spec.attempt);
+    reserve(&dir).map_err(|e| Error::io("cannot reserve room for the result in", &dir, e)).inspect_err(|e| {
+        if matches!(e, Error::Io { source, .. } if is_full(source)) {
+            let _ = lock::mark_broken(&place.broken_mark());
+        }
+    })?;
     // Away from the dispatcher's connection: its end signals a process group.
     setsid().map_err(|e| io("cannot make a session", e.into()))?;
     // What leaves the session is still our descendant, and its end is told to us.
@@ -111,7 +119,6 @@ impl Attempt<'_> {
             }
         }
         reachable(self.dir, user)?;
-        reserve(self.dir).map_err(|e| Error::io("cannot reserve room for the result in", self.dir, e))?;
         let stream = |name| {
             let path = self.dir.join(name);
             Stream::create(&path, self.spec.limits.log_bytes).map_err(|e| Error::io("cannot create", &path, e))
