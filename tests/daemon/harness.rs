@@ -14,6 +14,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct Site {
     folder: tempfile::TempDir,
     child: Option<Child>,
+    /// Words before every command, which lead into another network; the process keeps its number.
+    pub(crate) entrance: Vec<String>,
 }
 
 impl Site {
@@ -33,7 +35,7 @@ impl Site {
         let runs = folder.path().join("runs");
         std::fs::create_dir(&runs).expect("made");
         mode(&runs, 0o777);
-        let site = Self { folder, child: None };
+        let site = Self { folder, child: None, entrance: Vec::new() };
         site.configure(more);
         site
     }
@@ -73,9 +75,17 @@ impl Site {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
+    fn program(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_muster");
+        let Some((first, rest)) = self.entrance.split_first() else { return Command::new(program) };
+        let mut command = Command::new(first);
+        command.args(rest).arg(program);
+        command
+    }
+
     /// The daemon as a command that was not started.
     pub(crate) fn daemon(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        let mut command = self.program();
         command.arg("--config").arg(self.config()).arg("daemon").arg("--log-file").arg(self.log_file());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
@@ -138,7 +148,7 @@ impl Site {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+        let mut command = self.program();
         command.arg("--config").arg(self.config()).args(arguments).stdin(Stdio::null());
         command
     }
