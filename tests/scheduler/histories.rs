@@ -70,3 +70,33 @@ fn a_large_pass() {
     assert!(locked * 10 >= total * 9, "{locked} of {total} cores are used");
     assert_eq!(pass.statuses.len(), 10_000);
 }
+
+/// Histories that once broke something, shortest form.
+#[test]
+fn seeds() {
+    // One that is being unlocked keeps its room: the next cannot have it.
+    let events = [
+        (0, 20),
+        (1, 0),
+        (1, 2),
+        (9, 0),
+        (16, 19),
+        (15, 8),
+        (0, 0),
+        (13, 0),
+        (11, 0),
+        (1, 20),
+        (0, 60),
+        (9, 13),
+        (15, 42),
+        (15, 61),
+        (11, 0),
+        (0, 10),
+        (12, 19),
+        (13, 0),
+        (9, 0),
+        (1, 0),
+        (1, 19),
+    ];
+    run(World::new(), 2, &events);
+}

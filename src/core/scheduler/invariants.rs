@@ -144,7 +144,12 @@ fn keeps_the_order(settings: &SchedulerSettings, input: &PassInput<'_>, pass: &P
                 load.0.place(&other.resources);
                 load.1 += 1;
             }
-            if fits(settings, &load, entry) {
+            // One that comes earlier and has an operation in progress keeps room somewhere, perhaps here.
+            let kept = input.busy.iter().filter_map(|other| entry_of(input, other)).any(|other| {
+                position.get(&other.container.uuid) < position.get(uuid)
+                    && other.instance_types.iter().any(|it| it.name == view.type_name.as_str())
+            });
+            if !kept && fits(settings, &load, entry) {
                 return violated("30.3", format!("{later} got {instance}, which {uuid} could have used"));
             }
         }

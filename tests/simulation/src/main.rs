@@ -30,10 +30,7 @@ fn main() -> ExitCode {
     let flags = arguments.iter().filter(|text| text.starts_with("--"));
     let flags: Vec<&str> = flags.map(String::as_str).collect();
     let numbers = arguments.iter().filter(|text| !text.starts_with("--")).map(|text| text.parse::<u64>());
-    let numbers: Vec<u64> = match numbers.collect() {
-        Ok(numbers) => numbers,
-        Err(_) => Vec::new(),
-    };
+    let numbers: Vec<u64> = numbers.collect::<Result<_, _>>().unwrap_or_default();
     match (flags.as_slice(), numbers.as_slice()) {
         (["--seed"], [seed]) => replay(*seed),
         (["--stop"], [seeds]) => many(*seeds, 1, 1),

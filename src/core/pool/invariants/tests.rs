@@ -36,7 +36,7 @@ fn worker<'a>(pool: &'a mut Pool, name: &str) -> &'a mut Worker {
 }
 
 fn runner(start: Option<u64>, kill: KillState) -> Runner {
-    Runner { attempt: 1, start: start.map(OperationId), listed: false, kill }
+    Runner { attempt: 1, start: start.map(OperationId), listed: false, settled: false, kill }
 }
 
 fn asked() -> KillState {
