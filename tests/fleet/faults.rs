@@ -254,3 +254,31 @@ fn slow_hosts() {
     cluster.assert_once(&uuids);
     cluster.site.stop();
 }
+
+/// Hosts that take the list's command and never answer: each probe ends with its deadline (that of TimeoutProbe here), so the worker is
+/// written off like any other that is unresponsive, while the others' work goes on.
+#[test]
+fn a_hung_probe_never_outlives_its_deadline() {
+    let mut cluster = Cluster::of(4, HostOptions::default(), "    ProbeInterval: 1s\n    TimeoutProbe: 3s\n");
+    cluster.site.start();
+    cluster.submit(4);
+    cluster.wait_count("containers", "Running", 4);
+    cluster.set_faults(|number| (number < 2).then(|| exec(ExecFault::Hang, "--list")));
+    for host in cluster.fleet.hosts() {
+        // What runs ends, and its end ends the long polls that are under way: the next ones hang.
+        assert!(host.finish(&host.running()[0].0));
+    }
+    cluster.site.wait_until("both are written off", |site| {
+        site.log().matches("instance unresponsive, shutting down").count() == 2
+    });
+    let log = cluster.site.log();
+    let hung = log.lines().filter(|line| line.contains("run probe failed") && line.contains("deadline passed"));
+    let hung: std::collections::BTreeSet<&str> = ["Instance=host0", "Instance=host1"]
+        .into_iter()
+        .filter(|name| hung.clone().any(|line| line.contains(name)))
+        .collect();
+    assert_eq!(hung.len(), 2, "{log}");
+    cluster.set_faults(|_| None);
+    cluster.wait_count("containers", "Complete", 4);
+    cluster.site.stop();
+}

@@ -151,6 +151,39 @@ fn s10_4_broken_failed_and_good_rounds() {
     ]);
 }
 
+/// 10 §4.4: being listed again by the cloud, or at another address, is no change: the round counts in full. (Where each sync voids the rounds
+/// that overlap it, nothing may ever count.)
+#[test]
+fn s10_4_4_a_round_that_overlaps_a_sync_is_not_thrown_away() {
+    check(&[
+        (
+            "up i1; probe i1 ok a; begin i1; list i1:moved",
+            "end i1 ok",
+            "info: runner process ended | info: worker state changed idle | notify",
+            "i1 idle run; x a",
+        ),
+        (
+            "up i1; begin i1; begin-list; list i1",
+            "end i1 ok a",
+            "info: runner process detected | info: worker state changed running | notify",
+            "i1 running run a",
+        ),
+        (
+            "up i1; probe i1 ok a; begin i1; list i1; list i1; list i1",
+            "end i1 ok a finished",
+            "info: runner process ended | collect a | info: worker state changed idle | notify",
+            "i1 idle run <a",
+        ),
+        // A boot is no exception.
+        (
+            "booting 1 i1; begin i1; list i1:s1",
+            "end i1 ok",
+            "info: instance booted; will try run probe | outcome success | info: probes succeeded, instance is in service | notify",
+            "i1 idle run",
+        ),
+    ]);
+}
+
 /// §4.4: a list that began before a uuid's last change may not close, adopt or finish that one; all else in it applies.
 #[test]
 fn s10_4_4_race_per_uuid() {
@@ -191,13 +224,6 @@ fn s10_4_4_race_per_uuid() {
         // A start alone is no change: the list does not speak of what is starting.
         ("up i1; begin i1; start i1 a", "end i1 ok", "", "i1 running run +a"),
         ("up i1; begin i1; start i1 a", "end i1 ok a", "notify", "i1 running run a"),
-        // Being listed again, or at another address, is no change.
-        (
-            "up i1; probe i1 ok a; begin i1; list i1:moved",
-            "end i1 ok",
-            "info: runner process ended | info: worker state changed idle | notify",
-            "i1 idle run; x a",
-        ),
         // A new record of the same instance: the old one's round is over, and the new one's is not touched.
         ("up i1; begin i1; list; list i1", "end i1 ok a", "", "i1 unknown run"),
     ]);
