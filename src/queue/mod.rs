@@ -38,6 +38,8 @@ pub enum QueueError {
 pub struct Assignment {
     pub container: Container,
     pub attempt: Attempt,
+    /// It was assigned before: a start of it may have been sent already, and may still come.
+    pub repeated: bool,
 }
 
 /// A store of containers. Every operation is safe to call from any thread.

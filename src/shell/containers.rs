@@ -125,7 +125,8 @@ impl Containers {
         }
         let config = self.start_config(&assignment.container, order.attempt);
         let result = runner.start(&order.uuid, order.attempt, &config);
-        let unknown = result.as_ref().is_err_and(CommandError::may_still_come);
+        // A refusal says nothing of an earlier start of the same attempt, which may be on its way since before a restart.
+        let unknown = result.as_ref().is_err_and(|error| assignment.repeated || error.may_still_come());
         if let Err(error) = result {
             // The process might have started all the same: the next probe finds out.
             let note = note(Level::Error, "start command failed", order).with("error", error.text());

@@ -90,7 +90,7 @@ impl ContainerQueue for AnyQueue {
         _instance: &InstanceId,
         _instance_type: &TypeName,
     ) -> Result<Assignment, QueueError> {
-        Ok(Assignment { container: container(uuid, attempt), attempt })
+        Ok(Assignment { container: container(uuid, attempt), attempt, repeated: false })
     }
     fn seen_running(&self, _uuid: &ContainerUuid, _attempt: Attempt) -> Result<(), QueueError> {
         Ok(())

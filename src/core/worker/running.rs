@@ -17,7 +17,8 @@ use crate::core::vocabulary::{IdleBehavior, WorkerState};
 pub enum StartReturn {
     /// It has ended on the worker, well or not, or was never sent: the next list shows the truth.
     Settled,
-    /// The connection was lost, or its deadline has passed: it may still be on its way.
+    /// The connection was lost, its deadline has passed, or it failed where the same attempt had been sent before: a start may still be
+    /// on its way.
     Unknown,
 }
 

@@ -78,7 +78,7 @@ impl Step<'_> {
             self.history(&row, "assigned", &format!("attempt {attempt} to {instance} ({instance_type})"))?;
             self.save(row, Locked)?;
         }
-        Ok(Assignment { container, attempt })
+        Ok(Assignment { container, attempt, repeated: assigned == Assigned::Again })
     }
 
     /// The type's price per hour now; 0 if the configuration does not know it any more.

@@ -63,6 +63,7 @@ kinds! {
     EffectLost = "effect lost", 0.01;
     SlowThread = "a thread is slow", 0.01;
     KilledBetweenEffects = "killed between two effects", 0.002;
+    KilledAfterStart = "killed just after a start", 0.03;
     KilledAtRandom = "killed at a random moment", 0.3;
     TypesRemoved = "configuration with types removed", 0.2;
     Operator = "operator's command", 0.5;

@@ -118,6 +118,9 @@ impl World {
         }
         self.say(|| format!("host {id}: {uuid} attempt {attempt} runs for {:?}, then {:?}", job.lasts, job.end));
         self.check_start(id, uuid, attempt);
+        if self.process.is_some() && self.fault(Fault::KilledAfterStart) {
+            self.kill_process();
+        }
         let (id, uuid) = (id.clone(), uuid.clone());
         self.host_changed(&id);
         self.after(job.lasts, move |world| world.job_ends(&id, &uuid, attempt, job.end));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::core::effect::RunnerOrder;
 use crate::core::ids::InstanceId;
-use crate::core::lifecycle::AttemptEnd;
+use crate::core::lifecycle::{Assigned, AttemptEnd};
 use crate::core::pool::invariants::Cause;
 use crate::core::settings::{COLLECT_DEADLINE, COMMAND_DEADLINE};
 use crate::core::worker::collect::CollectReturn;
@@ -106,10 +106,14 @@ impl World {
         };
         let commit = self.random.millis(1, 30);
         self.in_process(commit, move |world| {
-            let assigned = world
-                .write(&order.uuid, |record| record.life.assign(order.attempt, &order.instance, &type_name).is_ok());
+            let mut repeated = false;
+            let assigned = world.write(&order.uuid, |record| {
+                let assigned = record.life.assign(order.attempt, &order.instance, &type_name);
+                repeated = assigned == Ok(Assigned::Again);
+                assigned.is_ok()
+            });
             match assigned {
-                Ok(()) if world.start_is_open(&order) => world.send_start(order, work),
+                Ok(()) if world.start_is_open(&order) => world.send_start(order, repeated, work),
                 Err(StoreError::Storage) => {
                     world.in_process(Duration::from_secs(1), move |world| world.refuse_start(&order, &work));
                 }
@@ -118,11 +122,12 @@ impl World {
         });
     }
 
-    fn send_start(&mut self, order: RunnerOrder, work: Work) {
+    fn send_start(&mut self, order: RunnerOrder, repeated: bool, work: Work) {
         let (id, to) = (order.instance.clone(), order.clone());
         let there = move |world: &mut Self| Some(world.host_start(&to.instance, &to.uuid, to.attempt));
         self.command(&id, COMMAND_DEADLINE, there, move |world, answer| {
-            let answer = if answer.is_some() { StartReturn::Settled } else { StartReturn::Unknown };
+            let settled = answer.is_some_and(|started| started || !repeated);
+            let answer = if settled { StartReturn::Settled } else { StartReturn::Unknown };
             world.pool(Cause::Other, |pool, now, effects| pool.start_returned(&order, answer, now, effects));
             world.work_done(&work);
         });

@@ -157,6 +157,13 @@ impl World {
     }
 
     fn carry_out_transition(&mut self, uuid: &ContainerUuid, transition: &Transition) {
+        if let Transition::Lost(attempt, _) = transition {
+            self.check_given_up(uuid, *attempt);
+        }
+        if let (Transition::Unlock, Some(life)) = (transition, self.store.life(uuid)) {
+            let attempt = life.attempt;
+            self.check_given_up(uuid, attempt);
+        }
         let apply = transition.clone();
         let result = self.write(uuid, move |record| match apply {
             Transition::Lock => record.life.lock().is_ok(),

@@ -90,6 +90,22 @@ impl World {
         }
     }
 
+    /// An attempt is given up, as lost or never run: nothing of it lives, it cannot begin any more, and it left no result (70 §3).
+    pub fn check_given_up(&mut self, uuid: &ContainerUuid, attempt: Attempt) {
+        let Some(life) = self.store.life(uuid).filter(|life| life.is_open(attempt)) else { return };
+        let Some(id) = life.instance.clone() else { return };
+        // Without its machine nothing can be left.
+        let Some(host) = self.cloud.host(&id, self.now) else { return };
+        let lives = host.runners.get(uuid).is_some_and(|runner| runner.attempt == attempt);
+        let key = (uuid.clone(), attempt);
+        let result = host.results.contains_key(&key) && !self.store.results.contains_key(&key);
+        if lives || result {
+            let detail =
+                format!("attempt {attempt} of {uuid} is given up; on {id} it lives {lives}, has a result {result}");
+            self.violated("70 §3", detail);
+        }
+    }
+
     /// A container's record has changed.
     pub fn check_transition(&mut self, uuid: &ContainerUuid, before: &Lifecycle, after: &Lifecycle) {
         if before.state.is_final() && before.state != after.state {
@@ -148,7 +164,7 @@ impl World {
 
     /// Lives that began after a kill: they found again what was there.
     fn notice_restarts(&mut self) {
-        for fault in [Fault::KilledAtRandom, Fault::KilledBetweenEffects] {
+        for fault in [Fault::KilledAtRandom, Fault::KilledAfterStart, Fault::KilledBetweenEffects] {
             for _ in 0..self.counts.injected(fault).min(self.lives() - 1) {
                 self.counts.notice(fault);
             }
