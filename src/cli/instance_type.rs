@@ -5,15 +5,19 @@ use super::exit::{self, Failure};
 use super::output::{Output, width};
 use super::{Global, status, table};
 use crate::core::units::format_size;
-use crate::management::records::InstanceTypeList;
+use crate::management::records::{InstanceTypeList, InstanceTypeRecord};
 
 /// List instance types, and end their pauses
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List the configured types, cheapest first, with what holds them back now
+    ///
+    /// A type whose instances failed to boot three times in a row is not created for a while (`breaker`), with the last error.
     #[command(after_help = "Example:\n  muster instance-type list")]
     List,
     /// End the pause of a type whose instances failed to boot
+    ///
+    /// For when what was wrong is corrected: its failures are forgotten, and instances of it are created as if there had been none.
     #[command(after_help = "Example:\n  muster instance-type reset m5.large")]
     Reset {
         #[arg(value_name = "TYPE")]
@@ -30,6 +34,15 @@ pub(super) fn run(global: &Global, command: &Command) -> Result<u8, Failure> {
             Ok(exit::DONE)
         }
     }
+}
+
+/// Its limits; and before there are any, what was wrong with its last instance.
+fn held_back(one: &InstanceTypeRecord) -> String {
+    let mut texts: Vec<String> = one.limits.iter().map(status::limit).collect();
+    if texts.is_empty() && one.boot_failures > 0 {
+        texts.push(format!("the last instance failed to boot: {}", one.last_boot_error));
+    }
+    texts.join("; ")
 }
 
 fn list(global: &Global, client: &Client) -> Result<u8, Failure> {
@@ -49,7 +62,7 @@ fn list(global: &Global, client: &Client) -> Result<u8, Failure> {
                     format_size(one.scratch),
                     format!("{:.4}", one.price),
                     one.instances.to_string(),
-                    one.limits.iter().map(status::limit).collect::<Vec<_>>().join("; "),
+                    held_back(one),
                 ]
             })
             .collect();

@@ -207,7 +207,7 @@ impl InstanceSet for Loopback {
     }
 
     fn traits(&self) -> Traits {
-        Traits { cheap_list: true, exact_list: true, instances_max: Some(1) }
+        Traits { cheap_list: true, exact_list: true, instances_max: Some(1), each_its_own: false }
     }
 
     fn open(&self, _id: &InstanceId, _secret: Option<&InstanceSecret>) -> io::Result<Access> {

@@ -76,6 +76,9 @@ pub struct Traits {
     pub exact_list: bool,
     /// There can never be more instances than this.
     pub instances_max: Option<usize>,
+    /// Machines of a type have no image in common, and the driver itself keeps back those that failed: that some do not boot says
+    /// nothing about the others.
+    pub each_its_own: bool,
 }
 
 /// What a driver tells on its own. A hint that is lost costs time, nothing else: a pause ends by itself, and the next list shows all.

@@ -266,6 +266,7 @@ impl Config {
             cheap_list: matches!(cloud.driver, CloudDriver::Loopback | CloudDriver::Static),
             // What the type of this very host says is the operator's decision, and there is no other host to take.
             judge_hosts: cloud.driver != CloudDriver::Loopback,
+            instances_alike: true,
             list_delay: LIST_DELAY,
         }
     }

@@ -32,6 +32,8 @@ pub struct Settings {
     pub cheap_list: bool,
     /// An instance that is smaller than its type says is drained (spec 52 §1).
     pub judge_hosts: bool,
+    /// Instances of a type are alike: several that do not boot speak against the others (spec 20 §6, circuit breaker).
+    pub instances_alike: bool,
     /// Clouds list with a delay: an instance whose create finished less than this ago and that was never listed is not gone
     /// (spec 20 §5). Zero for a driver whose lists are exact.
     pub list_delay: Duration,
@@ -61,6 +63,7 @@ impl Default for Settings {
             runner_keeps_results: true,
             cheap_list: false,
             judge_hosts: true,
+            instances_alike: true,
             list_delay: LIST_DELAY,
         }
     }

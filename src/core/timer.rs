@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ids::{ContainerUuid, InstanceId, OperationId};
+use super::ids::{ContainerUuid, InstanceId, OperationId, TypeName};
 use super::time::Moment;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +23,8 @@ pub enum Timer {
     Quota,
     /// A capacity pause may have ended.
     Capacity,
+    /// The pause of a type whose instances do not boot ends.
+    Breaker(TypeName),
     CreatesResume,
     ListsResume,
 }

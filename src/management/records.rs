@@ -195,7 +195,7 @@ pub struct WaitAnswer {
     pub only: Option<ContainerRecord>,
 }
 
-/// A limit in force (spec 20 §2–§4).
+/// A limit in force (spec 20 §2–§4, §6).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LimitRecord {
@@ -243,6 +243,10 @@ pub struct InstanceTypeRecord {
     /// Existing instances and unfinished creates of it.
     pub instances: usize,
     pub limits: Vec<LimitRecord>,
+    /// Instances that failed to boot since the last one that did not.
+    pub boot_failures: u32,
+    /// What was wrong with the last of these; empty if there is none.
+    pub last_boot_error: String,
 }
 
 /// `GET instance-types`: cheapest first.

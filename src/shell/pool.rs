@@ -140,6 +140,10 @@ impl PoolDoor {
         self.apply(|pool, _, effects| pool.set_runner_fault(fault, effects));
     }
 
+    pub fn reset_breaker(&self, type_name: &TypeName) {
+        self.apply(|pool, _, effects| pool.reset_breaker(type_name, effects));
+    }
+
     pub fn limits_in_force(&self) -> Vec<LimitInForce> {
         self.read(Pool::limits_in_force)
     }

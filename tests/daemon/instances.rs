@@ -57,6 +57,43 @@ fn idle_instance_goes_after_timeout_idle() {
     site.stop();
 }
 
+/// Spec 20 §6, circuit breaker: instances that do not boot are not created again and again, and everybody is told why.
+#[test]
+fn instances_that_do_not_boot() {
+    let mut site = Site::with(
+        "Containers: {CloudVMs: {BootProbeCommand: \"echo no disk >&2; false\", TimeoutBooting: 1ms, ProbeInterval: 100ms}}\n",
+    );
+    site.start();
+    let uuid = site.submit(&["--", "true"]);
+    let limits = |site: &Site| site.json(&["status"])["limits"].to_string();
+    site.wait_until("the type is paused", |site| limits(site).contains("breaker"));
+    let status = site.ok(&["status"]);
+    let line = status.lines().find(|line| line.contains("breaker")).unwrap_or_default();
+    assert!(
+        line.contains("type localhost: 3 instances in a row failed to boot") && line.contains("no disk"),
+        "{status}"
+    );
+    assert!(line.contains("until 2"), "{line}");
+    let types = site.json(&["instance-type", "list"]);
+    assert_eq!(types["items"][0]["boot_failures"], 3, "{types:#}");
+    assert!(site.ok(&["instance-type", "list"]).contains("breaker"));
+    site.wait_until("the container says why it waits", |site| {
+        let text = site.show(&uuid)["container"]["status"].as_str().unwrap_or_default().to_owned();
+        text.contains("3 instances in a row failed to boot") && text.contains("no disk") && text.contains("tried in")
+    });
+    assert!(site.has_logged(&["instances of this type do not boot", "InstanceType=localhost", "no disk"]));
+
+    let (code, text) = site.fails(&["instance-type", "reset", "nosuch"]);
+    assert_eq!((code, text.contains("nosuch")), (3, true), "{text}");
+    site.ok(&["instance-type", "reset", "localhost"]);
+    assert!(site.has_logged(&["the failed boots of this type are forgotten"]));
+    site.wait_until("it was tried again, and is paused again", |site| {
+        site.log().matches("creating instance").count() >= 6 && limits(site).contains("breaker")
+    });
+    assert_eq!(site.log().matches("creating instance").count(), 6, "{}", site.log());
+    site.stop();
+}
+
 #[test]
 fn a_held_container_kill_through_the_api_cancels_it() {
     let mut site = Site::started();

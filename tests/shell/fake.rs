@@ -282,7 +282,7 @@ impl InstanceSet for Cloud {
     }
 
     fn traits(&self) -> Traits {
-        Traits { cheap_list: true, exact_list: false, instances_max: None }
+        Traits { cheap_list: true, exact_list: false, instances_max: None, each_its_own: false }
     }
 
     fn open(&self, id: &InstanceId, _secret: Option<&InstanceSecret>) -> std::io::Result<Access> {

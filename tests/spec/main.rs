@@ -3,6 +3,7 @@
 //! [`world`] holds the one helper: a pool on virtual time that understands a small language of events, so that rows are data.
 
 mod exhaustive;
+mod pool_breaker;
 mod pool_create;
 mod pool_sync;
 mod property;

@@ -59,7 +59,7 @@ fn event() -> impl Strategy<Value = String> {
     let pause = prop_oneof![Just("0.5"), Just("5"), Just("11"), Just("30"), Just("61"), Just("130"), Just("601")];
     let of_cloud = prop_oneof![
         4 => prop_oneof![Just("create t"), Just("create spot"), Just("create u")],
-        1 => Just("begin-list"), 1 => Just("throttle list 20"), 1 => Just("throttle create 20"), 1 => Just("fault"),
+        1 => Just("reset t"), 1 => Just("begin-list"), 1 => Just("throttle list 20"), 1 => Just("throttle create 20"), 1 => Just("fault"),
         2 => Just("nofault"),
     ];
     prop_oneof![
@@ -70,6 +70,7 @@ fn event() -> impl Strategy<Value = String> {
         1 => prop_oneof![Just("facts 4 850 100"), Just("facts 4 700 100")].prop_map(str::to_owned),
         6 => (instance(), how, lines()).prop_map(|(instance, how, lines)| format!("end {instance} {how} {lines}")),
         5 => (instance(), lines()).prop_map(|(instance, lines)| format!("probe {instance} ok {lines}")),
+        1 => instance().prop_map(fails_to_boot),
         5 => (instance(), container()).prop_map(|(instance, container)| format!("start {instance} {container}")),
         1 => (instance(), container()).prop_map(|(instance, container)| format!("ruleout {instance} {container}")),
         8 => (answer, container()).prop_map(|(answer, container)| format!("{answer} {container}")),
@@ -79,10 +80,22 @@ fn event() -> impl Strategy<Value = String> {
     ]
 }
 
+/// It appears anew, and does not boot.
+fn fails_to_boot(instance: String) -> String {
+    format!("list; list {instance}; probe {instance} ok broken; list")
+}
+
 fn history() -> impl Strategy<Value = Vec<String>> {
-    let setting = prop_oneof![Just(""), Just("plain"), Just("max 2"), Just("ops 1; cheap"), Just("up i1 i2 i3")];
+    let setting = prop_oneof![
+        5 => prop_oneof![Just(""), Just("plain"), Just("max 2"), Just("ops 1; cheap"), Just("up i1 i2 i3")].prop_map(str::to_owned),
+        // Types that do not boot: nearly paused, paused, and tried again.
+        1 => (2..4_usize, prop_oneof![Just(""), Just("wait 301"), Just("wait 301; create t")]).prop_map(|(times, then)| {
+            let failed = vec![fails_to_boot("i1".to_owned()); times];
+            format!("{}; {then}", failed.join("; "))
+        }),
+    ];
     (setting, prop::collection::vec(event(), 1..60)).prop_map(|(setting, mut events)| {
-        events.insert(0, setting.to_owned());
+        events.insert(0, setting);
         events
     })
 }
@@ -120,7 +133,7 @@ fn nothing_stays_open(world: &mut World) {
     assert_eq!(world.pool.next_deadline(), None, "{}", world.show());
     assert!(!world.pool.view(world.now).at_quota || world.pool.quota_room() == 0, "{}", world.show());
     // The cloud lists nothing any more: nothing is left but what the scheduler has not forgotten.
-    world.run("list; wait 61; list; forget a; forget b; forget c");
+    world.run("list; wait 61; list; forget a; forget b; forget c; reset t; reset spot; reset u");
     assert_eq!(world.show(), "");
     assert!(world.pool.view(world.now).containers.is_empty());
 }

@@ -139,6 +139,7 @@ impl Pool {
         }
         if self.types != types {
             self.short_types.clear();
+            self.keep_breakers_of(&types, effects);
         }
         self.types = types;
         effects.notify();
@@ -268,6 +269,7 @@ impl Pool {
                 .filter(|instance_type| self.at_capacity(instance_type, now))
                 .map(|instance_type| TypeName::new(&instance_type.name))
                 .collect(),
+            breakers: self.breaker_views(now),
             loaded: self.loaded,
             first_list: self.first_list,
             last_list: self.last_list,

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Pool;
+use super::breaker::Breaker;
 use super::create::InstanceReport;
 use super::index::RunnerIndex;
 use crate::core::ids::{ContainerUuid, InstanceId, OperationId};
@@ -151,6 +152,7 @@ fn timers_belong_to_something(pool: &Pool) -> Result<(), Violation> {
             Timer::ReapDeadline(id, uuid, operation) => {
                 of_worker(id, &|worker| worker.reaping.get(uuid) == Some(operation))
             }
+            Timer::Breaker(name) => pool.breakers.get(name).is_some_and(Breaker::is_tripped),
             // At most one of each.
             Timer::Quota | Timer::Capacity | Timer::CreatesResume | Timer::ListsResume => true,
         };
@@ -204,7 +206,8 @@ pub fn check_step(before: &Snapshot, pool: &Pool, cause: Cause) -> Result<(), Vi
         }
     }
     starts_are_allowed(before, pool)?;
-    creates_stay_below_max_instances(before, pool)
+    creates_stay_below_max_instances(before, pool)?;
+    breakers_hold(before, pool)
 }
 
 /// 10.2: at most one boot outcome in a worker's life: once reported it stays.
@@ -256,6 +259,18 @@ fn creates_stay_below_max_instances(before: &Snapshot, pool: &Pool) -> Result<()
     let max = pool.settings.max_instances;
     if created && max > 0 && pool.instance_count() > max {
         return violated("20.1", format!("{} instances with a create, at most {max}", pool.instance_count()));
+    }
+    Ok(())
+}
+
+/// 20 §6, circuit breaker: no create of a type during the pause after failed boots, and one at a time until one has booted.
+fn breakers_hold(before: &Snapshot, pool: &Pool) -> Result<(), Violation> {
+    for (_, create) in pool.creates.iter().filter(|(operation, _)| !before.creates.contains(*operation)) {
+        let name = create.type_name.as_str();
+        let Some(breaker) = pool.breakers.get(name).filter(|breaker| breaker.is_tripped()) else { continue };
+        if breaker.is_paused(create.began) || pool.unproven(name) > 1 {
+            return violated("20 §6", format!("{name} does not boot and is created: {breaker:?}"));
+        }
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ pub struct Limits {
 /// A limit in force, for `muster status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitInForce {
-    /// `quota`, `capacity`, `rate limit`.
+    /// `quota`, `capacity`, `rate limit`, `breaker`.
     pub what: &'static str,
     pub detail: String,
     pub until: Option<Moment>,
@@ -118,10 +118,11 @@ impl Pool {
         }
     }
 
-    /// Spec 20 §3: true while any of the three keys that apply to the type is paused.
+    /// Spec 20 §3: true while any of the three keys that apply to the type is paused. Also while its instances do not boot (§6).
     pub fn at_capacity(&self, instance_type: &InstanceType, now: Moment) -> bool {
         let keys = self.limits.keys(instance_type);
         keys.iter().any(|key| later(self.limits.capacity_until.get(key).copied(), now))
+            || self.breaker_blocks(&instance_type.name, now)
     }
 
     pub fn calls_suspended(&self, kind: CallKind, now: Moment) -> bool {
@@ -291,6 +292,11 @@ impl Pool {
         for (kind, until) in [("create calls", limits.creates_until), ("list calls", limits.lists_until)] {
             if later(until, now) {
                 add("rate limit", kind.to_owned(), until);
+            }
+        }
+        for (name, breaker) in self.breaker_views(now) {
+            if breaker.is_tripped {
+                add("breaker", format!("type {name}: {breaker}"), breaker.paused_until);
             }
         }
         found

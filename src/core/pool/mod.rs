@@ -1,11 +1,12 @@
 //! All workers, and the cloud behind them (spec 20): creates, lists, limits, and the scheduler's calls.
 //!
-//! Reading order: the record here, [`create`], [`sync`], [`limits`] (quota, capacity, rate limits), [`calls`] (the scheduler's and
-//! operators' calls, and the answers to effects), [`view`] (the snapshot), [`index`] (where a
+//! Reading order: the record here, [`create`], [`sync`], [`limits`] (quota, capacity, rate limits), [`breaker`] (types that do not
+//! boot), [`calls`] (the scheduler's and operators' calls, and the answers to effects), [`view`] (the snapshot), [`index`] (where a
 //! container is), [`invariants`].
 //!
 //! Whoever holds `&mut Pool` has the lock; nothing here waits for anything.
 
+mod breaker;
 pub mod budget;
 pub mod calls;
 pub mod create;
@@ -27,6 +28,7 @@ use super::timer::{Timer, Timers};
 use super::vocabulary::WorkerState;
 use super::worker::running::StartReturn;
 use super::worker::{Context, Worker};
+use breaker::Breaker;
 use budget::ProbeBudget;
 use create::PendingCreate;
 use index::RunnerIndex;
@@ -46,6 +48,7 @@ pub struct Pool {
     /// Runners that ended without a result waiting, until the scheduler forgets them.
     pub(super) exited: BTreeMap<ContainerUuid, Exit>,
     pub(super) limits: Limits,
+    breakers: BTreeMap<TypeName, Breaker>,
     pub(super) timers: Timers,
     pub(super) budget: ProbeBudget,
     pub(super) next_operation: u64,
@@ -73,6 +76,7 @@ impl Pool {
             index: RunnerIndex::default(),
             exited: BTreeMap::new(),
             limits: Limits::default(),
+            breakers: BTreeMap::new(),
             timers: Timers::default(),
             budget: ProbeBudget::default(),
             next_operation: 0,
@@ -140,6 +144,7 @@ impl Pool {
                 self.arm_capacity(now);
                 effects.notify();
             }
+            Timer::Breaker(type_name) => self.breaker_pause_ended(&type_name, effects),
             Timer::CreatesResume => effects.notify(),
             Timer::ListsResume => {
                 effects.push(Effect::ListSoon);
@@ -192,10 +197,14 @@ impl Pool {
             last_unknown_resolved: &mut self.last_unknown_resolved,
             short_types: &mut self.short_types,
         };
-        let before = (worker.state, worker.idle_behavior);
+        let (before, boot_was_open) = ((worker.state, worker.idle_behavior), worker.boot_outcome.is_none());
         let result = event(worker, &mut cx);
         if before != (worker.state, worker.idle_behavior) {
             cx.effects.notify();
+        }
+        if let Some(outcome) = worker.boot_outcome.filter(|_| boot_was_open) {
+            let (type_name, why) = (worker.type_name.clone(), worker.boot_error());
+            self.boot_ended(&type_name, outcome, &why, now, effects);
         }
         Some(result)
     }

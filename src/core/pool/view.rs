@@ -1,6 +1,7 @@
 //! What the scheduler and the management API see of the pool: a snapshot without any reference into it (spec 20 §6).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,6 +108,32 @@ impl Whereabouts {
     }
 }
 
+/// What failed boots mean for a type (spec 20 §6, circuit breaker).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakerView {
+    pub failures_in_a_row: u32,
+    /// It takes a success to create more than one at a time.
+    pub is_tripped: bool,
+    /// No create before this; `None`: the pause is over, or there was none.
+    pub paused_until: Option<Moment>,
+    /// One line.
+    pub last_error: String,
+}
+
+/// For people, without the time of the pause's end.
+impl fmt::Display for BreakerView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.failures_in_a_row == 1 { "" } else { "s" };
+        write!(f, "{} instance{plural} in a row failed to boot", self.failures_in_a_row)?;
+        match (self.is_tripped, self.paused_until) {
+            (true, Some(_)) => f.write_str(", none is created")?,
+            (true, None) => f.write_str(", one at a time is tried")?,
+            (false, _) => {}
+        }
+        if self.last_error.is_empty() { Ok(()) } else { write!(f, ": {}", self.last_error) }
+    }
+}
+
 /// The whole pool at one instant.
 #[derive(Clone, Debug, Default)]
 pub struct PoolView {
@@ -122,6 +149,8 @@ pub struct PoolView {
     pub quota_room: usize,
     /// Configured types that `at_capacity` is true for.
     pub at_capacity: BTreeSet<TypeName>,
+    /// Types whose last boot failed.
+    pub breakers: BTreeMap<TypeName, BreakerView>,
     /// The first list of the cloud was applied.
     pub loaded: bool,
     /// Start times of the first and the last list that were applied.

@@ -92,6 +92,8 @@ pub struct Worker {
     /// At most one in a worker's life.
     pub boot_outcome: Option<BootOutcome>,
     pub booted_logged: bool,
+    /// The last error of the round that was the last of a boot.
+    pub last_error: Option<String>,
     /// What was found wrong first.
     pub fault: Option<crate::core::effect::Fault>,
     /// Raised by every event that changes which containers we believe to be here.
@@ -170,6 +172,7 @@ impl Worker {
             reaping: BTreeMap::new(),
             boot_outcome: None,
             booted_logged: false,
+            last_error: None,
             fault: None,
             changes: 0,
             last_change: BTreeMap::new(),
@@ -210,6 +213,12 @@ impl Worker {
             self.boot_outcome = Some(outcome);
             cx.order(Effect::Observe(Figure::BootOutcome(outcome)));
         }
+    }
+
+    /// Why the boot failed, for people; empty if it did not.
+    pub fn boot_error(&self) -> String {
+        let fault = || self.fault.as_ref().map(ToString::to_string);
+        self.last_error.clone().or_else(fault).unwrap_or_default()
     }
 
     /// Changes the state, with its one log line (spec 80 §4).

@@ -171,6 +171,7 @@ impl Worker {
         let unresponsive_for = plan.began.since(self.probed);
         if self.shut_down_if_unresponsive(unresponsive_for, cx) {
             if !booted {
+                self.last_error.clone_from(&report.last_error);
                 self.report_boot_outcome(BootOutcome::Failure, cx);
                 cx.note(
                     self.note(Level::Info, "boot failed")

@@ -73,8 +73,8 @@ impl DaemonBackend {
         let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
         let report = self.scheduler.report.read().clone();
         let waits = statuses(report.as_deref());
-        let unusable = self.unusable();
-        let text = |uuid: &ContainerUuid| waits.get(uuid).map(|text| unusable.explain(uuid, text));
+        let reasons = self.reasons();
+        let text = |uuid: &ContainerUuid| waits.get(uuid).map(|text| reasons.explain(uuid, text));
         let record = |container: &Container| container_record(container, text(&container.uuid));
         Ok(ContainerList {
             items: page.containers.iter().map(record).collect(),
@@ -88,7 +88,7 @@ impl DaemonBackend {
         let report = self.scheduler.report.read().clone();
         let waits = statuses(report.as_deref());
         let container = &detail.container;
-        let text = waits.get(uuid).map(|text| self.unusable().explain(uuid, text));
+        let text = waits.get(uuid).map(|text| self.reasons().explain(uuid, text));
         Ok(ContainerDetail {
             container: container_record(container, text),
             request: to_value(&container.request),

@@ -1,12 +1,12 @@
 //! What the management API asks for, answered from the daemon's parts (spec 80 §1, 82 §3). Runs on connection threads.
 //!
 //! Reading order: the parts here, [`containers`] (submitting and changing), [`records`] (core data as API documents), [`waiting`]
-//! (waiting and logs), [`unusable`] (why no machine can be had), [`overview`] (status, types, gauges).
+//! (waiting and logs), [`reasons`] (why a container waits), [`overview`] (status, types, gauges).
 
 mod containers;
 mod overview;
+mod reasons;
 mod records;
-mod unusable;
 mod waiting;
 
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use super::workers::Workers;
 use crate::cloud::InstanceSet;
 use crate::config::Config;
 use crate::core::errors::chain;
-use crate::core::ids::{ContainerUuid, InstanceId};
+use crate::core::ids::{ContainerUuid, InstanceId, TypeName};
 use crate::core::pool::view::InstanceView;
 use crate::core::time::WallMillis;
 use crate::core::vocabulary::IdleBehavior;
@@ -152,10 +152,12 @@ impl Backend for DaemonBackend {
         Ok(self.list_instance_types())
     }
 
-    /// The circuit breaker does not exist yet: there is no pause to end, which is what was asked for.
     fn reset_instance_type(&self, name: &str) -> Result<(), ApiError> {
-        let known = self.config.read().instance_types.contains_key(name);
-        if known { Ok(()) } else { Err(ApiError::not_found(format!("there is no instance type {name:?}"))) }
+        if !self.config.read().instance_types.contains_key(name) {
+            return Err(ApiError::not_found(format!("there is no instance type {name:?}")));
+        }
+        self.door.reset_breaker(&TypeName::new(name));
+        Ok(())
     }
 
     fn backup(&self, backup: &Backup) -> Result<(), ApiError> {
@@ -203,7 +205,7 @@ impl Backend for DaemonBackend {
     }
 
     fn unlisted_instances(&self) -> Vec<InstanceRow> {
-        self.cloud.unlisted().into_iter().map(unusable::row).collect()
+        self.cloud.unlisted().into_iter().map(reasons::row).collect()
     }
 
     fn set_idle_behavior(&self, instance: &InstanceId, behavior: IdleBehavior) -> bool {

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::DaemonBackend;
+use super::reasons::Reasons;
 use super::records::container_record;
-use super::unusable::Unusable;
 use crate::core::entry::QueueSnapshot;
 use crate::core::instance_type::InstanceType;
 use crate::core::pool::limits::LimitInForce;
@@ -45,7 +45,7 @@ impl DaemonBackend {
             // Without the 0.0 an empty sum is -0.
             price_per_hour: 0.0 + paid.map(InstanceView::price).sum::<f64>(),
             limits: self.door.limits_in_force().into_iter().map(|limit| self.limit_record(limit)).collect(),
-            oldest_waiting: oldest_waiting(&self.queue.snapshot(), report.as_deref(), &self.unusable()),
+            oldest_waiting: oldest_waiting(&self.queue.snapshot(), report.as_deref(), &self.reasons()),
             trouble,
             unusable,
             unusable_count,
@@ -67,11 +67,17 @@ impl DaemonBackend {
         let mut types: Vec<&Arc<InstanceType>> = config.instance_types.values().collect();
         types.sort_by(|one, other| one.price.total_cmp(&other.price));
         let record = |one: &Arc<InstanceType>| {
-            let at_capacity = view.at_capacity.contains(one.name.as_str());
-            let limit = LimitRecord {
-                what: "capacity".to_owned(),
-                detail: "the provider has none at the moment".to_owned(),
-                until: None,
+            let breaker = view.breakers.get(one.name.as_str());
+            let limit = match breaker.filter(|breaker| breaker.is_tripped) {
+                Some(breaker) => {
+                    let until = breaker.paused_until.map(|until| self.wall_of(until));
+                    Some(LimitRecord { what: "breaker".to_owned(), detail: breaker.to_string(), until })
+                }
+                None => view.at_capacity.contains(one.name.as_str()).then(|| LimitRecord {
+                    what: "capacity".to_owned(),
+                    detail: "the provider has none at the moment".to_owned(),
+                    until: None,
+                }),
             };
             InstanceTypeRecord {
                 name: one.name.clone(),
@@ -82,7 +88,9 @@ impl DaemonBackend {
                 price: one.price,
                 preemptible: one.preemptible,
                 instances: view.instances.iter().filter(|view| view.type_name.as_str() == one.name).count(),
-                limits: at_capacity.then_some(limit).into_iter().collect(),
+                limits: limit.into_iter().collect(),
+                boot_failures: breaker.map_or(0, |breaker| breaker.failures_in_a_row),
+                last_boot_error: breaker.map(|breaker| breaker.last_error.clone()).unwrap_or_default(),
             }
         };
         InstanceTypeList { items: types.into_iter().map(record).collect() }
@@ -113,7 +121,7 @@ impl DaemonBackend {
 }
 
 /// The waiting container that was created first, and why it waits.
-fn oldest_waiting(queue: &QueueSnapshot, report: Option<&Report>, unusable: &Unusable) -> Option<ContainerRecord> {
+fn oldest_waiting(queue: &QueueSnapshot, report: Option<&Report>, reasons: &Reasons) -> Option<ContainerRecord> {
     let entries = queue.entries.values();
     let waiting = entries.filter(|entry| {
         matches!(entry.container.state, ContainerState::Queued | ContainerState::Locked) && entry.container.priority > 0
@@ -121,6 +129,6 @@ fn oldest_waiting(queue: &QueueSnapshot, report: Option<&Report>, unusable: &Unu
     let oldest = waiting.min_by_key(|entry| entry.first_seen)?;
     let uuid = &oldest.container.uuid;
     let status = report.and_then(|report| report.statuses.iter().find(|status| status.uuid == *uuid));
-    let text = status.map(|status| unusable.explain(uuid, &status.text));
+    let text = status.map(|status| reasons.explain(uuid, &status.text));
     Some(container_record(&oldest.container, text))
 }

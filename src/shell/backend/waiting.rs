@@ -89,7 +89,7 @@ impl DaemonBackend {
         if let [only] = uuids.as_slice() {
             let filter = ListFilter { uuids: Some([only.clone()].into()), limit: 1, ..ListFilter::default() };
             let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
-            let text = waits.get(only).map(|text| self.unusable().explain(only, text));
+            let text = waits.get(only).map(|text| self.reasons().explain(only, text));
             answer.only = page.containers.first().map(|one| container_record(one, text));
         }
         Ok(answer)

@@ -33,6 +33,7 @@ pub(super) fn settings(config: &Config, set: &str, cloud: &dyn InstanceSet) -> S
     let traits = cloud.traits();
     let mut settings = config.settings(set);
     settings.cheap_list = traits.cheap_list;
+    settings.instances_alike = !traits.each_its_own;
     if traits.exact_list {
         settings.list_delay = std::time::Duration::ZERO;
     }

@@ -1,6 +1,7 @@
 //! The language of events: each word and what it calls.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster::core::effect::{RunnerOrder, Tags};
@@ -43,7 +44,12 @@ impl World {
                 self.facts = Some(HostFacts { cpus, ram, scratch });
             }
             "wait" | "jump" => self.pass(verb, seconds(words[0])),
-            "plain" | "max" | "ops" | "cheap" => self.change_setting(verb, words.first().copied().unwrap_or("0")),
+            "plain" | "max" | "ops" | "cheap" | "bigger" | "own" => {
+                self.change_setting(verb, words.first().copied().unwrap_or("0"))
+            }
+            "reset" => {
+                self.step(Cause::Other, |pool, _, effects| pool.reset_breaker(&TypeName::new(words[0]), effects));
+            }
             "run" | "hold" | "drain" => {
                 let behavior = IdleBehavior::parse(verb).expect("one of the three");
                 let done = self.step(Cause::Other, |pool, now, effects| {
@@ -278,13 +284,20 @@ impl World {
         self.step(Cause::Other, |pool, now, effects| pool.tick(now, effects));
     }
 
-    /// `plain` (a runner that keeps no results) · `max 3` (MaxInstances) · `ops 1` (MaxConcurrentInstanceCreateOps) · `cheap`.
+    /// `plain` (a runner that keeps no results) · `max 3` (MaxInstances) · `ops 1` (MaxConcurrentInstanceCreateOps) · `cheap` ·
+    /// `bigger` (type `t`) · `own` (machines of a type have nothing in common).
     fn change_setting(&mut self, name: &str, value: &str) {
         let value = value.parse().expect("a number");
         match name {
             "plain" => self.settings.runner_keeps_results = false,
             "max" => self.settings.max_instances = value,
             "ops" => self.settings.max_concurrent_create_ops = value,
+            "own" => self.settings.instances_alike = false,
+            "bigger" => {
+                if let Some(known) = self.types.get_mut("t") {
+                    Arc::make_mut(known).vcpus += 1;
+                }
+            }
             _ => self.settings.cheap_list = true,
         }
         let (settings, types) = (self.settings.clone(), self.types.clone());

@@ -1,7 +1,8 @@
 //! Effects and states as short text.
 //!
 //! A pool: its workers (`i1 running drain +a b! c!! <d -e`: starting a, running b whose kill was asked for, c given up, result of
-//! d being fetched, that of e committed and being removed), creates (`create t`), exited containers (`x f`), and `at quota`.
+//! d being fetched, that of e committed and being removed), creates (`create t`), exited containers (`x f`), types that do not boot
+//! (`t failed 3 paused`, `t failed 3 on trial`), and `at quota`.
 
 use std::collections::BTreeMap;
 
@@ -82,6 +83,10 @@ pub(super) fn pool(pool: &Pool, now: Moment) -> String {
     let exited: BTreeMap<_, _> =
         view.containers.iter().filter_map(|(uuid, found)| Some((uuid, found.exited?.attempt))).collect();
     parts.extend(exited.iter().map(|(uuid, attempt)| format!("x {}", attempt_of(uuid, *attempt))));
+    for (name, breaker) in view.breakers.iter().filter(|(_, breaker)| breaker.is_tripped) {
+        let how = if breaker.paused_until.is_some() { "paused" } else { "on trial" };
+        parts.push(format!("{name} failed {} {how}", breaker.failures_in_a_row));
+    }
     if view.at_quota {
         parts.push("at quota".to_owned());
     }
@@ -132,6 +137,10 @@ pub(super) fn what_the_scheduler_sees(pool: &Pool, now: Moment) -> String {
         "{} {} {:?} loaded {} apart {apart}",
         view.at_quota, view.creates_accepted, view.at_capacity, view.loaded
     );
+    // What has not failed often enough is only told.
+    for (name, breaker) in view.breakers.iter().filter(|(_, breaker)| breaker.is_tripped) {
+        seen += &format!("\n{name} {:?}", breaker.paused_until);
+    }
     for view in &view.instances {
         seen += &format!(
             "\n{:?} {} {} {} {:?} {:?}",

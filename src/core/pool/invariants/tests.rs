@@ -189,6 +189,26 @@ fn add_create(pool: &mut Pool) {
     pool.reconfigure(Settings { max_instances: max, ..Settings::default() }, types, &mut Effects::new());
 }
 
+/// The pause after failed boots, and the one instance that is tried after it.
+#[test]
+fn a_create_in_spite_of_the_breaker_is_caught() {
+    let t = TypeName::new("t");
+    for (expected, paused_until) in
+        [("none", None), ("none", Some(START)), ("20 §6", Some(START + Duration::from_secs(1)))]
+    {
+        let mut pool = pool();
+        pool.workers.clear();
+        let before = Snapshot::of(&pool);
+        add_create(&mut pool);
+        pool.breakers.insert(t.clone(), Breaker { paused_until, ..Breaker::default() });
+        assert_eq!(number(check_step(&before, &pool, Cause::Other)), expected, "{paused_until:?}");
+        // Beside one that is being tried.
+        pool.workers.insert(id("a"), Worker::new(id("a"), t.clone(), WorkerState::Booting, START));
+        let expected = if paused_until.is_some() { "20 §6" } else { "none" };
+        assert_eq!(number(check_step(&before, &pool, Cause::Other)), expected, "{paused_until:?}");
+    }
+}
+
 #[test]
 fn a_corrupted_round_or_list_is_caught() {
     let mut pool = pool();
