@@ -25,6 +25,8 @@ pub enum Timer {
     Capacity,
     /// The pause of a type whose instances do not boot ends.
     Breaker(TypeName),
+    /// An instance was created whose address is not known: time for a list.
+    Address,
     CreatesResume,
     ListsResume,
 }

@@ -68,6 +68,7 @@ pub(crate) struct Host {
 struct HostState {
     alive: BTreeSet<ContainerUuid>,
     finished: BTreeSet<ContainerUuid>,
+    address: String,
     version: u64,
     closed: bool,
 }
@@ -165,6 +166,9 @@ impl Executor for Host {
         if state.closed {
             return Err(ExecuteError::Cancelled);
         }
+        if state.address.is_empty() {
+            return Err(ExecuteError::NoAddress);
+        }
         drop(state);
         let answer = self.answer(command);
         let exit_code = Some(i32::from(answer.is_none()));
@@ -190,7 +194,9 @@ impl Executor for Host {
         2
     }
 
-    fn set_target(&self, _address: &str, _remote_user: &str) {}
+    fn set_target(&self, address: &str, _remote_user: &str) {
+        self.state.lock().address = address.to_owned();
+    }
 
     fn has_connected(&self) -> bool {
         true
@@ -218,6 +224,10 @@ pub(crate) struct Cloud {
     pub(crate) no_capacity: AtomicBool,
     pub(crate) refuse_lists: AtomicBool,
     pub(crate) weak_hosts: AtomicBool,
+    /// Creates do not know the address yet; lists do.
+    pub(crate) late_addresses: AtomicBool,
+    /// Lists are made when they are due, not after each create and destroy.
+    pub(crate) dear_lists: AtomicBool,
     /// So many opens fail.
     pub(crate) refuse_opens: AtomicUsize,
 }
@@ -254,7 +264,11 @@ impl InstanceSet for Cloud {
             let scope = muster::core::pool::limits::CapacityScope::Type;
             return Err(CloudError::Capacity { message: "none is free".to_owned(), scope });
         }
-        Ok(self.add(&format!("i-{number}"), new.tags.clone()))
+        let mut made = self.add(&format!("i-{number}"), new.tags.clone());
+        if self.late_addresses.load(Ordering::SeqCst) {
+            made.address.clear();
+        }
+        Ok(made)
     }
 
     fn list(&self, _tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
@@ -282,7 +296,12 @@ impl InstanceSet for Cloud {
     }
 
     fn traits(&self) -> Traits {
-        Traits { cheap_list: true, exact_list: false, instances_max: None, each_its_own: false }
+        Traits {
+            cheap_list: !self.dear_lists.load(Ordering::SeqCst),
+            exact_list: false,
+            instances_max: None,
+            each_its_own: false,
+        }
     }
 
     fn open(&self, id: &InstanceId, _secret: Option<&InstanceSecret>) -> std::io::Result<Access> {
@@ -331,11 +350,12 @@ impl Fake {
             ..InstanceType::default()
         };
         let types = BTreeMap::from([(TypeName::new("small"), Arc::new(small))]);
+        let dear_lists = cloud.dear_lists.load(Ordering::SeqCst);
         let settings = Settings {
             probe_interval: Duration::from_millis(500),
-            sync_interval: Duration::from_millis(300),
+            sync_interval: if dear_lists { Duration::from_secs(3600) } else { Duration::from_millis(300) },
             max_probes_per_second: Some(10_000.0),
-            cheap_list: true,
+            cheap_list: !dear_lists,
             ..Settings::default()
         };
         let clock = Clock::start();

@@ -96,6 +96,19 @@ fn a_failing_create_and_a_failing_list_change_nothing() {
     fake.stop();
 }
 
+/// Spec 20 §5: the next list is due in an hour, and an instance has an address when it was listed.
+#[test]
+fn an_address_that_comes_late_is_looked_for() {
+    let fake = Fake::start(|cloud| {
+        cloud.dear_lists.store(true, Ordering::SeqCst);
+        cloud.late_addresses.store(true, Ordering::SeqCst);
+    });
+    assert!(fake.create());
+    let id = InstanceId::new("i-0");
+    wait_until("it is idle", || fake.state(&id) == Some(WorkerState::Idle));
+    fake.stop();
+}
+
 /// Spec 46 §1: the driver says that a host is free, and the pause ends; also while lists are asked for all the time.
 #[test]
 fn news_of_a_free_host_are_heard_between_lists() {

@@ -97,6 +97,30 @@ fn s20_5_list_interval() {
     }
 }
 
+/// One that was created without an address does not wait for the list that was due anyway.
+#[test]
+fn s20_5_a_list_soon_after_a_create_without_address() {
+    let booting = "i1 booting run";
+    check(&[
+        ("list; create t; created 1 i1:noaddr", "wait 1.9", "", booting),
+        ("list; create t; created 1 i1:noaddr", "wait 2", "list soon", booting),
+        // One list for all that were created meanwhile; the lists after it are the sync's to make (`list_interval`).
+        (
+            "list; create t; create t; created 1 i1:noaddr; wait 1; created 2 i2:noaddr",
+            "wait 60",
+            "list soon",
+            "i1 booting run; i2 booting run",
+        ),
+        ("list; create t; created 1 i1:noaddr; list i1:noaddr", "wait 60", "", booting),
+        // Nothing to look for.
+        ("list; create t; created 1 i1", "wait 60", "", booting),
+        ("list; create t; created 1 i1:noaddr; wait 1; list i1:addr", "wait 60", "", booting),
+        ("list; create t; created 1 i1:noaddr; destroy i1", "wait 60", "", "i1 shutdown run"),
+        // An instance that is found by a list is known to the sync.
+        ("list; create t; list i1:s1,noaddr", "wait 60", "", booting),
+    ]);
+}
+
 /// The connection check: the first verified connection of a booting worker.
 #[test]
 fn s20_5_connected() {

@@ -123,6 +123,7 @@ impl Pool {
             }
         }
         self.observe_instance(id, &report, false, now, effects);
+        self.expect_address(now);
         self.close_create(operation, now);
         self.log_max_instances(effects);
         self.after_cloud_call(effects);

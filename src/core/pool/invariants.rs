@@ -154,7 +154,7 @@ fn timers_belong_to_something(pool: &Pool) -> Result<(), Violation> {
             }
             Timer::Breaker(name) => pool.breakers.get(name).is_some_and(Breaker::is_tripped),
             // At most one of each.
-            Timer::Quota | Timer::Capacity | Timer::CreatesResume | Timer::ListsResume => true,
+            Timer::Quota | Timer::Capacity | Timer::Address | Timer::CreatesResume | Timer::ListsResume => true,
         };
         if !belongs {
             return violated("20.7", format!("{timer:?} is set for nothing"));

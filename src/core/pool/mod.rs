@@ -145,6 +145,7 @@ impl Pool {
                 effects.notify();
             }
             Timer::Breaker(type_name) => self.breaker_pause_ended(&type_name, effects),
+            Timer::Address => self.look_for_address(effects),
             Timer::CreatesResume => effects.notify(),
             Timer::ListsResume => {
                 effects.push(Effect::ListSoon);

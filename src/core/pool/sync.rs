@@ -9,6 +9,7 @@ use super::view::GONE_AFTER;
 use crate::core::effect::{Effect, Effects, Figure, Level, Note, seconds};
 use crate::core::ids::{InstanceId, InstanceSecret, TypeName};
 use crate::core::time::Moment;
+use crate::core::timer::Timer;
 use crate::core::vocabulary::{BootOutcome, IdleBehavior, WorkerState};
 use crate::core::worker::Worker;
 
@@ -16,11 +17,28 @@ use crate::core::worker::Worker;
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Pool {
-    /// How long to wait before the next list.
+    /// How long to wait after a list before the next one.
     pub fn list_interval(&self) -> Duration {
-        let waits_for_address =
-            self.workers.values().any(|worker| worker.state == WorkerState::Booting && worker.address.is_empty());
-        if waits_for_address { ADDRESS_INTERVAL.min(self.settings.sync_interval) } else { self.settings.sync_interval }
+        let interval = self.settings.sync_interval;
+        if self.waits_for_address() { ADDRESS_INTERVAL.min(interval) } else { interval }
+    }
+
+    fn waits_for_address(&self) -> bool {
+        self.workers.values().any(|worker| worker.state == WorkerState::Booting && worker.address.is_empty())
+    }
+
+    /// An instance was created without an address. The wait for the next list has begun before, and is a long one: this ends it.
+    /// Not at once, since the cloud has just said that it does not know the address yet, and one list is enough for many creates.
+    pub(super) fn expect_address(&mut self, now: Moment) {
+        if self.timers.when(&Timer::Address).is_none() && self.waits_for_address() {
+            self.timers.set(now + ADDRESS_INTERVAL, Timer::Address);
+        }
+    }
+
+    pub(super) fn look_for_address(&self, effects: &mut Effects) {
+        if self.waits_for_address() {
+            effects.push(Effect::ListSoon);
+        }
     }
 
     /// Applies a complete list whose call began at `began`. Instances that carry another set id must not be in it.
@@ -34,6 +52,8 @@ impl Pool {
         for (id, report) in listed {
             self.observe_instance(id, report, true, now, effects);
         }
+        // The next list comes after `list_interval`, which knows who waits.
+        self.timers.cancel(&Timer::Address);
         let gone: Vec<InstanceId> = self
             .workers
             .values()

@@ -156,7 +156,8 @@ impl World {
             }
             "created" => {
                 let number: usize = words[0].parse().expect("number of a create");
-                let (instance, report) = self.report(&format!("{}:s{number}", words[1]));
+                let (name, how) = words[1].split_once(':').unwrap_or((words[1], ""));
+                let (instance, report) = self.report(&format!("{name}:s{number},{how}"));
                 if let Some(operation) = self.creates.get(number - 1).copied() {
                     self.step(Cause::Other, |pool, now, effects| {
                         pool.create_succeeded(operation, &instance, &report, now, effects);
