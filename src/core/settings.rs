@@ -75,6 +75,8 @@ pub const LIST_DELAY: Duration = Duration::from_secs(60);
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 /// A create that has not returned by then has failed with unknown outcome (spec 20 §1).
 pub const CREATE_DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// A list, destroy or tag call that has not returned by then has failed (spec 20 §1).
+pub const CALL_DEADLINE: Duration = Duration::from_secs(2 * 60);
 /// One try to fetch a result; after it another try begins.
 pub const COLLECT_DEADLINE: Duration = Duration::from_secs(10 * 60);
 /// Two rounds of one worker are at least this far apart (spec 10 §3).

@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`clock`], [`threads`], [`stop`], [`pool`] (the one door to the pool's state), [`central`] (carries effects out),
 //! [`worker`] (a worker's thread: ticker, guard, rounds) with [`guard`] and [`round`], [`workers`] (all of them), [`work_pool`] and
-//! [`lanes`] (threads for what may take long), [`operations`] (cloud calls), [`containers`] (starts, kills, results), [`sync`] (the
-//! cloud's list), [`scheduler`] with [`transitions`] (what it wants of the queue), [`backend`] (what the API asks for), [`daemon`]
+//! [`lanes`] (threads for what may take long), [`operations`] (cloud calls), [`containers`] (starts, kills, results), [`sync`] and [`lists`]
+//! (the cloud's list), [`scheduler`] with [`transitions`] (what it wants of the queue), [`backend`] (what the API asks for), [`daemon`]
 //! (start, stop, signals), [`state_dir`] with [`dispatch_key`].
 
 pub mod backend;
@@ -15,6 +15,7 @@ pub mod dispatch_key;
 pub mod fault_point;
 pub mod guard;
 pub mod lanes;
+pub mod lists;
 pub mod operations;
 pub mod pool;
 pub mod round;

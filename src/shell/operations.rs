@@ -1,31 +1,41 @@
 //! Cloud calls in the background: creates, destroys and tag saves have threads of their own, so that slow creates never hold up a
 //! destroy, and a hung call never the central thread (spec 20 §1).
+//!
+//! Each has a deadline from when it was asked for. What has waited longer is not begun: a create has failed for the core by then,
+//! and of the others the sync asks again for what is still wanted. A call cannot be ended from outside; one that is at it for longer
+//! keeps its thread, and another thread takes its place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::fault_point::{FaultPoint, reached};
 use super::pool::PoolDoor;
-use super::work_pool::WorkPool;
+use super::work_pool::{Overtime, WorkPool};
 use crate::cloud::{CloudError, CloudInstance, InstanceSet, NewInstance};
-use crate::core::effect::{Ending, Level, Note, Tags};
+use crate::core::effect::{Ending, Level, Note, Tags, seconds};
 use crate::core::errors::chain;
 use crate::core::ids::{InstanceId, InstanceSecret, OperationId};
 use crate::core::pool::create::InstanceReport;
 use crate::core::pool::limits::CloudRefusal;
+use crate::core::settings::CREATE_DEADLINE;
 use crate::core::time::Moment;
 use crate::log::write_note;
 
 /// Creates in flight (spec 20 §1), and those that may wait for a thread: the core has at most 64 open by default.
 const CREATE_THREADS: usize = 64;
 const CREATES_WAITING: usize = 10_000;
+/// Creates and other changes that may hang beside those in flight.
+const HANGING: usize = 60;
 /// Destroys and tag saves in flight; each instance waits at most once for each.
 const CHANGE_THREADS: usize = 4;
 const CHANGES_WAITING: usize = 25_000;
+/// Of one kind for one instance: one that hangs, and another try.
+const SAME_CHANGES: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -39,37 +49,57 @@ enum Change {
     SaveTags(Tags),
 }
 
-type Waiting = Mutex<BTreeMap<(InstanceId, Kind), Change>>;
+type Key = (InstanceId, Kind);
+
+/// The changes that were asked for.
+#[derive(Debug, Default)]
+struct Changes {
+    /// Not begun, with when it was asked for last: a second request for the same is the same, with the newest tags.
+    waiting: BTreeMap<Key, (Change, Instant)>,
+    /// Calls that have not returned.
+    in_flight: BTreeMap<Key, usize>,
+}
 
 /// See the module.
 #[derive(Debug)]
 pub struct Operations {
     creates: WorkPool<(OperationId, NewInstance)>,
-    changes: WorkPool<(InstanceId, Kind)>,
-    /// Asked for and not begun: a second request for the same is the same, with the newest tags.
-    waiting: Arc<Waiting>,
+    changes: WorkPool<Key>,
+    asked: Arc<Mutex<Changes>>,
+    /// How many hung when it was last logged.
+    hanging: AtomicUsize,
 }
 
 impl Operations {
-    /// `list_soon` asks for a list after each destroy, if lists are cheap.
-    pub fn new(cloud: Arc<dyn InstanceSet>, door: Arc<PoolDoor>, list_soon: Sender<()>) -> Self {
+    /// `list_soon` asks for a list after each destroy, if lists are cheap; `deadline` is that of destroys and tag saves.
+    pub fn new(cloud: Arc<dyn InstanceSet>, door: Arc<PoolDoor>, list_soon: Sender<()>, deadline: Duration) -> Self {
         let (create_cloud, change_cloud) = (cloud.clone(), cloud);
-        let creates = WorkPool::new("create", CREATE_THREADS, CREATES_WAITING, move |(operation, new)| {
-            create(&*create_cloud, &door, operation, &new);
-        });
-        let waiting = Arc::new(Waiting::default());
-        let of_thread = waiting.clone();
-        let changes = WorkPool::new("cloud", CHANGE_THREADS, CHANGES_WAITING, move |key: (InstanceId, Kind)| {
+        let overtime = |after| Overtime { after, threads_max: HANGING };
+        let creates = WorkPool::with_overtime(
+            "create",
+            CREATE_THREADS,
+            CREATES_WAITING,
+            overtime(CREATE_DEADLINE),
+            move |(operation, new)| create(&*create_cloud, &door, operation, &new),
+        );
+        let asked = Arc::new(Mutex::new(Changes::default()));
+        let of_thread = asked.clone();
+        let carry_out = move |key: Key| {
             // Taken before the call: what is asked for during the call is done after it.
-            let wanted = of_thread.lock().remove(&key);
-            if let Some(wanted) = wanted {
+            while let Some((wanted, since)) = { of_thread.lock().begin(&key, deadline) } {
                 change(&*change_cloud, &key.0, &wanted);
+                of_thread.lock().end(&key);
+                if since.elapsed() > deadline {
+                    let note = Note::new(Level::Warn, "cloud", "a cloud call has returned after its deadline");
+                    write_note(&note.with("Instance", &key.0).with("Duration", seconds(since.elapsed())));
+                }
                 if key.1 == Kind::Destroy && change_cloud.traits().cheap_list {
                     let _ = list_soon.try_send(());
                 }
             }
-        });
-        Self { creates, changes, waiting }
+        };
+        let changes = WorkPool::with_overtime("cloud", CHANGE_THREADS, CHANGES_WAITING, overtime(deadline), carry_out);
+        Self { creates, changes, asked, hanging: AtomicUsize::new(0) }
     }
 
     /// An order that is dropped runs into its deadline in the core.
@@ -87,13 +117,17 @@ impl Operations {
         self.ask((instance.clone(), Kind::SaveTags), Change::SaveTags(tags));
     }
 
-    fn ask(&self, key: (InstanceId, Kind), change: Change) {
-        if self.waiting.lock().insert(key.clone(), change).is_some() {
-            return;
-        }
-        if self.changes.submit(key.clone()).is_err() {
+    fn ask(&self, key: Key, change: Change) {
+        let is_new = self.asked.lock().waiting.insert(key.clone(), (change, Instant::now())).is_none();
+        if is_new && self.changes.submit(key.clone()).is_err() {
             // The sync asks again.
-            self.waiting.lock().remove(&key);
+            self.asked.lock().waiting.remove(&key);
+        }
+        let hanging = self.changes.relieve();
+        if hanging > self.hanging.swap(hanging, Ordering::Relaxed) {
+            let note =
+                Note::new(Level::Warn, "cloud", "cloud calls have not returned in time; others go on beside them");
+            write_note(&note.with("Calls", hanging));
         }
     }
 
@@ -109,6 +143,32 @@ impl Operations {
     }
 }
 
+impl Changes {
+    /// What is to be done now for this key, and when it was asked for. `None` if it has waited for too long, and while as many calls
+    /// for the same are in flight as may be: then it waits for one of them.
+    fn begin(&mut self, key: &Key, deadline: Duration) -> Option<(Change, Instant)> {
+        let calls = self.in_flight.get(key).copied().unwrap_or(0);
+        if calls >= SAME_CHANGES {
+            return None;
+        }
+        let (change, since) = self.waiting.remove(key)?;
+        if since.elapsed() > deadline {
+            return None;
+        }
+        self.in_flight.insert(key.clone(), calls + 1);
+        Some((change, since))
+    }
+
+    fn end(&mut self, key: &Key) {
+        let left = self.in_flight.get(key).map_or(0, |calls| calls.saturating_sub(1));
+        if left == 0 {
+            self.in_flight.remove(key);
+        } else {
+            self.in_flight.insert(key.clone(), left);
+        }
+    }
+}
+
 /// What the pool is told of an instance.
 pub fn report_of(instance: &CloudInstance) -> InstanceReport {
     InstanceReport {
@@ -120,6 +180,10 @@ pub fn report_of(instance: &CloudInstance) -> InstanceReport {
 }
 
 fn create(cloud: &dyn InstanceSet, door: &PoolDoor, operation: OperationId, new: &NewInstance) {
+    // Its deadline has passed while it waited: it was given up, and another one may have been asked for.
+    if !door.create_is_open(operation) {
+        return;
+    }
     match cloud.create(new) {
         Ok(made) => {
             reached(FaultPoint::CreateWritten);
@@ -150,5 +214,48 @@ fn change(cloud: &dyn InstanceSet, instance: &InstanceId, change: &Change) {
     };
     if let Err(error) = result {
         write_note(&Note::new(Level::Warn, "cloud", message).with("Instance", instance).with("error", chain(&error)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(3600);
+
+    fn key() -> Key {
+        (InstanceId::new("i-1"), Kind::Destroy)
+    }
+
+    fn asked(changes: &mut Changes, since: Instant) {
+        changes.waiting.insert(key(), (Change::Destroy(None, Ending::Unwanted), since));
+    }
+
+    #[test]
+    fn what_has_waited_longer_than_its_deadline_is_dropped() {
+        let mut changes = Changes::default();
+        let now = Instant::now();
+        asked(&mut changes, now);
+        assert!(changes.begin(&key(), Duration::ZERO).is_none());
+        assert!(changes.waiting.is_empty() && changes.in_flight.is_empty());
+        asked(&mut changes, now);
+        assert!(changes.begin(&key(), DEADLINE).is_some());
+    }
+
+    #[test]
+    fn of_one_kind_there_is_one_call_and_another_try() {
+        let mut changes = Changes::default();
+        for _ in 0..SAME_CHANGES {
+            asked(&mut changes, Instant::now());
+            assert!(changes.begin(&key(), DEADLINE).is_some());
+        }
+        asked(&mut changes, Instant::now());
+        assert!(changes.begin(&key(), DEADLINE).is_none(), "it waits for one of them");
+        changes.end(&key());
+        assert!(changes.begin(&key(), DEADLINE).is_some());
+        assert!(changes.begin(&key(), DEADLINE).is_none(), "done");
+        changes.end(&key());
+        changes.end(&key());
+        assert!(changes.in_flight.is_empty());
     }
 }

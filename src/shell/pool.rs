@@ -214,6 +214,10 @@ impl PoolDoor {
         self.apply(|pool, now, effects| pool.create_failed(operation, &refusal(now), error, now, effects));
     }
 
+    pub fn create_is_open(&self, operation: OperationId) -> bool {
+        self.read(|pool, _| pool.create_is_open(operation))
+    }
+
     pub fn start_is_open(&self, order: &RunnerOrder) -> bool {
         self.read(|pool, _| pool.start_is_open(order))
     }

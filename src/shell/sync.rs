@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, select_biased};
 
 use super::clock::Clock;
+use super::lists::{Listed, Lists};
 use super::operations::report_of;
 use super::pool::PoolDoor;
 use super::stop::Stop;
 use super::workers::Workers;
-use crate::cloud::{CloudError, CloudEvent, CloudEvents, InstanceSet};
+use crate::cloud::{CloudError, CloudEvent, CloudEvents, CloudInstance};
 use crate::core::effect::{Level, Note, Tags};
 use crate::core::errors::chain;
 use crate::core::ids::InstanceId;
@@ -31,7 +32,7 @@ pub const CLOUD_EVENTS_MAX: usize = 1024;
 pub struct Sync {
     pub door: Arc<PoolDoor>,
     pub clock: Clock,
-    pub cloud: Arc<dyn InstanceSet>,
+    pub lists: Lists,
     pub workers: Arc<Workers>,
     /// What the driver tells on its own.
     pub events: Receiver<CloudEvent>,
@@ -42,12 +43,17 @@ pub struct Sync {
 impl Sync {
     /// The thread's body: a list at once, then every SyncInterval or when one is asked for; until `stop`.
     pub fn run(&self, list_soon: &Receiver<()>, stop: &Stop) {
+        self.list_and_wait(list_soon, stop);
+        self.lists.stop();
+    }
+
+    fn list_and_wait(&self, list_soon: &Receiver<()>, stop: &Stop) {
         let mut loaded = false;
         loop {
             let began = Instant::now();
             // In every turn: where lists are asked for all the time, nothing else would be heard.
             self.handle_all(None);
-            loaded |= self.list();
+            loaded |= self.list(stop);
             let interval = self.door.list_interval();
             let wait = if loaded { interval } else { interval.min(FIRST_RETRY) };
             select_biased! {
@@ -73,8 +79,8 @@ impl Sync {
         }
     }
 
-    /// True if a list was applied. A failed one changes nothing: no worker disappears because of it.
-    fn list(&self) -> bool {
+    /// True if a list was applied. A failed or late one changes nothing: no worker disappears because of it.
+    fn list(&self, stop: &Stop) -> bool {
         if self.door.lists_suspended() {
             return false;
         }
@@ -82,25 +88,31 @@ impl Sync {
         let set_tag = format!("{}InstanceSetID", settings.tag_key_prefix);
         let tags = Tags::from_iter([(set_tag.clone(), settings.instance_set_id.clone())]);
         let began = self.clock.now();
-        match self.cloud.list(&tags) {
-            Ok(instances) => {
+        match self.lists.ask(&tags, stop) {
+            Listed::InTime(Ok(instances)) => {
                 // An instance of another set is never touched (spec 20 §10.3), whatever the driver returned.
-                let ours = instances.iter().filter(|instance| instance.tags.get(&set_tag) == tags.get(&set_tag));
+                let is_ours = |one: &&CloudInstance| one.tags.get(&set_tag) == tags.get(&set_tag);
+                let ours = instances.iter().filter(is_ours);
                 let listed: BTreeMap<InstanceId, InstanceReport> =
                     ours.map(|instance| (instance.id.clone(), report_of(instance))).collect();
                 self.door.apply_list(began, &listed);
                 self.workers.open_missing(&self.door.targets());
-                true
+                return true;
             }
-            Err(error) => {
+            Listed::InTime(Err(error)) => {
                 if let CloudError::RateLimit { retry_after, .. } = &error {
                     self.door.suspend_lists(*retry_after);
                 }
-                let note =
-                    Note::new(Level::Warn, "pool", "cannot list instances; nothing changes until a list succeeds");
-                write_note(&note.with("error", chain(&error)));
-                false
+                list_failed(&chain(&error));
             }
+            Listed::Late => list_failed("the cloud has not answered in time"),
+            Listed::Stopped => {}
         }
+        false
     }
+}
+
+fn list_failed(error: &str) {
+    let note = Note::new(Level::Warn, "pool", "cannot list instances; nothing changes until a list succeeds");
+    write_note(&note.with("error", error));
 }

@@ -1,4 +1,4 @@
-//! A cloud and hosts that do as they are told, and the shell's threads around them.
+//! Hosts that do as they are told, and the shell's threads around them and their cloud.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -7,22 +7,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
-use muster::cloud::{Access, CloudError, CloudEvents, CloudInstance, InstanceSet, NewInstance, Traits};
-use muster::core::effect::{Ending, Tags};
+use muster::cloud::{CloudEvents, InstanceSet};
 use muster::core::ids::{ContainerUuid, InstanceId, InstanceSecret, TypeName};
 use muster::core::instance_type::InstanceType;
 use muster::core::pool::Pool;
-use muster::core::settings::Settings;
+use muster::core::settings::{CALL_DEADLINE, Settings};
 use muster::core::vocabulary::WorkerState;
 use muster::management::metrics::Metrics;
 use muster::queue::ContainerQueue;
-use muster::remote::runner::RunnerPlaces;
 use muster::remote::supply::{RunnerBinary, RunnerSupply};
 use muster::remote::{Command, Consume, ExecuteError, Executor, Lane, Output, Program};
 use muster::shell::central::{Central, Subscribers};
 use muster::shell::clock::Clock;
 use muster::shell::containers::{Containers, JobSettings};
 use muster::shell::lanes::Lanes;
+use muster::shell::lists::Lists;
 use muster::shell::operations::Operations;
 use muster::shell::pool::PoolDoor;
 use muster::shell::stop::StopSource;
@@ -31,6 +30,7 @@ use muster::shell::threads::{Thread, start_part};
 use muster::shell::workers::{WorkerParts, Workers};
 use parking_lot::{Condvar, Mutex};
 
+use crate::cloud::Cloud;
 use crate::queue::AnyQueue;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -61,7 +61,7 @@ pub(crate) struct Host {
     /// Results are archives that lead out of their directory.
     pub(crate) hostile: AtomicBool,
     /// Half of what its type says.
-    weak: AtomicBool,
+    pub(crate) weak: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -212,111 +212,6 @@ impl Executor for Host {
     }
 }
 
-/// A cloud without delay.
-#[derive(Debug, Default)]
-pub(crate) struct Cloud {
-    pub(crate) instances: Mutex<BTreeMap<String, CloudInstance>>,
-    hosts: Mutex<BTreeMap<String, Arc<Host>>>,
-    pub(crate) creates: AtomicUsize,
-    pub(crate) lists: AtomicUsize,
-    pub(crate) refuse_creates: AtomicBool,
-    /// With a capacity error of the type.
-    pub(crate) no_capacity: AtomicBool,
-    pub(crate) refuse_lists: AtomicBool,
-    pub(crate) weak_hosts: AtomicBool,
-    /// Creates do not know the address yet; lists do.
-    pub(crate) late_addresses: AtomicBool,
-    /// Lists are made when they are due, not after each create and destroy.
-    pub(crate) dear_lists: AtomicBool,
-    /// So many opens fail.
-    pub(crate) refuse_opens: AtomicUsize,
-}
-
-impl Cloud {
-    fn add(&self, id: &str, tags: Tags) -> CloudInstance {
-        let made = CloudInstance {
-            id: InstanceId::new(id),
-            provider_type: "small".to_owned(),
-            address: "host:22".to_owned(),
-            remote_user: "root".to_owned(),
-            tags,
-        };
-        self.instances.lock().insert(id.to_owned(), made.clone());
-        made
-    }
-
-    pub(crate) fn add_foreign(&self, id: &str) {
-        self.add(id, Tags::from_iter([("ArvadosInstanceSetID".to_owned(), "another".to_owned())]));
-    }
-}
-
-fn refused() -> CloudError {
-    CloudError::Other { message: "the test says no".to_owned(), source: None }
-}
-
-impl InstanceSet for Cloud {
-    fn create(&self, new: &NewInstance) -> Result<CloudInstance, CloudError> {
-        let number = self.creates.fetch_add(1, Ordering::SeqCst);
-        if self.refuse_creates.load(Ordering::SeqCst) {
-            return Err(refused());
-        }
-        if self.no_capacity.load(Ordering::SeqCst) {
-            let scope = muster::core::pool::limits::CapacityScope::Type;
-            return Err(CloudError::Capacity { message: "none is free".to_owned(), scope });
-        }
-        let mut made = self.add(&format!("i-{number}"), new.tags.clone());
-        if self.late_addresses.load(Ordering::SeqCst) {
-            made.address.clear();
-        }
-        Ok(made)
-    }
-
-    fn list(&self, _tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
-        self.lists.fetch_add(1, Ordering::SeqCst);
-        if self.refuse_lists.load(Ordering::SeqCst) {
-            return Err(refused());
-        }
-        Ok(self.instances.lock().values().cloned().collect())
-    }
-
-    fn destroy(&self, id: &InstanceId, _secret: Option<&InstanceSecret>, _ending: Ending) -> Result<(), CloudError> {
-        self.instances.lock().remove(id.as_str());
-        Ok(())
-    }
-
-    fn set_tags(&self, id: &InstanceId, tags: &Tags) -> Result<(), CloudError> {
-        if let Some(instance) = self.instances.lock().get_mut(id.as_str()) {
-            instance.tags = tags.clone();
-        }
-        Ok(())
-    }
-
-    fn quota_group(&self, _instance_type: &InstanceType) -> String {
-        String::new()
-    }
-
-    fn traits(&self) -> Traits {
-        Traits {
-            cheap_list: !self.dear_lists.load(Ordering::SeqCst),
-            exact_list: false,
-            instances_max: None,
-            each_its_own: false,
-        }
-    }
-
-    fn open(&self, id: &InstanceId, _secret: Option<&InstanceSecret>) -> std::io::Result<Access> {
-        let left = self.refuse_opens.load(Ordering::SeqCst);
-        if left > 0 {
-            self.refuse_opens.store(left - 1, Ordering::SeqCst);
-            return Err(std::io::ErrorKind::OutOfMemory.into());
-        }
-        let host = self.hosts.lock().entry(id.to_string()).or_default().clone();
-        host.weak.store(self.weak_hosts.load(Ordering::SeqCst), Ordering::SeqCst);
-        let places = RunnerPlaces { directory: Some("/bin".to_owned()), ..RunnerPlaces::default() };
-        Ok(Access { executor: host, places })
-    }
-}
-
 /// Pool, central thread, sync thread, workers and lanes.
 pub(crate) struct Fake {
     pub(crate) cloud: Arc<Cloud>,
@@ -327,7 +222,7 @@ pub(crate) struct Fake {
     pub(crate) ask_for_list: Sender<()>,
     workers: Arc<Workers>,
     lanes: Lanes,
-    operations: Arc<Operations>,
+    pub(crate) operations: Arc<Operations>,
     threads: Vec<Thread>,
     stop: StopSource,
     pub(crate) containers: Arc<Containers>,
@@ -340,6 +235,10 @@ impl Fake {
     }
 
     pub(crate) fn start(prepare: impl FnOnce(&Cloud)) -> Self {
+        Self::start_with(CALL_DEADLINE, prepare)
+    }
+
+    pub(crate) fn start_with(call_deadline: Duration, prepare: impl FnOnce(&Cloud)) -> Self {
         let cloud = Arc::new(Cloud::default());
         prepare(&cloud);
         let small = InstanceType {
@@ -387,7 +286,7 @@ impl Fake {
         let of_lanes = containers.clone();
         let lanes = Lanes::new(move |work| of_lanes.carry_out(&work));
         let (list_soon, list_asked) = bounded(1);
-        let operations = Arc::new(Operations::new(set.clone(), door.clone(), list_soon.clone()));
+        let operations = Arc::new(Operations::new(set.clone(), door.clone(), list_soon.clone(), call_deadline));
         let ask_for_list = list_soon.clone();
         let central = Central {
             door: door.clone(),
@@ -405,7 +304,14 @@ impl Fake {
         let mut threads = vec![start_part("central", move || central.run(&batches, &token)).expect("room")];
         let (events_open, events) = bounded(1);
         let cloud_events = events_open.clone();
-        let sync = Sync { door: door.clone(), clock, cloud: set, workers: workers.clone(), events, events_open };
+        let sync = Sync {
+            door: door.clone(),
+            clock,
+            lists: Lists::new(set, call_deadline),
+            workers: workers.clone(),
+            events,
+            events_open,
+        };
         let token = stop.token();
         threads.push(start_part("sync", move || sync.run(&list_asked, &token)).expect("room"));
         let fake = Self {

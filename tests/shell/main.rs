@@ -1,6 +1,8 @@
 //! The shell's threads with a scripted cloud and scripted hosts: real threads, channels and locks, no processes.
 //! Everything is awaited as a condition; nothing depends on how fast the machine is.
 
+mod cloud;
+mod deadlines;
 mod fake;
 mod queue;
 

@@ -317,8 +317,8 @@ impl Pool {
         found
     }
 
-    /// The operation that a late answer could still belong to, for the shell's bookkeeping.
-    pub fn is_create_open(&self, operation: OperationId) -> bool {
+    /// Whether the create's answer is still awaited. If not (deadline, or its instance was listed), the call must not be made.
+    pub fn create_is_open(&self, operation: OperationId) -> bool {
         self.creates.contains_key(&operation)
     }
 

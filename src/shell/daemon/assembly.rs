@@ -17,6 +17,7 @@ use crate::config::{Config, QueueDriver};
 use crate::core::effect::{Level, Note, RunnerOrder};
 use crate::core::ids::{ContainerUuid, InstanceId, OperationId};
 use crate::core::pool::Pool;
+use crate::core::settings::CALL_DEADLINE;
 use crate::log::write_note;
 use crate::management::metrics::Metrics;
 use crate::management::server::{CONNECTIONS_MAX, Server, ServerOptions};
@@ -30,6 +31,7 @@ use crate::shell::central::{Central, Subscribers};
 use crate::shell::clock::{Clock, wall_now};
 use crate::shell::containers::{Containers, JobSettings};
 use crate::shell::lanes::{Lanes, Work};
+use crate::shell::lists::Lists;
 use crate::shell::operations::Operations;
 use crate::shell::pool::PoolDoor;
 use crate::shell::scheduler::{self, SchedulerShared, Wakeups};
@@ -137,7 +139,7 @@ fn connect(
     let base = Base { config: config.clone(), clock, door, cloud, queue, workers, metrics, results };
     let lanes = lanes(&base);
     let (list_soon, list_asked) = bounded(1);
-    let operations = Arc::new(Operations::new(base.cloud.clone(), base.door.clone(), list_soon.clone()));
+    let operations = Arc::new(Operations::new(base.cloud.clone(), base.door.clone(), list_soon.clone(), CALL_DEADLINE));
     let (changed, done) = (Arc::new(Subscribers::default()), Arc::new(Subscribers::default()));
     let wakeups = Wakeups::subscribe(&changed, &*base.queue, &done);
     let central = Central {
@@ -230,7 +232,7 @@ fn start_threads(
     let sync = Sync {
         door: backend.door.clone(),
         clock: backend.clock,
-        cloud: parts.cloud.clone(),
+        lists: Lists::new(parts.cloud.clone(), CALL_DEADLINE),
         workers: backend.workers.clone(),
         events,
         events_open,
