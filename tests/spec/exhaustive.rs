@@ -1,5 +1,5 @@
 //! Every state × idle behavior × event, and every short history of the events that matter for one worker: no history may break an
-//! invariant or lose a wake-up ([`crate::world`] checks both after each event).
+//! invariant, lose a wake-up, or change a state in a way that the diagram does not show ([`crate::world`] checks all after each event).
 
 use muster::core::vocabulary::{IdleBehavior, WorkerState};
 
@@ -95,20 +95,6 @@ fn the_ways_lead_to_their_states() {
     }
 }
 
-/// States a worker may be in after one event: the arrows of spec 10. Everything else is a mistake.
-fn arrow_allowed(from: WorkerState, to: Option<WorkerState>) -> bool {
-    match (from, to) {
-        // Gone from the cloud's list.
-        (_, None) | (_, Some(WorkerState::Shutdown)) => true,
-        (WorkerState::Shutdown, _) => false,
-        (WorkerState::Idle | WorkerState::Running, Some(WorkerState::Unknown | WorkerState::Booting)) => false,
-        (WorkerState::Unknown, Some(WorkerState::Booting)) | (WorkerState::Booting, Some(WorkerState::Unknown)) => {
-            false
-        }
-        _ => true,
-    }
-}
-
 #[test]
 fn every_state_behavior_and_event() {
     for (before, _) in BEFORE {
@@ -118,10 +104,7 @@ fn every_state_behavior_and_event() {
                     let mut world = World::new();
                     world.run(before);
                     world.run(&format!("{behavior} i1; {round}"));
-                    let from = world.pool.worker(&id("i1")).expect("listed").state;
                     world.run(event);
-                    let to = world.pool.worker(&id("i1")).map(|worker| worker.state);
-                    assert!(arrow_allowed(from, to), "{before}; {behavior} i1; {round}; {event}: {from} to {to:?}");
                 }
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! [`world`] holds the one helper: a pool on virtual time that understands a small language of events, so that rows are data.
 
+mod diagram;
 mod exhaustive;
 mod pool_breaker;
 mod pool_create;

@@ -49,8 +49,8 @@ fn s10_4_broken_failed_and_good_rounds() {
         ),
         (
             "booting 1 i1",
-            "probe i1 noboot broken",
-            "warn: instance reports itself broken; draining it | outcome failure | info: set idle behavior | tags i1 t drain | info: shutdown worker | cut i1 | destroy i1 faulty | notify",
+            "probe i1 ok broken",
+            "info: instance booted; will try run probe | warn: instance reports itself broken; draining it | outcome failure | info: set idle behavior | tags i1 t drain | info: shutdown worker | cut i1 | destroy i1 faulty | notify",
             "i1 shutdown drain",
         ),
         // With `hold` or `drain` nothing changes.

@@ -7,6 +7,7 @@
 //! [`Context`].
 
 pub mod collect;
+pub mod diagram;
 pub mod facts;
 pub mod kill;
 pub mod listing;

@@ -9,12 +9,13 @@ use muster::core::ids::{Attempt, ContainerUuid, InstanceId, InstanceSecret, Type
 use muster::core::pool::create::InstanceReport;
 use muster::core::pool::invariants::{self, Cause};
 use muster::core::pool::limits::{CallKind, CapacityScope, CloudRefusal};
-use muster::core::vocabulary::IdleBehavior;
+use muster::core::vocabulary::{IdleBehavior, WorkerState};
 use muster::core::worker::collect::CollectReturn;
+use muster::core::worker::diagram::Event;
 use muster::core::worker::facts::HostFacts;
 use muster::core::worker::kill::KillReturn;
 use muster::core::worker::listing;
-use muster::core::worker::round::RoundReport;
+use muster::core::worker::round::{RoundReport, When};
 use muster::core::worker::running::StartReturn;
 
 use super::{World, id, show};
@@ -24,6 +25,7 @@ impl World {
     pub(super) fn event(&mut self, event: &str) {
         let (verb, rest) = event.split_once(' ').unwrap_or((event, ""));
         let words: Vec<&str> = rest.split_whitespace().collect();
+        self.event = kind(verb);
         match verb {
             "list" | "begin-list" | "create" | "created" | "failed" | "freed" | "throttle" | "fault" | "nofault" => {
                 self.cloud_event(verb, &words);
@@ -229,7 +231,7 @@ impl World {
     }
 
     /// `probe i1 ok a, b stale` = `begin i1; end i1 ok a, b stale`. How: `ok` (booted, a list), `noboot` (not booted, a list),
-    /// `fail` (booted, no list), `dead` (neither). Lines are those of the runner; `a@2` adds its `#attempt` line.
+    /// `fail` (booted, no list), `dead` (neither); a round that may list only what has booted follows its plan. Lines are those of the runner; `a@2` adds its `#attempt` line.
     fn probe_event(&mut self, verb: &str, words: &[&str], rest: &str) {
         let instance = id(words[0]);
         match verb {
@@ -255,16 +257,23 @@ impl World {
 
     fn end_round(&mut self, instance: &InstanceId, how: &str, rest: &str) {
         let lines = rest.splitn(3, ' ').nth(2).unwrap_or("");
-        let report = RoundReport {
-            booted: matches!(how, "ok" | "fail"),
-            boot_stderr: "not yet".to_owned(),
-            last_error: Some("refused".to_owned()),
-            facts: self.facts.take(),
-            listing: matches!(how, "ok" | "noboot").then(|| listing_of(lines)),
-        };
+        let facts = self.facts.take();
         let Some(plan) = self.rounds.remove(instance) else {
             return;
         };
+        let booted = matches!(how, "ok" | "fail");
+        let may_list = booted || plan.run_probe == When::Always;
+        let lists = may_list && matches!(how, "ok" | "noboot");
+        let report = RoundReport {
+            booted,
+            boot_stderr: "not yet".to_owned(),
+            last_error: Some("refused".to_owned()),
+            facts,
+            listing: lists.then(|| listing_of(lines)),
+        };
+        let is_unknown = self.pool.worker(instance).is_some_and(|worker| worker.state == WorkerState::Unknown);
+        let failed = !lists || (is_unknown && !booted && lines.trim().is_empty());
+        self.event = Some(if failed { Event::ProbeFailed } else { Event::Probed });
         let before = self.pool.worker(instance).filter(|worker| worker.appeared <= plan.began).cloned();
         let next =
             self.step(Cause::Other, |pool, now, effects| pool.finish_round(instance, &plan, &report, now, effects));
@@ -304,6 +313,25 @@ impl World {
         let (settings, types) = (self.settings.clone(), self.types.clone());
         self.step(Cause::Other, |pool, _, effects| pool.reconfigure(settings, types, effects));
     }
+}
+
+/// The kind of an event by its word, if it can change a worker's state.
+fn kind(verb: &str) -> Option<Event> {
+    Some(match verb {
+        "list" => Event::Listed,
+        "created" => Event::CreateReturned,
+        "start" => Event::Started,
+        "refused" => Event::StartRefused,
+        "ruleout" => Event::RuledOut,
+        "gone" => Event::KillReturned,
+        "collected" | "forgotten" => Event::Collected,
+        "run" | "hold" | "drain" => Event::BehaviorSet,
+        "tick" => Event::Tick,
+        "wait" | "jump" => Event::DeadlinePassed,
+        "shutdown" => Event::RoomWanted,
+        "destroy" => Event::InstanceKilled,
+        _ => return None,
+    })
 }
 
 /// `a` or `a@2`.

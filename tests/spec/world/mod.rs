@@ -6,7 +6,7 @@
 mod events;
 mod show;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use muster::core::pool::invariants::{self, Cause, Snapshot};
 use muster::core::settings::Settings;
 use muster::core::time::Moment;
 use muster::core::vocabulary::WorkerState;
+use muster::core::worker::diagram::{Arrow, DIAGRAM, Event};
 use muster::core::worker::facts::HostFacts;
 use muster::core::worker::round::{NextRound, RoundPlan};
 
@@ -62,6 +63,10 @@ pub(crate) struct World {
     /// What the scheduler knew when it was last notified.
     known: String,
     history: Vec<String>,
+    /// The kind of the event that is being carried out.
+    event: Option<Event>,
+    /// The changes of workers' states so far.
+    pub(crate) arrows: BTreeSet<Arrow>,
 }
 
 impl World {
@@ -96,6 +101,8 @@ impl World {
             facts: None,
             known: String::new(),
             history: Vec::new(),
+            event: None,
+            arrows: BTreeSet::new(),
         }
     }
 
@@ -103,6 +110,7 @@ impl World {
         for event in events.split(';').map(str::trim).filter(|event| !event.is_empty()) {
             self.now = self.now + Duration::from_millis(1);
             if self.pool.next_deadline().is_some_and(|at| at <= self.now) {
+                self.event = Some(Event::DeadlinePassed);
                 self.step(Cause::Other, |pool, now, effects| pool.tick(now, effects));
             }
             self.history.push(event.to_owned());
@@ -130,6 +138,7 @@ impl World {
         self.demand(checked);
         self.no_lost_wakeup(notified);
         self.state_changes_are_logged_once(&states, &effects);
+        self.take_arrows(&states);
         answer
     }
 
@@ -166,6 +175,26 @@ impl World {
             panic!("no wake-up after {}\nwas {}\nis  {seen}", self.history.join("; "), self.known);
         }
         self.known = seen;
+    }
+
+    /// Notes the changes of state between `before` and now. Each must be an arrow of the diagram.
+    fn take_arrows(&mut self, before: &BTreeMap<InstanceId, WorkerState>) {
+        let after: BTreeMap<_, _> = self.pool.workers().map(|worker| (worker.id.clone(), worker.state)).collect();
+        let ids: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        for id in ids {
+            let (from, to) = (before.get(id).copied(), after.get(id).copied());
+            if from == to {
+                continue;
+            }
+            let event = match (self.event, to) {
+                (Some(Event::Listed), None) => Event::NotListed,
+                (event, _) => event.unwrap_or_else(|| panic!("{from:?} to {to:?} after {}", self.history.join("; "))),
+            };
+            let arrow = Arrow { from, event, to };
+            let known = DIAGRAM.iter().any(|row| row.arrow == arrow);
+            assert!(known, "not in the diagram: {arrow:?} after {}", self.history.join("; "));
+            self.arrows.insert(arrow);
+        }
     }
 
     fn take_order(&mut self, effect: &Effect) {
