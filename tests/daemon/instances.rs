@@ -23,6 +23,12 @@ fn list_hold_drain_run_kill() {
     let waiting = site.submit(&["--", "true"]);
     site.wait_until("it waits", |site| !site.show(&waiting)["container"]["status"].as_str().unwrap_or("").is_empty());
     assert_eq!(listed(&site)[0][3], "hold");
+    // It is the one instance that there can be, and whoever waits is told that it is held.
+    site.wait_until("the text says so", |site| {
+        let text = site.show(&waiting)["container"]["status"].as_str().unwrap_or("").to_owned();
+        text.contains("account limits") && text.ends_with("On hold, and counted: localhost.")
+    });
+    assert!(site.ok(&["status"]).contains("On hold, and counted: localhost."));
     site.ok(&["instance", "run", "localhost"]);
     site.ok(&["wait", &waiting]);
 

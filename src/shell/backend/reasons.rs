@@ -1,4 +1,5 @@
-//! Why containers wait, beyond the scheduler's text: machines that cannot be had, and types that do not boot. For lists and the
+//! Why containers wait, beyond the scheduler's text: machines that cannot be had, types that do not boot, and
+//! instances that are held. For lists and the
 //! status screen.
 
 use std::time::Duration;
@@ -6,16 +7,20 @@ use std::time::Duration;
 use super::DaemonBackend;
 use crate::cloud::UnlistedInstance;
 use crate::core::entry::{QueueEntry, QueueSnapshot};
-use crate::core::ids::{ContainerUuid, TypeName};
-use crate::core::pool::view::PoolView;
+use crate::core::ids::{ContainerUuid, InstanceId, TypeName};
+use crate::core::pool::view::{InstanceView, PoolView};
 use crate::core::time::Moment;
 use crate::core::units::format_duration;
-use crate::core::vocabulary::WorkerState;
+use crate::core::vocabulary::{IdleBehavior, WorkerState};
 use crate::management::records::InstanceRow;
 use crate::queue::ContainerQueue;
 
 /// Named on the status screen.
 const SHOWN_MAX: usize = 10;
+/// Named in a container's status.
+const HELD_SHOWN_MAX: usize = 3;
+/// Part of the scheduler's text (spec 82 §3.2).
+const AT_QUOTA: &str = "at cloud account limits";
 
 pub(super) fn row(one: UnlistedInstance) -> InstanceRow {
     InstanceRow {
@@ -49,8 +54,26 @@ impl Reasons {
         let Some(entry) = self.queue.entries.get(uuid).filter(|_| waits) else {
             return text.to_owned();
         };
-        let reasons = [self.does_not_boot(entry, text), self.cannot_be_had(entry, text)];
+        let reasons = [self.held(text), self.does_not_boot(entry, text), self.cannot_be_had(entry, text)];
         reasons.into_iter().flatten().fold(text.to_owned(), |text, reason| format!("{text}  {reason}"))
+    }
+
+    /// At quota: the instances that would go if nobody held them (spec 20 §2).
+    fn held(&self, text: &str) -> Option<String> {
+        if !self.pool.at_quota || !text.contains(AT_QUOTA) {
+            return None;
+        }
+        let is_held = |one: &&InstanceView| {
+            one.idle_behavior == IdleBehavior::Hold && one.state != WorkerState::Shutdown && one.containers.is_empty()
+        };
+        let ids: Vec<&str> =
+            self.pool.instances.iter().filter(is_held).filter_map(|one| one.id()).map(InstanceId::as_str).collect();
+        let names = ids.iter().take(HELD_SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
+        match ids.len().saturating_sub(HELD_SHOWN_MAX) {
+            _ if ids.is_empty() => None,
+            0 => Some(format!("On hold, and counted: {names}.")),
+            more => Some(format!("On hold, and counted: {names} and {more} more.")),
+        }
     }
 
     /// The first of its types whose instances do not boot; while it waits for an instance only if that is of this type.
