@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits, UnlistedInstance};
 use crate::core::effect::{Ending, Tags};
 use crate::core::ids::{InstanceId, InstanceSecret};
-use crate::core::instance_type::InstanceType;
+use crate::core::instance_type::{InstanceType, PricePoint};
 
 /// Called after each call with its name (`Create`, `List`, `Destroy`, `SetTags`) and whether it failed.
 pub type Count = Arc<dyn Fn(&'static str, bool) + Send + Sync>;
@@ -56,6 +56,10 @@ impl InstanceSet for Instrumented {
 
     fn traits(&self) -> Traits {
         self.inner.traits()
+    }
+
+    fn price_history(&self, id: &InstanceId, instance_type: &InstanceType) -> Vec<PricePoint> {
+        self.inner.price_history(id, instance_type)
     }
 
     fn open(&self, id: &InstanceId, secret: Option<&InstanceSecret>) -> std::io::Result<Access> {

@@ -14,7 +14,7 @@ use crossbeam_channel::Sender;
 
 use crate::core::effect::{Ending, Tags};
 use crate::core::ids::{InstanceId, InstanceSecret, TypeName};
-use crate::core::instance_type::InstanceType;
+use crate::core::instance_type::{InstanceType, PricePoint};
 use crate::core::pool::limits::CapacityScope;
 use crate::remote::Executor;
 use crate::remote::runner::RunnerPlaces;
@@ -145,6 +145,12 @@ pub trait InstanceSet: Send + Sync + std::fmt::Debug {
     fn quota_group(&self, instance_type: &InstanceType) -> String;
 
     fn traits(&self) -> Traits;
+
+    /// What this instance of this type costs and has cost lately, newest first; nothing where the driver does not know (then the
+    /// type's price counts). From memory: it is asked before every probe.
+    fn price_history(&self, _id: &InstanceId, _instance_type: &InstanceType) -> Vec<PricePoint> {
+        Vec::new()
+    }
 
     /// How to run commands on an instance, and where the runner's things are there. `secret` is what the instance's tag says.
     ///

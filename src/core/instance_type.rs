@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::container::{ContainerRequest, GpuRequest};
 use super::resources::Resources;
+use super::time::WallMillis;
 use super::units::format_size;
 
 /// Accelerators of a type.
@@ -64,6 +65,14 @@ impl InstanceType {
             gpu_vram: self.gpu.vram,
         }
     }
+}
+
+/// What an instance costs from a time on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PricePoint {
+    pub since: WallMillis,
+    /// Per hour, with its added scratch.
+    pub price: f64,
 }
 
 /// Why no type can ever run a container. The texts are part of the interface (spec 72 §7).

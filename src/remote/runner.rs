@@ -16,11 +16,15 @@ use super::supply::{RunnerFiles, RunnerSupply};
 use super::wake::Wake;
 use super::{Command, Consume, Executor, Lane, Output, Program};
 use crate::core::ids::{Attempt, ContainerUuid};
+use crate::core::instance_type::PricePoint;
 use crate::core::settings::COMMAND_DEADLINE;
 use crate::core::worker::listing::{self, Listing};
 
 /// For output that somebody waits for; it is asked for again.
 const TAIL_LIMIT: Duration = Duration::from_secs(10);
+
+/// The newest price points that are sent with each list; a runner needs those since its container began.
+const PRICES_MAX: usize = 1000;
 
 /// Where a runner lives and keeps its files on one kind of host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +80,19 @@ fn require_success(program: &Program, output: Output) -> Result<Output, CommandE
         return Ok(output);
     }
     Err(CommandError::Failed(Box::new(FailedCommand::new(program, &output))))
+}
+
+/// Price points as the runner reads them: one line, since standard input stays open for a long poll. Nothing for none.
+fn prices_line(prices: &[PricePoint]) -> Vec<u8> {
+    if prices.is_empty() {
+        return Vec::new();
+    }
+    let point = |point: &PricePoint| {
+        let since = jiff::Timestamp::from_millisecond(point.since).unwrap_or_default();
+        serde_json::json!({"StartTime": since.to_string(), "Price": point.price})
+    };
+    let points: Vec<_> = prices.iter().take(PRICES_MAX).map(point).collect();
+    format!("{}\n", serde_json::Value::Array(points)).into_bytes()
 }
 
 impl Runner {
@@ -185,13 +202,30 @@ impl Runner {
         limit: Duration,
         wake: &Wake,
     ) -> Result<Listing, ListError> {
+        self.list_telling_prices(&[], (known, wait, limit), wake)
+    }
+
+    /// [`Runner::list`], with what the instance costs, if that is known: runners there reckon with it (spec 50 §5).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn list_telling_prices(
+        &self,
+        prices: &[PricePoint],
+        (known, wait, limit): (Option<&str>, Duration, Duration),
+        wake: &Wake,
+    ) -> Result<Listing, ListError> {
         let seconds = format!("{:.3}", wait.as_secs_f64());
         let mut words = vec!["--list"];
+        if !prices.is_empty() {
+            words.push("--stdin-prices");
+        }
         words.extend(known.iter().flat_map(|token| ["--wait", &seconds, "--known", token]));
         // It says that it is broken once it is not ours any more: nothing would start there.
         words.extend(self.lease_flag());
         let words = self.run(&words)?;
-        let mut command = self.command(Program::Arguments(words), b"", limit + wait);
+        let stdin = prices_line(prices);
+        let mut command = self.command(Program::Arguments(words), &stdin, limit + wait);
         command.open_until = known.is_some().then_some(wake);
         let output = self.executor.execute(Lane::Probe, &command)?;
         let said = || Box::new(FailedCommand::new(&command.program, &output));

@@ -199,6 +199,11 @@ impl PoolDoor {
         })
     }
 
+    /// The configured type of a worker, if it still is one.
+    pub fn configured_type(&self, instance: &InstanceId) -> Option<Arc<InstanceType>> {
+        self.read(|pool, _| pool.worker(instance).and_then(|worker| worker.instance_type.clone()))
+    }
+
     /// Which type a worker is of.
     pub fn type_of(&self, instance: &InstanceId) -> Option<TypeName> {
         self.read(|pool, _| pool.worker(instance).map(|worker| worker.type_name.clone()))

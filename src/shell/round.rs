@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use muster_runner::protocol::Facts;
 
 use super::pool::PoolDoor;
+use crate::cloud::InstanceSet;
 use crate::core::effect::{Level, Note, seconds};
 use crate::core::errors::chain;
 use crate::core::ids::InstanceId;
+use crate::core::instance_type::PricePoint;
 use crate::core::settings::COMMAND_DEADLINE;
 use crate::core::vocabulary::WorkerState;
 use crate::core::worker::facts::HostFacts;
@@ -27,6 +29,8 @@ const LIST_LIMIT_MIN: Duration = Duration::from_secs(2);
 pub struct RoundContext {
     pub instance: InstanceId,
     pub runner: Runner,
+    /// Knows what the instance costs.
+    pub cloud: Arc<dyn InstanceSet>,
     pub boot_probe_command: Arc<str>,
     pub metrics: Arc<Metrics>,
     pub connected: bool,
@@ -69,7 +73,9 @@ pub fn carry_out(
         let limit = COMMAND_DEADLINE.min(patience).max(LIST_LIMIT_MIN);
         // How long a long poll waits when nothing changes.
         let wait = settings.probe_interval;
-        run_probe(context, (known, wait, limit), wake, &mut report);
+        let configured = door.configured_type(&context.instance);
+        let prices = configured.map(|configured| context.cloud.price_history(&context.instance, &configured));
+        run_probe(context, &prices.unwrap_or_default(), (known, wait, limit), wake, &mut report);
     }
     report
 }
@@ -163,12 +169,13 @@ fn log_facts(context: &RoundContext, facts: &Facts) {
 /// With the token of a list that is known, how long to wait for another, and how long it may take beyond that.
 fn run_probe(
     context: &RoundContext,
+    prices: &[PricePoint],
     (known, wait, limit): (Option<&str>, Duration, Duration),
     wake: &Wake,
     report: &mut RoundReport,
 ) {
     let began = Instant::now();
-    let result = context.runner.list(known, wait, limit, wake);
+    let result = context.runner.list_telling_prices(prices, (known, wait, limit), wake);
     // A long poll's duration says nothing about the worker.
     if known.is_none() {
         context.metrics.run_probe(result.is_ok(), began.elapsed());

@@ -91,6 +91,7 @@ impl Workers {
         let context = RoundContext {
             instance: instance.clone(),
             runner: handle.runner.clone(),
+            cloud: parts.cloud.clone(),
             boot_probe_command: parts.boot_probe_command.clone(),
             metrics: parts.metrics.clone(),
             connected: false,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use muster::cloud::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
 use muster::core::effect::{Ending, Tags};
 use muster::core::ids::{InstanceId, InstanceSecret};
-use muster::core::instance_type::InstanceType;
+use muster::core::instance_type::{InstanceType, PricePoint};
 use muster::remote::runner::RunnerPlaces;
 use parking_lot::{Condvar, Mutex};
 
@@ -48,6 +48,7 @@ pub(crate) struct Cloud {
     pub(crate) weak_hosts: AtomicBool,
     /// Creates do not know the address yet; lists do.
     pub(crate) late_addresses: AtomicBool,
+    pub(crate) prices: Mutex<Vec<PricePoint>>,
     /// Lists are made when they are due, not after each create and destroy.
     pub(crate) dear_lists: AtomicBool,
     /// So many lists do not return until the gate opens.
@@ -140,6 +141,10 @@ impl InstanceSet for Cloud {
             instances_max: None,
             each_its_own: false,
         }
+    }
+
+    fn price_history(&self, _id: &InstanceId, _instance_type: &InstanceType) -> Vec<PricePoint> {
+        self.prices.lock().clone()
     }
 
     fn open(&self, id: &InstanceId, _secret: Option<&InstanceSecret>) -> std::io::Result<Access> {

@@ -54,6 +54,8 @@ pub(crate) struct Host {
     /// Every third command fails.
     pub(crate) flaky: AtomicBool,
     commands: AtomicUsize,
+    /// What came with the last list that told prices, and whether that was a long poll.
+    pub(crate) prices: Mutex<Option<(String, bool)>>,
     /// A long poll waits.
     pub(crate) polling: AtomicBool,
     pub(crate) waits_cut: AtomicUsize,
@@ -88,6 +90,10 @@ impl Host {
 
     fn list(&self, words: &[String], command: &Command<'_>) -> String {
         let known = words.iter().position(|word| word == "--known").and_then(|at| words.get(at + 1));
+        if words.iter().any(|word| word == "--stdin-prices") {
+            let text = String::from_utf8_lossy(command.stdin).into_owned();
+            *self.prices.lock() = Some((text, known.is_some()));
+        }
         let mut state = self.state.lock();
         while known.is_some_and(|known| *known == state.version.to_string())
             && !state.closed

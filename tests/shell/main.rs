@@ -13,6 +13,7 @@ use fake::{Fake, Host, wait_until};
 use muster::cloud::CloudEvent;
 use muster::core::effect::RunnerOrder;
 use muster::core::ids::{InstanceId, OperationId, TypeName};
+use muster::core::instance_type::PricePoint;
 use muster::core::vocabulary::{IdleBehavior, WorkerState};
 use muster::shell::containers::{REFUSALS_MAX, result_dir};
 use muster::shell::lanes::Work;
@@ -95,6 +96,26 @@ fn a_failing_create_and_a_failing_list_change_nothing() {
     let lists = fake.cloud.lists.load(Ordering::SeqCst);
     wait_until("lists fail", || fake.cloud.lists.load(Ordering::SeqCst) > lists + 2);
     assert_eq!(fake.state(&id), Some(WorkerState::Idle), "no worker disappears because a list failed");
+    fake.stop();
+}
+
+/// Spec 10 §6: what the driver knows of prices goes to the worker with each list, as one line where that is a long poll.
+#[test]
+fn prices_go_to_the_worker() {
+    let fake = Fake::start(|_| {});
+    assert!(fake.create());
+    let host = fake.host(&fake.wait_idle(0));
+    assert_eq!(*host.prices.lock(), None, "a driver that knows none");
+    fake.stop();
+    let point = |since, price| PricePoint { since, price };
+    let prices = vec![point(1_764_000_000_500, 0.12), point(0, 1.0)];
+    let fake = Fake::start(|cloud| *cloud.prices.lock() = prices);
+    assert!(fake.create());
+    let host = fake.host(&fake.wait_idle(0));
+    wait_until("a long poll", || host.prices.lock().as_ref().is_some_and(|(_, is_long_poll)| *is_long_poll));
+    let line =
+        r#"[{"Price":0.12,"StartTime":"2025-11-24T16:00:00.5Z"},{"Price":1.0,"StartTime":"1970-01-01T00:00:00Z"}]"#;
+    assert_eq!(host.prices.lock().as_ref().map(|(text, _)| text.clone()), Some(format!("{line}\n")));
     fake.stop();
 }
 
