@@ -56,8 +56,8 @@ type Key = (InstanceId, Kind);
 struct Changes {
     /// Not begun, with when it was asked for last: a second request for the same is the same, with the newest tags.
     waiting: BTreeMap<Key, (Change, Instant)>,
-    /// Calls that have not returned.
-    in_flight: BTreeMap<Key, usize>,
+    /// Since when each call goes on that has not returned.
+    in_flight: BTreeMap<Key, Vec<Instant>>,
 }
 
 /// See the module.
@@ -118,8 +118,13 @@ impl Operations {
     }
 
     fn ask(&self, key: Key, change: Change) {
-        let is_new = self.asked.lock().waiting.insert(key.clone(), (change, Instant::now())).is_none();
-        if is_new && self.changes.submit(key.clone()).is_err() {
+        let must_submit = {
+            let mut asked = self.asked.lock();
+            let is_new = asked.waiting.insert(key.clone(), (change, Instant::now())).is_none();
+            // Its place in the queue may be gone: it was found waiting for a call that hangs.
+            is_new || asked.in_flight.contains_key(&key)
+        };
+        if must_submit && self.changes.submit(key.clone()).is_err() {
             // The sync asks again.
             self.asked.lock().waiting.remove(&key);
         }
@@ -144,27 +149,28 @@ impl Operations {
 }
 
 impl Changes {
-    /// What is to be done now for this key, and when it was asked for. `None` if it has waited for too long, and while as many calls
-    /// for the same are in flight as may be: then it waits for one of them.
+    /// What is to be done now for this key, and when it was asked for. `None` if it has waited for too long, and while another call
+    /// for the same goes on, so that of two saves of tags the later one is the last: it waits for that, or until that hangs.
     fn begin(&mut self, key: &Key, deadline: Duration) -> Option<(Change, Instant)> {
-        let calls = self.in_flight.get(key).copied().unwrap_or(0);
-        if calls >= SAME_CHANGES {
+        let calls = self.in_flight.get(key).map_or(&[][..], Vec::as_slice);
+        if calls.len() >= SAME_CHANGES || calls.iter().any(|since| since.elapsed() <= deadline) {
             return None;
         }
         let (change, since) = self.waiting.remove(key)?;
         if since.elapsed() > deadline {
             return None;
         }
-        self.in_flight.insert(key.clone(), calls + 1);
+        self.in_flight.entry(key.clone()).or_default().push(Instant::now());
         Some((change, since))
     }
 
+    /// One of the calls has returned. Which one does not matter: two go on only if the older one hangs.
     fn end(&mut self, key: &Key) {
-        let left = self.in_flight.get(key).map_or(0, |calls| calls.saturating_sub(1));
-        if left == 0 {
-            self.in_flight.remove(key);
-        } else {
-            self.in_flight.insert(key.clone(), left);
+        if let Some(calls) = self.in_flight.get_mut(key) {
+            calls.pop();
+            if calls.is_empty() {
+                self.in_flight.remove(key);
+            }
         }
     }
 }
@@ -243,19 +249,23 @@ mod tests {
     }
 
     #[test]
-    fn of_one_kind_there_is_one_call_and_another_try() {
+    fn of_one_kind_there_is_one_call_and_another_try_if_it_hangs() {
         let mut changes = Changes::default();
-        for _ in 0..SAME_CHANGES {
-            asked(&mut changes, Instant::now());
-            assert!(changes.begin(&key(), DEADLINE).is_some());
-        }
         asked(&mut changes, Instant::now());
-        assert!(changes.begin(&key(), DEADLINE).is_none(), "it waits for one of them");
+        assert!(changes.begin(&key(), DEADLINE).is_some());
+        asked(&mut changes, Instant::now());
+        assert!(changes.begin(&key(), DEADLINE).is_none(), "it waits for the first");
         changes.end(&key());
         assert!(changes.begin(&key(), DEADLINE).is_some());
-        assert!(changes.begin(&key(), DEADLINE).is_none(), "done");
-        changes.end(&key());
+        assert!(changes.begin(&key(), DEADLINE).is_none(), "nothing more is asked for");
         changes.end(&key());
         assert!(changes.in_flight.is_empty());
+
+        let long_ago = Instant::now().checked_sub(Duration::from_millis(1)).expect("the machine is up");
+        for (hanging, begins) in [(1, true), (SAME_CHANGES, false)] {
+            changes.in_flight.insert(key(), vec![long_ago; hanging]);
+            changes.waiting.insert(key(), (Change::Destroy(None, Ending::Unwanted), Instant::now() + DEADLINE));
+            assert_eq!(changes.begin(&key(), Duration::ZERO).is_some(), begins, "{hanging}");
+        }
     }
 }

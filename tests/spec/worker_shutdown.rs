@@ -262,6 +262,15 @@ fn s10_11_tags() {
         ("list i1:run; hold i1", "list i1", "tags i1 t hold", "i1 unknown hold"),
         ("list i1:run; hold i1", "list i1:hold", "", "i1 unknown hold"),
         ("list i1:run; hold i1; list i1:hold", "hold i1", "", "i1 unknown hold"),
+        // Nor while it still reports what was there before the last save.
+        ("list i1:run; hold i1", "run i1", "info: set idle behavior | tags i1 t run | notify", "i1 unknown run"),
+        (
+            "list i1:run; hold i1; list i1:hold; run i1",
+            "hold i1",
+            "info: set idle behavior | tags i1 t hold | notify",
+            "i1 unknown hold",
+        ),
+        ("list i1:run; hold i1; run i1; list i1:run", "run i1", "", "i1 unknown run"),
         // Restored from the tag when it first appears; from then on ours is the truth. Nonsense counts as `run`.
         (
             "",

@@ -102,6 +102,7 @@ impl Pool {
         self.with_worker(id, now, effects, |worker, cx| {
             worker.ever_listed |= listed;
             worker.tags.clone_from(&report.tags);
+            worker.saved_tags = None;
             if worker.address != report.address || worker.remote_user != report.remote_user {
                 let address_known = worker.address.is_empty() && !report.address.is_empty();
                 worker.address.clone_from(&report.address);

@@ -61,6 +61,8 @@ pub struct Worker {
     pub remote_user: String,
     /// As the cloud reported them last.
     pub tags: Tags,
+    /// What was ordered to be saved since that report, which does not show it yet.
+    pub saved_tags: Option<Tags>,
     pub secret: Option<InstanceSecret>,
     pub type_name: TypeName,
     /// `None` if the type is not configured any more.
@@ -152,6 +154,7 @@ impl Worker {
             address: String::new(),
             remote_user: String::new(),
             tags: Tags::new(),
+            saved_tags: None,
             secret: None,
             type_name,
             instance_type: None,

@@ -137,18 +137,22 @@ impl Worker {
         true
     }
 
-    /// Saves the tags of spec 10 §11 if the instance reports others.
-    pub fn save_tags_if_different(&self, cx: &mut Context<'_>) {
+    /// Saves the tags of spec 10 §11 if the instance reports others. After a save it may report the old ones for a while: what was
+    /// saved last counts as well, so that `hold`, `run`, `hold` in a row end with a saved `hold`.
+    pub fn save_tags_if_different(&mut self, cx: &mut Context<'_>) {
         let prefix = &cx.settings.tag_key_prefix;
         let wanted = [
             (format!("{prefix}InstanceType"), self.type_name.as_str()),
             (format!("{prefix}IdleBehavior"), self.idle_behavior.as_str()),
         ];
-        if wanted.iter().all(|(key, value)| self.tags.get(key).is_some_and(|reported| reported == value)) {
+        let shows_wanted =
+            |tags: &Tags| wanted.iter().all(|(key, value)| tags.get(key).is_some_and(|known| known == value));
+        if shows_wanted(&self.tags) && self.saved_tags.as_ref().is_none_or(shows_wanted) {
             return;
         }
         let mut tags: Tags = self.tags.clone();
         tags.extend(wanted.map(|(key, value)| (key, value.to_owned())));
+        self.saved_tags = Some(tags.clone());
         cx.order(Effect::SaveTags { instance: self.id.clone(), tags });
     }
 }
