@@ -10,7 +10,7 @@ use russh::server::Config;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 
-use crate::options::{Answer, ConnectFault, Faults, HostOptions, JobPlan};
+use crate::options::{Answer, ConnectFault, Faults, HostOptions, JobPlan, Turn};
 use crate::transport::Link;
 use crate::worker::{End, Key, Phase, Worker};
 
@@ -85,9 +85,10 @@ impl Shared {
         configs: [Arc<Config>; 2],
         runtime: Runtime,
     ) -> Arc<Self> {
+        let journal = options.journal.clone().map(|journal| (journal, address));
         let secret = options.secret.iter().map(|secret| (SECRET_FILE.to_owned(), secret.clone().into_bytes()));
         let state = State {
-            worker: Worker::new(options.plain_runner, options.job.clone()),
+            worker: Worker::new(options.plain_runner, options.job.clone(), journal),
             counters: Counters::default(),
             files: secret.collect(),
             deployed: options.deployed,
@@ -148,9 +149,10 @@ impl Shared {
 
     /// A container that was started ends by itself when its plan says so.
     pub(crate) fn finish_in_time(self: &Arc<Self>, key: &Key) {
-        let time = self.state().worker.entries.get(key).and_then(|entry| entry.plan.time);
-        if let Some(time) = time {
-            self.end_later(key, End::ByItself, time);
+        let planned =
+            self.state().worker.entries.get(key).and_then(|entry| Some((entry.plan.time?, entry.crashes(key.1))));
+        if let Some((time, crashes)) = planned {
+            self.end_later(key, if crashes { End::Crash } else { End::ByItself }, time);
         }
     }
 
@@ -179,13 +181,35 @@ impl Shared {
     }
 
     pub(crate) fn command(&self, line: &str) {
-        self.change(|state| {
+        let number = self.change(|state| {
             state.counters.commands += 1;
             if state.lines.len() == COMMANDS_KEPT {
                 state.lines.pop_front();
             }
             state.lines.push_back(line.to_owned());
+            state.counters.commands
         });
+        let turns = self.faults.borrow().turns;
+        if let Some((_, turn)) = turns.filter(|(at, _)| number >= *at) {
+            self.turn(turn);
+        }
+    }
+
+    /// Returns at once, unlike [`Host::set_faults`]: the listener follows.
+    fn turn(&self, turn: Turn) {
+        self.faults.send_modify(|faults| {
+            faults.turns = None;
+            match turn {
+                Turn::Silent => faults.frozen = true,
+                Turn::Refusing => faults.connect = Some(ConnectFault::Refuse),
+                Turn::Broken => {}
+            }
+        });
+        match turn {
+            Turn::Silent => self.links().iter().for_each(|link| link.freeze(true)),
+            Turn::Refusing => self.links().iter().for_each(|link| link.cut()),
+            Turn::Broken => self.change_list(|worker| worker.broken = true),
+        }
     }
 
     fn wait(&self, limit: Duration, mut condition: impl FnMut(&State) -> bool) -> bool {
@@ -230,6 +254,10 @@ impl Host {
         for link in self.shared.links() {
             link.freeze(frozen);
         }
+        self.wait_listener(listening);
+    }
+
+    fn wait_listener(&self, listening: bool) {
         let follows = self.shared.wait(LISTENER_LIMIT, |state| state.listening == listening);
         assert!(follows, "the listener of {} does not follow", self.shared.address);
     }
@@ -304,6 +332,14 @@ impl Host {
     pub fn reboot(&self) {
         self.cut_connections();
         self.shared.change_list(Worker::reboot);
+    }
+
+    /// The machine is gone for good: connections end, nobody listens, what ran has ended, and nothing starts any more. So it is when this
+    /// returns.
+    pub fn switch_off(&self) {
+        self.shared.change_list(Worker::switch_off);
+        self.shared.turn(Turn::Refusing);
+        self.wait_listener(false);
     }
 
     fn in_phase(&self, phase: Phase) -> Vec<Key> {

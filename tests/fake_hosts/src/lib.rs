@@ -10,12 +10,13 @@
 //!
 //! Reading order: `options` (what a host is like), `fleet` and `host` (the interface), `listener`, `transport` and `session`
 //! (a connection), `shell` and `exec` (a command line), `scripts` (the dispatcher's), `runner` and `worker` (the runner's commands
-//! and what they keep), `command` (the program).
+//! and what they keep), `journal` (what happened on several hosts), `command` (the program).
 
 pub mod command;
 mod exec;
 mod fleet;
 mod host;
+mod journal;
 mod keys;
 mod listener;
 mod options;
@@ -28,5 +29,6 @@ mod worker;
 
 pub use fleet::Fleet;
 pub use host::{Counters, Host};
+pub use journal::{Journal, JournalEntry, JournalEvent};
 pub use keys::ClientKey;
-pub use options::{Answer, ConnectFault, ExecFault, Faults, HostOptions, JobPlan};
+pub use options::{Answer, ConnectFault, Crashes, ExecFault, Faults, HostOptions, JobPlan, Turn};

@@ -1,7 +1,10 @@
 //! What a host is like, and what goes wrong on it: plain data that a test sets.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
+
+use crate::journal::Journal;
 
 /// What a host is like from its start on.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub struct HostOptions {
     pub cpus: u32,
     /// Bytes.
     pub ram: u64,
+    /// Where starts and ends are written down.
+    pub journal: Option<Journal>,
     pub faults: Faults,
 }
 
@@ -37,6 +42,7 @@ impl Default for HostOptions {
             architecture: "x86_64".into(),
             cpus: 4,
             ram: 16 << 30,
+            journal: None,
             faults: Faults::default(),
         }
     }
@@ -56,6 +62,24 @@ pub struct JobPlan {
     pub kill_time: Duration,
     /// It never ends by a signal.
     pub ignores_kill: bool,
+    /// Where it would end by itself, its runner dies instead, for some.
+    pub crashes: Option<Crashes>,
+}
+
+/// Which attempts crash. The same ones whenever a run is repeated: a matter of seed, command and attempt, not of uuids or time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crashes {
+    pub seed: u64,
+    pub percent: u64,
+}
+
+impl Crashes {
+    /// With the words of a command and its attempt's number.
+    pub(crate) fn hit(self, command: &[String], attempt: u32) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (self.seed, command, attempt).hash(&mut hasher);
+        hasher.finish() % 100 < self.percent
+    }
 }
 
 /// What goes wrong; may be changed at any time and holds for what begins after that.
@@ -82,6 +106,19 @@ pub struct Faults {
     pub frozen: bool,
     /// The runner's program is not found (exit status 127).
     pub no_runner: bool,
+    /// With its command of this number (counted from the host's start) the host turns bad by itself.
+    pub turns: Option<(u64, Turn)>,
+}
+
+/// How a host turns bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// As when the network is lost: sets [`Faults::frozen`].
+    Silent,
+    /// As when its server ends: connections are cut, new ones refused.
+    Refusing,
+    /// It reports itself broken.
+    Broken,
 }
 
 /// What becomes of a new connection.

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use muster_runner::protocol::{ContainerSpec, Reason, ResultRecord, StartConfig};
 
+use crate::journal::{Journal, JournalEvent};
 use crate::options::JobPlan;
 
 /// Uuid and attempt.
@@ -39,6 +41,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    pub(crate) fn crashes(&self, attempt: u32) -> bool {
+        let command = self.spec.as_ref().map(|spec| spec.command.as_slice()).unwrap_or_default();
+        self.plan.crashes.is_some_and(|crashes| crashes.hit(command, attempt))
+    }
+
     fn holds_lock(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Stale)
     }
@@ -49,6 +56,8 @@ impl Entry {
 pub(crate) enum End {
     ByItself,
     Killed,
+    /// Of its runner: without a result.
+    Crash,
 }
 
 /// What a kill found.
@@ -71,11 +80,21 @@ pub(crate) struct Worker {
     /// By set and uuid: the highest attempt that may not start any more.
     tombstones: BTreeMap<(String, String), u32>,
     pids: u32,
+    /// With the address of the host.
+    journal: Option<(Journal, SocketAddr)>,
+    /// Nothing starts any more.
+    off: bool,
 }
 
 impl Worker {
-    pub(crate) fn new(plain: bool, job: JobPlan) -> Self {
-        Self { plain, job: Arc::new(job), ..Self::default() }
+    pub(crate) fn new(plain: bool, job: JobPlan, journal: Option<(Journal, SocketAddr)>) -> Self {
+        Self { plain, job: Arc::new(job), journal, ..Self::default() }
+    }
+
+    fn note(&self, key: &Key, event: JournalEvent) {
+        if let Some((journal, address)) = &self.journal {
+            journal.note(*address, key, event);
+        }
     }
 
     /// Starts what `config` describes. The answer is the key of the attempt, and the number of its process.
@@ -102,6 +121,9 @@ impl Worker {
             }
             Some(spec) => spec.attempt,
         };
+        if self.off {
+            return Err("the machine is off".into());
+        }
         if self.holder(uuid).is_some() {
             return Err(format!("lock /run/lock/crunch-run-{uuid}.lock: resource temporarily unavailable"));
         }
@@ -120,6 +142,7 @@ impl Worker {
         let key = (uuid.to_owned(), attempt);
         self.entries.insert(key.clone(), entry);
         *self.starts.entry(key.clone()).or_default() += 1;
+        self.note(&key, JournalEvent::Started);
         Ok((key, pid))
     }
 
@@ -211,6 +234,9 @@ impl Worker {
         match self.entries.get_mut(key) {
             Some(entry) if entry.phase == from => {
                 entry.phase = to;
+                if from == Phase::Running {
+                    self.note(key, JournalEvent::Crashed);
+                }
                 true
             }
             _ => false,
@@ -219,7 +245,7 @@ impl Worker {
 
     /// A container's process ends, with a result. False if it does not run.
     pub(crate) fn finish(&mut self, key: &Key, end: End, now_ms: i64) -> bool {
-        if self.plain {
+        if self.plain || end == End::Crash {
             // Nothing is left of it but that it ran.
             return self.set_phase(key, Phase::Running, Phase::Crashed);
         }
@@ -246,6 +272,7 @@ impl Worker {
             outputs_too_large: false,
         });
         entry.phase = Phase::Finished;
+        self.note(key, JournalEvent::Finished);
         true
     }
 
@@ -271,9 +298,20 @@ impl Worker {
     /// Everything that does not survive a restart of the machine goes.
     pub(crate) fn reboot(&mut self) {
         self.broken = false;
-        for entry in self.entries.values_mut().filter(|entry| entry.holds_lock()) {
-            entry.phase = Phase::Crashed;
+        let ended: Vec<Key> =
+            self.entries.iter().filter(|(_, entry)| entry.holds_lock()).map(|(key, _)| key.clone()).collect();
+        for key in ended {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.phase = Phase::Crashed;
+            }
+            self.note(&key, JournalEvent::SwitchedOff);
         }
+    }
+
+    /// For good.
+    pub(crate) fn switch_off(&mut self) {
+        self.reboot();
+        self.off = true;
     }
 }
 

@@ -8,3 +8,4 @@ mod many;
 mod parity;
 mod program;
 mod protocol;
+mod turns;
