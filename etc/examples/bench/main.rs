@@ -5,6 +5,7 @@
 //! runner's clock, submission and commit by the daemon's; both are this host's.
 #![expect(clippy::print_stdout, reason = "a program that prints figures")]
 
+mod chaos;
 #[path = "../demo/daemon.rs"]
 mod daemon;
 mod fleet;
@@ -33,9 +34,10 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// All parts, or the one that is named: `containers`, `ssh`, `hosts`, `fleet` (with the number of hosts).
+/// All parts, or the one that is named: `containers`, `ssh`, `hosts`, `fleet` (with the number of hosts), `chaos` (with the number of
+/// runs and the first seed).
 fn run() -> Result<(), Failure> {
-    const PARTS: [&str; 4] = ["containers", "ssh", "hosts", "fleet"];
+    const PARTS: [&str; 5] = ["containers", "ssh", "hosts", "fleet", "chaos"];
     let wanted = std::env::args().nth(1);
     if let Some(other) = wanted.as_deref().filter(|wanted| !PARTS.contains(wanted)) {
         return Err(Failure::Wrong(format!("there is no part {other:?}: {}", PARTS.join(", "))));
@@ -51,12 +53,19 @@ fn run() -> Result<(), Failure> {
         hosts::run()?;
     }
     if wants("fleet") {
-        let count = std::env::args().nth(2).map_or(Ok(500), |text| {
-            text.parse().map_err(|_| Failure::Wrong(format!("{text:?} is no number of hosts")))
-        });
-        fleet::run(count?)?;
+        fleet::run(number(2, 500)?)?;
+    }
+    if wants("chaos") {
+        chaos::run(number(2, 20)?, number(3, 1)?)?;
     }
     Ok(())
+}
+
+/// The argument at this place, if it is there.
+fn number<T: std::str::FromStr>(place: usize, unless: T) -> Result<T, Failure> {
+    std::env::args().nth(place).map_or(Ok(unless), |text| {
+        text.parse().map_err(|_| Failure::Wrong(format!("{text:?} is no number that can be used")))
+    })
 }
 
 fn containers() -> Result<(), Failure> {
