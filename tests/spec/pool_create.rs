@@ -21,11 +21,24 @@ fn s20_1_create() {
             "info: creating instance | create t | notify",
             "create t",
         ),
-        // A failure for no known reason: 1 s, then 2 s … without a create; a success begins anew.
-        ("create t; failed 1 other", "create t", "no", ""),
-        ("create t; failed 1 other; wait 1; create t; failed 2 other; wait 1", "create t", "no", ""),
+        // A failure for no known reason: an eighth of a second, then a quarter … without a create; a success begins anew.
+        ("create t; failed 1 other; wait 0.12", "create t", "no", ""),
+        ("create t; failed 1 other; wait 0.125; create t; failed 2 other; wait 0.24", "create t", "no", ""),
         (
-            "create t; failed 1 other; wait 1; create t; failed 2 other; wait 2",
+            "create t; failed 1 other; wait 0.125; create t; failed 2 other; wait 0.25",
+            "create t",
+            "info: creating instance | create t | notify",
+            "create t",
+        ),
+        (
+            "create t; failed 1 other; wait 0.125; create t; created 2 i1; create t; failed 3 other; wait 0.125",
+            "create t",
+            "info: creating instance | create t | notify",
+            "i1 booting run; create t",
+        ),
+        // Those that were under way together count as one failure, whenever they end.
+        (
+            "ops 0; create t; create t; create t; failed 1 other; failed 2 other; wait 0.125; failed 3 other",
             "create t",
             "info: creating instance | create t | notify",
             "create t",

@@ -14,7 +14,8 @@ use crate::core::timer::Timer;
 const QUOTA_PAUSE: Duration = Duration::from_secs(60);
 /// Others may have held the quota: after this one create is tried again.
 const QUOTA_RETRY: Duration = Duration::from_secs(600);
-/// Longest pause after creates that failed for no known reason.
+/// Pauses after creates that failed for no known reason: one in ten may, on a bad day, and holds up the other nine for so long.
+const FAILURE_PAUSE_FIRST: Duration = Duration::from_millis(125);
 const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
 const CAPACITY_PAUSE: Duration = Duration::from_secs(60);
 
@@ -65,6 +66,8 @@ pub struct Limits {
     creates_until: Option<Moment>,
     /// Creates that failed for no known reason since the last that succeeded.
     failures_in_a_row: u32,
+    /// When the last of them was counted.
+    failed_at: Option<Moment>,
     lists_until: Option<Moment>,
     /// The driver's quota group of each configured type; a type that is missing is in the group `""`.
     quota_groups: BTreeMap<TypeName, String>,
@@ -160,7 +163,7 @@ impl Pool {
                 self.arm_capacity(now);
             }
             CloudRefusal::RateLimit { until } => self.suspend_calls(CallKind::Create, *until, now, effects),
-            CloudRefusal::Other => self.pause_after_failure(now),
+            CloudRefusal::Other => self.pause_after_failure(began, now),
         }
     }
 
@@ -176,9 +179,15 @@ impl Pool {
         }
     }
 
-    /// A create that fails at once, again and again, must not become a busy loop: 1 s, doubling to a minute.
-    fn pause_after_failure(&mut self, now: Moment) {
-        let pause = Duration::from_secs(1 << self.limits.failures_in_a_row.min(6)).min(FAILURE_PAUSE_MAX);
+    /// A create that fails at once, again and again, must not become a busy loop: an eighth of a second, doubling to a minute. Those
+    /// that were under way together (`began`) fail for one reason: they count as one.
+    fn pause_after_failure(&mut self, began: Moment, now: Moment) {
+        if self.limits.failed_at.is_some_and(|failed| began <= failed) {
+            return;
+        }
+        self.limits.failed_at = Some(now);
+        let pause =
+            FAILURE_PAUSE_FIRST.saturating_mul(1 << self.limits.failures_in_a_row.min(9)).min(FAILURE_PAUSE_MAX);
         self.limits.failures_in_a_row = self.limits.failures_in_a_row.saturating_add(1);
         let until = self.limits.creates_until.map_or(now + pause, |known| known.max(now + pause));
         self.limits.creates_until = Some(until);
