@@ -19,13 +19,17 @@ use crate::core::ids::InstanceId;
 use crate::core::pool::create::InstanceReport;
 use crate::log::write_note;
 
-/// Lists that were asked for (after creates and destroys) are at least this far apart.
+/// Lists that were asked for (after creates and destroys) are at least this far apart, or as far as those that nobody asks for.
 const SPACING: Duration = Duration::from_millis(200);
 /// Until the first list has succeeded nothing can start: try again this soon.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 
 /// Events of a driver that may wait for the sync thread.
 pub const CLOUD_EVENTS_MAX: usize = 1024;
+
+fn spacing(interval: Duration) -> Duration {
+    SPACING.min(interval)
+}
 
 /// What the thread uses.
 #[derive(Debug)]
@@ -62,7 +66,7 @@ impl Sync {
                 recv(self.events) -> event => self.handle_all(event.ok()),
                 default(wait) => {}
             }
-            let spacing = SPACING.saturating_sub(began.elapsed());
+            let spacing = spacing(interval).saturating_sub(began.elapsed());
             select_biased! {
                 recv(stop.channel()) -> _ => return,
                 default(spacing) => {}
@@ -115,4 +119,16 @@ impl Sync {
 fn list_failed(error: &str) {
     let note = Note::new(Level::Warn, "pool", "cannot list instances; nothing changes until a list succeeds");
     write_note(&note.with("error", error));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody waits longer for a list because it was asked for.
+    #[test]
+    fn lists_that_are_asked_for_come_no_later_than_others() {
+        assert_eq!(spacing(Duration::from_secs(60)), SPACING);
+        assert_eq!(spacing(Duration::from_millis(20)), Duration::from_millis(20));
+    }
 }
