@@ -356,13 +356,15 @@ impl Runner {
         judge_version(&String::from_utf8_lossy(&output.stdout)).map_err(CommandError::Answer)
     }
 
-    /// The boot probe of the operator's configuration.
+    /// The boot probe of the operator's configuration, for which `limit` is the time.
     ///
     /// # Errors
     /// It did not exit with 0. The second value: worth a warning at once (spec 10 §5).
-    pub fn boot_probe(&self, line: &str) -> Result<(), (CommandError, bool)> {
+    pub fn boot_probe(&self, line: &str, limit: Duration) -> Result<(), (CommandError, bool)> {
         let line = if line.is_empty() { "true" } else { line };
-        self.ask(Lane::Probe, Program::Shell(line.to_owned()), b"").map(drop).map_err(|error| {
+        let command = self.command(Program::Shell(line.to_owned()), b"", limit);
+        let output = self.executor.execute(Lane::Probe, &command).map_err(CommandError::from);
+        output.and_then(|output| require_success(&command.program, output)).map(drop).map_err(|error| {
             let alarming = matches!(&error, CommandError::Execute(error) if !error.is_normal_while_booting());
             (error, alarming)
         })

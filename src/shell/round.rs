@@ -11,7 +11,7 @@ use crate::core::effect::{Level, Note, seconds};
 use crate::core::errors::chain;
 use crate::core::ids::InstanceId;
 use crate::core::instance_type::PricePoint;
-use crate::core::settings::COMMAND_DEADLINE;
+use crate::core::settings::{COMMAND_DEADLINE, Settings};
 use crate::core::vocabulary::WorkerState;
 use crate::core::worker::facts::HostFacts;
 use crate::core::worker::round::{RoundPlan, RoundReport, When};
@@ -21,8 +21,8 @@ use crate::remote::deploy::{DeployError, Deployed, deploy};
 use crate::remote::runner::{FailedCommand, ListError, Runner};
 use crate::remote::wake::Wake;
 
-/// However impatient the configuration is: connecting takes its time, too.
-const LIST_LIMIT_MIN: Duration = Duration::from_secs(2);
+/// However impatient the configuration is: a command needs as much on a machine that is well and has something else to do.
+const LIMIT_MIN: Duration = Duration::from_millis(100);
 
 /// What the rounds of one worker need, and what they remember from one to the next.
 #[derive(Debug)]
@@ -52,8 +52,11 @@ pub fn carry_out(
     wake: &Wake,
 ) -> RoundReport {
     let mut report = RoundReport { booted: true, ..RoundReport::default() };
+    // Read anew, since a reload may have changed them.
+    let settings = door.settings();
+    let limit = limit(plan.state, &settings);
     if plan.boot_probe {
-        boot_probe(context, door, &mut report);
+        boot_probe(context, door, limit, &mut report);
     }
     let in_service = |instance| matches!(door.worker_state(instance), Some(WorkerState::Idle | WorkerState::Running));
     // It came into service on another path meanwhile: counts as booted, and is not deployed to.
@@ -63,14 +66,6 @@ pub fn carry_out(
         install(context, &mut report);
     }
     if wanted(plan.run_probe, report.booted) {
-        // Read anew, since a reload may have changed them.
-        let settings = door.settings();
-        let patience = match plan.state {
-            WorkerState::Unknown | WorkerState::Booting => settings.timeout_booting,
-            _ => settings.timeout_probe,
-        };
-        // A list that takes longer than the worker may be silent comes too late for it.
-        let limit = COMMAND_DEADLINE.min(patience).max(LIST_LIMIT_MIN);
         // How long a long poll waits when nothing changes.
         let wait = settings.probe_interval;
         let configured = door.configured_type(&context.instance);
@@ -78,6 +73,16 @@ pub fn carry_out(
         run_probe(context, &prices.unwrap_or_default(), (known, wait, limit), wake, &mut report);
     }
     report
+}
+
+/// How long a probe's command may take: one that takes longer than the worker may be silent comes too late for it. A host that answers
+/// nothing at all is found at the end of such a command, and it takes two of them: the first may have begun in time.
+fn limit(state: WorkerState, settings: &Settings) -> Duration {
+    let patience = match state {
+        WorkerState::Unknown | WorkerState::Booting => settings.timeout_booting,
+        _ => settings.timeout_probe,
+    };
+    COMMAND_DEADLINE.min(patience).max(LIMIT_MIN)
 }
 
 const fn wanted(when: When, so_far_good: bool) -> bool {
@@ -88,8 +93,8 @@ const fn wanted(when: When, so_far_good: bool) -> bool {
     }
 }
 
-fn boot_probe(context: &mut RoundContext, door: &PoolDoor, report: &mut RoundReport) {
-    let result = context.runner.boot_probe(&context.boot_probe_command);
+fn boot_probe(context: &mut RoundContext, door: &PoolDoor, limit: Duration, report: &mut RoundReport) {
+    let result = context.runner.boot_probe(&context.boot_probe_command, limit);
     if !context.connected && context.runner.executor.has_connected() {
         context.connected = true;
         door.connected(&context.instance);
@@ -189,6 +194,33 @@ fn run_probe(
             let note = context.note(level, "run probe failed").with("error", &text);
             write_note(&error.failed().into_iter().fold(note, FailedCommand::add_to));
             report.last_error = Some(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_takes_no_longer_than_the_worker_may_be_silent() {
+        let millis = Duration::from_millis;
+        let settings = |booting, probe| Settings {
+            timeout_booting: millis(booting),
+            timeout_probe: millis(probe),
+            ..Settings::default()
+        };
+        use WorkerState::{Booting, Idle, Running, Unknown};
+        for (state, settings, expected) in [
+            (Running, Settings::default(), COMMAND_DEADLINE),
+            (Booting, Settings::default(), COMMAND_DEADLINE),
+            (Running, settings(300, 1500), millis(1500)),
+            (Idle, settings(300, 1500), millis(1500)),
+            (Booting, settings(300, 1500), millis(300)),
+            (Unknown, settings(300, 1500), millis(300)),
+            (Booting, settings(1, 1), LIMIT_MIN),
+        ] {
+            assert_eq!(limit(state, &settings), expected, "{state}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster::cloud::InstanceSet;
 use muster::core::effect::Ending;
+use muster::core::settings::COMMAND_DEADLINE;
 use muster::remote::identity::HostTrust;
 
 use crate::fake::{KEYS, key, wait_until};
@@ -105,13 +106,13 @@ fn a_pin_that_cannot_be_written_is_none() {
     let obstacle = site.folder().join("static-hosts.json.new");
     std::fs::create_dir(&obstacle).expect("made");
     let runner = driver.runner("unpinned1", "none");
-    let error = runner.boot_probe("true").expect_err("no key is kept").0.text();
+    let error = runner.boot_probe("true", COMMAND_DEADLINE).expect_err("no key is kept").0.text();
     assert!(error.contains("cannot be pinned"), "{error}");
     // Nothing is wrong with the host's key.
     assert!(log_has(&["level=warn", "host cannot be verified", "Instance=unpinned1"]));
     assert!(!log().lines().any(|line| line.contains("MISMATCH") && line.contains("unpinned1")));
     std::fs::remove_dir(&obstacle).expect("empty");
-    runner.boot_probe("true").expect("trusted now");
+    runner.boot_probe("true", COMMAND_DEADLINE).expect("trusted now");
     assert_eq!(site.state()["pins"]["unpinned1"], KEYS[0]);
 }
 

@@ -18,8 +18,8 @@ fn lanes_and_deadlines() {
     };
     let _ = runner.list(None, second, 20 * second, &wake);
     noted("list", Lane::Probe, 21 * second);
-    let _ = runner.boot_probe("");
-    noted("boot probe", Lane::Probe, COMMAND_DEADLINE);
+    let _ = runner.boot_probe("", 20 * second);
+    noted("boot probe", Lane::Probe, 20 * second);
     let _ = runner.facts();
     noted("facts", Lane::Probe, COMMAND_DEADLINE);
     let _ = runner.start(&uuid, 1, &config);
