@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased};
-use parking_lot::Mutex;
+use crossbeam_channel::{Receiver, Sender};
 
 use super::clock::Clock;
 use super::lanes::{Lanes, Work};
 use super::operations::Operations;
+use super::outbox::next_turn;
 use super::pool::PoolDoor;
 use super::stop::Stop;
+use super::wakeups::Subscribers;
 use super::work_pool::Refused;
 use super::workers::Workers;
 use crate::cloud::NewInstance;
@@ -27,23 +28,6 @@ const BATCHES_PER_TURN: usize = 256;
 const IDLE_WAIT: Duration = Duration::from_secs(60);
 /// A turn that takes longer is logged: everything else waits for it.
 const SLOW_TURN: Duration = Duration::from_millis(500);
-
-/// Whoever wants to know that something changed: one slot each, full means told already.
-#[derive(Debug, Default)]
-pub struct Subscribers(Mutex<Vec<Sender<()>>>);
-
-impl Subscribers {
-    /// A channel of capacity one. Dropping the receiver ends the subscription.
-    pub fn subscribe(&self) -> Receiver<()> {
-        let (sender, receiver) = bounded(1);
-        self.0.lock().push(sender);
-        receiver
-    }
-
-    pub fn notify(&self) {
-        self.0.lock().retain(|sender| !matches!(sender.try_send(()), Err(TrySendError::Disconnected(()))));
-    }
-}
 
 /// What the thread uses.
 #[derive(Debug)]
@@ -64,19 +48,13 @@ impl Central {
     /// The thread's body: until `stop`.
     pub fn run(&self, batches: &Receiver<Vec<Effect>>, stop: &Stop) {
         let mut lost = 0;
-        loop {
-            let deadline = self.door.next_deadline().map(|moment| self.clock.instant_of(moment));
-            let wait = deadline.map_or(IDLE_WAIT, |at| at.saturating_duration_since(Instant::now())).min(IDLE_WAIT);
-            let batch = select_biased! {
-                recv(stop.channel()) -> _ => return,
-                recv(batches) -> batch => batch.ok(),
-                default(wait) => None,
-            };
+        let deadline = || self.door.next_deadline().map(|moment| self.clock.instant_of(moment));
+        while let Some(turn) = next_turn(deadline, batches, IDLE_WAIT, stop) {
             let began = Instant::now();
-            if deadline.is_some_and(|at| at <= began) {
+            if turn.is_due {
                 self.door.tick();
             }
-            let mut notify = batch.is_some_and(|batch| self.carry_out(batch));
+            let mut notify = turn.batch.is_some_and(|batch| self.carry_out(batch));
             for batch in batches.try_iter().take(BATCHES_PER_TURN) {
                 notify |= self.carry_out(batch);
             }

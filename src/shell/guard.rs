@@ -1,36 +1,79 @@
 //! The probe guard: at most one round of a worker in flight, and at most one more asked for (spec 10 §3).
 //!
-//! Taken before the pool's lock and only tried: a taken guard is no error. Whoever finds it taken leaves one request, and
-//! the round that ends is followed by another.
+//! Taken before the pool's lock and only tried: a taken guard is no error. Whoever wants a round leaves one request, wakes the
+//! worker's thread and ends a long poll that is under way; a round that ends with the request set is followed by another.
+//!
+//! `tests/model` tries all orders of what is here and in [`agenda`](super::agenda).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use super::primitives::{AtomicBool, Instant, Ordering, Receiver, Sender, Stop, Waited, Wake, bounded, wait};
 
 /// One per worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ProbeGuard {
     taken: AtomicBool,
     /// An event wants a round: bounded to one, whatever the number of events.
     wanted: AtomicBool,
+    /// One slot: full means that the thread has been told.
+    kicks: Sender<()>,
+    kicked: Receiver<()>,
 }
 
 /// The right to run a round; dropping it (also by a panic) frees the guard.
 #[derive(Debug)]
-pub struct Held<'a>(&'a ProbeGuard);
+struct Held<'a>(&'a ProbeGuard);
+
+/// What became of a round.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Round<R> {
+    /// Another one is in flight: it will see the request, if there is one.
+    Taken,
+    /// `again`: an event has asked for another round meanwhile.
+    Done { result: R, again: bool },
+}
+
+impl Default for ProbeGuard {
+    fn default() -> Self {
+        let (kicks, kicked) = bounded(1);
+        Self { taken: AtomicBool::new(false), wanted: AtomicBool::new(false), kicks, kicked }
+    }
+}
 
 impl ProbeGuard {
+    /// A round that begins after this call, which sees all that the caller did before it: now, or as soon as the present one has ended,
+    /// which `wake` makes happen soon. Never blocks.
+    pub fn ask(&self, wake: &Wake) {
+        // The request first: a round that begins with this kick knows that it was asked for.
+        self.wanted.store(true, Ordering::Release);
+        let _ = self.kicks.try_send(());
+        wake.wake();
+    }
+
+    /// Until a round is asked for, the worker closes, or the time comes.
+    pub fn wait(&self, closing: &Stop, until: Instant) -> Waited<()> {
+        wait(closing, &self.kicked, until)
+    }
+
+    /// Runs a round, unless one is in flight. `body` is told whether it was asked for.
+    pub fn round<R>(&self, wake: &Wake, body: impl FnOnce(bool) -> R) -> Round<R> {
+        let Some(_held) = self.try_lock() else {
+            return Round::Taken;
+        };
+        // In this order, and all before the round looks at anything: an event that comes between the steps costs a needless round at
+        // most.
+        wake.clear();
+        let asked = self.take_wanted();
+        let _ = self.kicked.try_recv();
+        let result = body(asked);
+        Round::Done { result, again: self.take_wanted() }
+    }
+
     /// `None` while a round is in flight.
-    pub fn try_lock(&self) -> Option<Held<'_>> {
+    fn try_lock(&self) -> Option<Held<'_>> {
         // `then`, not `then_some`: a `Held` that is made for nothing would free the guard when it is dropped.
         self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok().then(|| Held(self))
     }
 
-    /// Asks for a round that begins after this call. True if nobody had asked yet.
-    pub fn want(&self) -> bool {
-        !self.wanted.swap(true, Ordering::AcqRel)
-    }
-
-    /// Takes the request, if there is one: to be followed by a round that begins after this.
-    pub fn take_wanted(&self) -> bool {
+    fn take_wanted(&self) -> bool {
         self.wanted.swap(false, Ordering::AcqRel)
     }
 }
@@ -38,55 +81,5 @@ impl ProbeGuard {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.0.taken.store(false, Ordering::Release);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_holder_and_one_request() {
-        let guard = ProbeGuard::default();
-        let held = guard.try_lock().expect("free");
-        assert!(guard.try_lock().is_none());
-        assert!(guard.want());
-        assert!(!guard.want(), "requests do not queue up");
-        drop(held);
-        assert!(guard.try_lock().is_some());
-        assert!(guard.take_wanted());
-        assert!(!guard.take_wanted());
-    }
-
-    #[test]
-    fn a_panicking_round_frees_it() {
-        let guard = ProbeGuard::default();
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _held = guard.try_lock().expect("free");
-            std::panic::resume_unwind(Box::new("a round that panics"));
-        }));
-        assert!(result.is_err());
-        assert!(guard.try_lock().is_some());
-    }
-
-    /// Many threads: never two holders at once.
-    #[test]
-    fn exclusive_between_threads() {
-        let guard = ProbeGuard::default();
-        let inside = AtomicBool::new(false);
-        let entered = std::sync::atomic::AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..10_000 {
-                        let Some(_held) = guard.try_lock() else { continue };
-                        assert!(!inside.swap(true, Ordering::SeqCst));
-                        entered.fetch_add(1, Ordering::Relaxed);
-                        inside.store(false, Ordering::SeqCst);
-                    }
-                });
-            }
-        });
-        assert!(entered.into_inner() > 0);
     }
 }

@@ -1,11 +1,13 @@
 //! The threads around the core: the one lock, the channels, the clock. Every decision is made in [`crate::core`].
 //!
-//! Reading order: [`clock`], [`threads`], [`stop`], [`pool`] (the one door to the pool's state), [`central`] (carries effects out),
-//! [`worker`] (a worker's thread: ticker, guard, rounds) with [`guard`] and [`round`], [`workers`] (all of them), [`work_pool`] and
-//! [`lanes`] (threads for what may take long), [`operations`] (cloud calls), [`containers`] (starts, kills, results), [`sync`] and [`lists`]
-//! (the cloud's list), [`scheduler`] with [`transitions`] (what it wants of the queue), [`backend`] (what the API asks for), [`daemon`]
+//! Reading order: [`clock`], [`threads`], [`stop`], [`primitives`] with the protocols made of them ([`outbox`], [`wakeups`], [`guard`],
+//! [`agenda`]), [`pool`] (the one door to the pool's state), [`central`] (carries effects out), [`worker`] (a worker's thread) with
+//! [`round`], [`workers`] (all of them), [`work_pool`] and [`lanes`] (threads for what may take long), [`operations`] (cloud calls),
+//! [`containers`] (starts, kills, results), [`sync`] and [`lists`] (the cloud's list), [`scheduler`] with [`transitions`] (what it wants of
+//! the queue), [`backend`] (what the API asks for), [`daemon`]
 //! (start, stop, signals), [`state_dir`] with [`dispatch_key`].
 
+pub mod agenda;
 pub mod backend;
 pub mod central;
 pub mod clock;
@@ -17,7 +19,9 @@ pub mod guard;
 pub mod lanes;
 pub mod lists;
 pub mod operations;
+pub mod outbox;
 pub mod pool;
+pub mod primitives;
 pub mod round;
 pub mod scheduler;
 pub mod state_dir;
@@ -25,6 +29,7 @@ pub mod stop;
 pub mod sync;
 pub mod threads;
 pub mod transitions;
+pub mod wakeups;
 pub mod work_pool;
 pub mod worker;
 pub mod workers;

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use parking_lot::Mutex;
+use crossbeam_channel::Receiver;
 
 use super::clock::Clock;
+use super::outbox::{Outbox, Timed};
 use crate::core::effect::{Effect, Effects, RunnerOrder};
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId, InstanceSecret, OperationId, TypeName};
 use crate::core::instance_type::InstanceType;
@@ -32,10 +31,16 @@ const BATCHES_MAX: usize = 65_536;
 /// The pool behind its lock. Shared by all threads.
 #[derive(Debug)]
 pub struct PoolDoor {
-    pool: Mutex<Pool>,
+    outbox: Outbox<Pool, Effect>,
     clock: Clock,
-    effects: Sender<Vec<Effect>>,
-    overflowed: AtomicU64,
+}
+
+impl Timed for Pool {
+    type Moment = Moment;
+
+    fn next_deadline(&self) -> Option<Moment> {
+        Self::next_deadline(self)
+    }
 }
 
 /// A worker that the pool has, for those who keep threads for it.
@@ -50,37 +55,27 @@ pub struct WorkerTarget {
 impl PoolDoor {
     /// The door, and the effects in the order of the events that caused them. An empty batch says that an earlier deadline was set.
     pub fn new(pool: Pool, clock: Clock) -> (Arc<Self>, Receiver<Vec<Effect>>) {
-        let (effects, batches) = bounded(BATCHES_MAX);
-        (Arc::new(Self { pool: Mutex::new(pool), clock, effects, overflowed: AtomicU64::new(0) }), batches)
+        let (outbox, batches) = Outbox::new(pool, BATCHES_MAX);
+        (Arc::new(Self { outbox, clock }), batches)
     }
 
     fn apply<R>(&self, event: impl FnOnce(&mut Pool, Moment, &mut Effects) -> R) -> R {
-        let mut effects = Effects::new();
-        let mut pool = self.pool.lock();
-        // Read under the lock, so that events have the order of their times.
-        let now = self.clock.now();
-        let deadline = pool.next_deadline();
-        let result = event(&mut pool, now, &mut effects);
-        check(&pool);
-        let earlier = pool.next_deadline().is_some_and(|next| deadline.is_none_or(|before| next < before));
-        if !effects.is_empty() || earlier {
-            // Under the lock, since that keeps the order; it never blocks.
-            if let Err(TrySendError::Full(_)) = self.effects.try_send(effects.into_vec()) {
-                self.overflowed.fetch_add(1, Ordering::Relaxed);
-                debug_assert!(false, "the channel of effects is full");
-            }
-        }
-        result
+        self.outbox.apply(|pool| {
+            let mut effects = Effects::new();
+            // Read under the lock, so that events have the order of their times.
+            let result = event(pool, self.clock.now(), &mut effects);
+            check(pool);
+            (result, effects.into_vec())
+        })
     }
 
     fn read<R>(&self, question: impl FnOnce(&Pool, Moment) -> R) -> R {
-        let pool = self.pool.lock();
-        question(&pool, self.clock.now())
+        self.outbox.read(|pool| question(pool, self.clock.now()))
     }
 
     /// Batches of effects that were lost since the start; 0 unless something is wrong.
     pub fn overflowed(&self) -> u64 {
-        self.overflowed.load(Ordering::Relaxed)
+        self.outbox.overflowed()
     }
 
     pub fn next_deadline(&self) -> Option<Moment> {

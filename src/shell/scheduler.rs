@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, select_biased};
 use parking_lot::{Mutex, RwLock};
 
-use super::central::Subscribers;
 use super::clock::Clock;
 use super::pool::PoolDoor;
 use super::stop::Stop;
 use super::transitions::{Transition, Transitions};
+use super::wakeups::{Subscribers, Wakeups};
 use crate::core::effect::{Level, Note};
 use crate::core::errors::chain;
 use crate::core::ids::InstanceSecret;
@@ -50,35 +49,9 @@ pub struct SchedulerShared {
     pub new_settings: Mutex<Option<SchedulerSettings>>,
 }
 
-/// Where wake-ups come from.
-#[derive(Debug)]
-pub struct Wakeups {
-    pub pool: Receiver<()>,
-    pub queue: Receiver<()>,
-    /// A transition ended.
-    pub done: Receiver<()>,
-}
-
 impl Wakeups {
     pub fn subscribe(pool: &Subscribers, queue: &dyn ContainerQueue, done: &Subscribers) -> Self {
         Self { pool: pool.subscribe(), queue: queue.subscribe(), done: done.subscribe() }
-    }
-
-    /// Takes what has been announced so far. True if anything was.
-    fn drain(&self) -> bool {
-        let channels = [&self.pool, &self.queue, &self.done];
-        channels.map(|channel| channel.try_recv().is_ok()).contains(&true)
-    }
-
-    /// Whether an announcement comes within the limit.
-    fn announced_within(&self, limit: Duration, stop: &Stop) -> bool {
-        select_biased! {
-            recv(stop.channel()) -> _ => true,
-            recv(self.pool) -> _ => true,
-            recv(self.queue) -> _ => true,
-            recv(self.done) -> _ => true,
-            default(limit) => false,
-        }
     }
 }
 
@@ -93,25 +66,12 @@ pub fn run(
     let mut scheduler = Scheduler::new(settings);
     let mut next_net = Instant::now() + poll_interval;
     // The first pass runs at once.
-    let mut woken = true;
+    let mut told = true;
     loop {
         let deadline = scheduler.next_deadline().map(|moment| shared.clock.instant_of(moment));
-        let until = deadline.map_or(next_net, |deadline| deadline.min(next_net));
-        if !woken {
-            select_biased! {
-                recv(stop.channel()) -> _ => return,
-                recv(wakeups.pool) -> _ => woken = true,
-                recv(wakeups.queue) -> _ => woken = true,
-                recv(wakeups.done) -> _ => woken = true,
-                default(until.saturating_duration_since(Instant::now())) => {}
-            }
-        }
-        if stop.is_stopped() {
+        let Some(woken) = wakeups.await_pass(told, deadline, next_net, stop) else {
             return;
-        }
-        // Before looking: what is announced from here on may not be seen by this pass.
-        woken |= wakeups.drain();
-        woken |= deadline.is_some_and(|deadline| deadline <= Instant::now());
+        };
         let began = Instant::now();
         let actions = plan(shared, &mut scheduler);
         // Before anything is carried out: what that announces must not pass for an announcement of what was found.
@@ -129,7 +89,7 @@ pub fn run(
         }
         rest(began.elapsed(), stop);
         // What was announced may be about something that this pass did not see.
-        woken = announced;
+        told = announced;
         next_net = Instant::now() + poll_interval;
     }
 }

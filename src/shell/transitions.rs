@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::central::Subscribers;
 use super::fault_point::{FaultPoint, reached};
+use super::wakeups::Subscribers;
 use super::work_pool::WorkPool;
 use crate::core::container::LostReason;
 use crate::core::effect::{Level, Note};

@@ -17,7 +17,7 @@ use muster::management::metrics::Metrics;
 use muster::queue::ContainerQueue;
 use muster::remote::supply::{RunnerBinary, RunnerSupply};
 use muster::remote::{Command, Consume, ExecuteError, Executor, Lane, Output, Program};
-use muster::shell::central::{Central, Subscribers};
+use muster::shell::central::Central;
 use muster::shell::clock::Clock;
 use muster::shell::containers::{Containers, JobSettings};
 use muster::shell::lanes::Lanes;
@@ -27,6 +27,7 @@ use muster::shell::pool::PoolDoor;
 use muster::shell::stop::StopSource;
 use muster::shell::sync::Sync;
 use muster::shell::threads::{Thread, start_part};
+use muster::shell::wakeups::Subscribers;
 use muster::shell::workers::{WorkerParts, Workers};
 use parking_lot::{Condvar, Mutex};
 

@@ -137,7 +137,8 @@ fn one_place_each() {
     for (what, word, places) in [
         ("threads start", "thread::Builder", &["src/shell/threads.rs"][..]),
         ("threads start", "thread::spawn", &[]),
-        ("the pool's lock is taken", "Mutex<Pool>", &["src/shell/pool.rs"]),
+        ("the pool's lock is taken", "Outbox<Pool", &["src/shell/pool.rs"]),
+        ("the pool's lock is taken", "Mutex<Pool>", &[]),
         ("the wall clock is read", "SystemTime::now", &["src/shell/clock.rs", "src/log"]),
         ("the monotonic clock's moments are made", "Moment::since_start", &["src/shell/clock.rs", "src/core/time.rs"]),
     ] {

@@ -27,19 +27,20 @@ use crate::queue::local::{LocalQueue, LocalQueueOptions};
 use crate::remote::supply::RunnerSupply;
 use crate::remote::unpack::UnpackLimits;
 use crate::shell::backend::DaemonBackend;
-use crate::shell::central::{Central, Subscribers};
+use crate::shell::central::Central;
 use crate::shell::clock::{Clock, wall_now};
 use crate::shell::containers::{Containers, JobSettings};
 use crate::shell::lanes::{Lanes, Work};
 use crate::shell::lists::Lists;
 use crate::shell::operations::Operations;
 use crate::shell::pool::PoolDoor;
-use crate::shell::scheduler::{self, SchedulerShared, Wakeups};
+use crate::shell::scheduler::{self, SchedulerShared};
 use crate::shell::state_dir::StateDir;
 use crate::shell::stop::StopSource;
 use crate::shell::sync::{CLOUD_EVENTS_MAX, Sync};
 use crate::shell::threads::{self};
 use crate::shell::transitions::Transitions;
+use crate::shell::wakeups::{Subscribers, Wakeups};
 use crate::shell::workers::{WorkerParts, Workers};
 
 /// Everything is running when this returns.

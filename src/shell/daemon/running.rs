@@ -22,10 +22,10 @@ use crate::shell::backend::DaemonBackend;
 use crate::shell::central::Central;
 use crate::shell::lanes::Lanes;
 use crate::shell::operations::Operations;
-use crate::shell::scheduler::Wakeups;
 use crate::shell::state_dir::StateDir;
 use crate::shell::stop::StopSource;
 use crate::shell::threads::Thread;
+use crate::shell::wakeups::Wakeups;
 
 /// The process ends this long after the signal, whatever hangs (spec 20 §9: 5 s).
 const STOP_LIMIT: Duration = Duration::from_millis(4500);
