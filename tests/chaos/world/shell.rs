@@ -15,7 +15,7 @@ use muster::core::instance_type::{self, InstanceType};
 use muster::core::pool::Pool;
 use muster::core::resources::resources_needed;
 use muster::core::scheduler::SchedulerSettings;
-use muster::core::settings::Settings;
+use muster::core::settings::{CALL_DEADLINE, Settings};
 use muster::management::metrics::Metrics;
 use muster::queue::local::{LocalQueue, LocalQueueOptions, Selector};
 use muster::remote::supply::{RunnerBinary, RunnerSupply};
@@ -24,6 +24,7 @@ use muster::shell::central::Central;
 use muster::shell::clock::{Clock, wall_now};
 use muster::shell::containers::{Containers, JobSettings};
 use muster::shell::lanes::{Lanes, Work};
+use muster::shell::lists::Lists;
 use muster::shell::operations::Operations;
 use muster::shell::pool::PoolDoor;
 use muster::shell::scheduler::{self, SchedulerShared};
@@ -90,6 +91,8 @@ fn settings(patience: u32) -> Settings {
         timeout_idle: millis(100),
         timeout_booting: millis(250) * patience,
         timeout_probe: millis(150) * patience,
+        // What is wrong is wrong with one machine, not with the image of its type: three in a row are chance.
+        instances_alike: false,
         timeout_shutdown: millis(20),
         timeout_signal: millis(20),
         timeout_term: millis(200),
@@ -123,7 +126,7 @@ impl Shell {
         }));
         let lanes = lanes(&door, &workers, &queue, folder);
         let (list_soon, list_asked) = bounded(1);
-        let operations = Arc::new(Operations::new(set.clone(), door.clone(), list_soon.clone()));
+        let operations = Arc::new(Operations::new(set.clone(), door.clone(), list_soon.clone(), CALL_DEADLINE));
         let (changed, done) = (Arc::new(Subscribers::default()), Arc::new(Subscribers::default()));
         let wakeups = Wakeups::subscribe(&changed, &*queue, &done);
         let scheduler = Arc::new(SchedulerShared {
@@ -151,7 +154,8 @@ impl Shell {
         let [stop_first, stop_last] = [stops[0].token(), stops[1].token()];
         let central = start_part("central", move || central.run(&batches, &stop_last)).expect("room");
         let (events_open, events) = bounded(CLOUD_EVENTS_MAX);
-        let sync = Sync { door: door.clone(), clock, cloud: set, workers: workers.clone(), events, events_open };
+        let lists = Lists::new(set, CALL_DEADLINE);
+        let sync = Sync { door: door.clone(), clock, lists, workers: workers.clone(), events, events_open };
         let stop_sync = stops[1].token();
         let sync = start_part("sync", move || sync.run(&list_asked, &stop_sync)).expect("room");
         let of_thread = scheduler.clone();
