@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 pub use line::{Format, text_of};
 
 use crate::core::effect::{self, Note};
+use crate::core::time::WallMillis;
 
 /// Where and how to log.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +89,7 @@ fn render(record: &Record<'_>, format: Format) -> String {
     let mut fields = Fields(Vec::new());
     // Its visitor never fails.
     let _ = record.key_values().visit(&mut fields);
-    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
+    let time = time_text(jiff::Timestamp::now());
     let level = record.level().as_str().to_ascii_lowercase();
     let message = record.args().to_string();
     line::Line { time: &time, level: &level, target: record.target(), message: &message, fields: &fields.0 }
@@ -206,6 +207,15 @@ impl Event {
             write(self.level, self.target, self.message, fields);
         }
     }
+}
+
+/// A time of day as the log's lines have it; empty for one that no calendar has.
+pub fn time_of_day(at: WallMillis) -> String {
+    jiff::Timestamp::from_millisecond(at).map(time_text).unwrap_or_default()
+}
+
+fn time_text(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
 /// Writes a note of the core as it stands.

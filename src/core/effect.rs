@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::ids::{Attempt, ContainerUuid, InstanceId, InstanceSecret, OperationId};
 use super::instance_type::InstanceType;
+use super::time::Moment;
 use super::vocabulary::{BootOutcome, WorkerState};
 
 /// Instance tags by full name, prefix included. `Debug` hides the value of an instance secret.
@@ -200,16 +201,24 @@ pub struct Note {
     pub message: &'static str,
     /// In the order they are to be written; names as in spec 80 §4.
     pub fields: Vec<(&'static str, String)>,
+    /// When something goes on again: the shell, which knows the time of day, writes it as `ResumeTime`.
+    pub resumes_at: Option<Moment>,
 }
 
 impl Note {
     pub fn new(level: Level, target: &'static str, message: &'static str) -> Self {
-        Self { level, target, message, fields: Vec::new() }
+        Self { level, target, message, fields: Vec::new(), resumes_at: None }
     }
 
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.fields.push((name, value.to_string()));
+        self
+    }
+
+    #[must_use]
+    pub fn resuming_at(mut self, at: Moment) -> Self {
+        self.resumes_at = Some(at);
         self
     }
 }

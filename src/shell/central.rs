@@ -17,7 +17,7 @@ use super::work_pool::Refused;
 use super::workers::Workers;
 use crate::cloud::NewInstance;
 use crate::core::effect::{Effect, Figure, Level, Note, seconds};
-use crate::log::write_note;
+use crate::log::{time_of_day, write_note};
 use crate::management::metrics::Metrics;
 use crate::queue::ContainerQueue;
 use crate::remote::Lane;
@@ -93,7 +93,7 @@ impl Central {
     fn effect(&self, effect: Effect) {
         match effect {
             Effect::NotifySubscribers => {}
-            Effect::Log(note) => write_note(&note),
+            Effect::Log(note) => self.log(note),
             Effect::Observe(figure) => self.observe(&figure),
             Effect::CreateInstance { operation, instance_type, tags, secret } => {
                 self.operations.create(operation, NewInstance { instance_type, tags, secret });
@@ -114,6 +114,13 @@ impl Central {
             Effect::ListSoon => {
                 let _ = self.list_soon.try_send(());
             }
+        }
+    }
+
+    fn log(&self, note: Note) {
+        match note.resumes_at {
+            None => write_note(&note),
+            Some(at) => write_note(&note.with("ResumeTime", time_of_day(self.clock.wall_of(at)))),
         }
     }
 

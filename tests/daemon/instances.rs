@@ -88,7 +88,7 @@ fn instances_that_do_not_boot() {
         text.contains("3 instances in a row failed to boot") && text.contains("no disk") && text.contains("tried in")
     });
     site.wait_until("it is logged", |site| {
-        site.has_logged(&["instances of this type do not boot", "InstanceType=localhost", "no disk"])
+        site.has_logged(&["instances of this type do not boot", "InstanceType=localhost", "no disk", "ResumeTime=2"])
     });
 
     let (code, text) = site.fails(&["instance-type", "reset", "nosuch"]);

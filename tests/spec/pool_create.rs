@@ -1,6 +1,11 @@
 //! Spec 20 §1–§4: creating instances, and what holds it up.
 
-use crate::world::check;
+use std::time::Duration;
+
+use muster::core::effect::{Effect, Effects};
+use muster::core::pool::limits::CallKind;
+
+use crate::world::{World, check};
 
 #[test]
 fn s20_1_create() {
@@ -296,4 +301,24 @@ fn s20_4_rate_limits() {
         ("throttle list 30", "wait 31", "list soon | notify", ""),
         ("throttle create 30; throttle create 60", "wait 31; create t", "no", ""),
     ]);
+}
+
+/// §4: the line says until when, as a moment that the shell turns into a time of day.
+#[test]
+fn s20_4_the_log_says_when_calls_resume() {
+    let mut world = World::new();
+    let mut effects = Effects::new();
+    let until = world.now + Duration::from_secs(30);
+    world.pool.suspend_calls(CallKind::List, until, world.now, &mut effects);
+    let notes: Vec<_> = effects
+        .into_vec()
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::Log(note) => Some(note),
+            _ => None,
+        })
+        .collect();
+    let [note] = notes.as_slice() else { panic!("{notes:?}") };
+    assert_eq!(note.fields, [("CallType", "List".to_owned()), ("Duration", "30.000s".to_owned())]);
+    assert_eq!(note.resumes_at, Some(until));
 }

@@ -115,7 +115,7 @@ impl Pool {
         let text = "instances of this type do not boot; none is created during a pause";
         let note = Note::new(Level::Warn, "pool", text).with("InstanceType", type_name);
         let note = note.with("Failures", breaker.failures_in_a_row).with("Duration", seconds(pause));
-        effects.log(note.with("error", &breaker.last_error));
+        effects.log(note.with("error", &breaker.last_error).resuming_at(now + pause));
         effects.notify();
     }
 

@@ -269,7 +269,7 @@ impl Pool {
         effects.notify();
         if !already {
             let note = Note::new(Level::Warn, "pool", "suspending remote calls due to rate-limit error");
-            effects.log(note.with("CallType", name).with("Duration", seconds(until.since(now))));
+            effects.log(note.with("CallType", name).with("Duration", seconds(until.since(now))).resuming_at(until));
         }
     }
 
