@@ -53,6 +53,7 @@ pub struct SyncState {
 
 impl World {
     pub fn call_create(&mut self, operation: OperationId, instance_type: &Arc<InstanceType>, tags: Tags) {
+        self.check_create(&TypeName::new(&instance_type.name));
         let slow = self.fault(Fault::CreateSlow);
         let takes = if slow { self.random.seconds(60, 1200) } else { self.random.millis(300, 40_000) };
         let answers_in = self.random.millis(5, 500);

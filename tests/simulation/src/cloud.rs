@@ -31,6 +31,8 @@ pub struct Cloud {
     pub quota: usize,
     /// Provider types that are out of capacity, until then.
     pub out_of_capacity: BTreeMap<String, Moment>,
+    /// Types whose image is bad, until then.
+    pub bad_images: BTreeMap<TypeName, Moment>,
     /// The state that the last list showed: lists never go back in time.
     last_shown: Moment,
     made: u64,
@@ -41,7 +43,14 @@ pub const SET_TAG: &str = "ArvadosInstanceSetID";
 
 impl Cloud {
     pub fn new(quota: usize) -> Self {
-        Self { instances: BTreeMap::new(), quota, out_of_capacity: BTreeMap::new(), last_shown: Moment::ZERO, made: 0 }
+        Self {
+            instances: BTreeMap::new(),
+            quota,
+            out_of_capacity: BTreeMap::new(),
+            bad_images: BTreeMap::new(),
+            last_shown: Moment::ZERO,
+            made: 0,
+        }
     }
 
     /// Exists now, as a machine.
@@ -95,7 +104,11 @@ impl World {
         let id = InstanceId::new(&format!("i{:04}", self.cloud.made));
         let late = self.fault(Fault::AddressLate);
         let address_in = if late { self.random.seconds(5, 60) } else { Duration::ZERO };
-        let boots_in = if self.fault(Fault::NeverBoots) { None } else { Some(self.random.millis(200, 60_000)) };
+        let boots_in = if self.has_bad_image(type_name) || self.fault(Fault::NeverBoots) {
+            None
+        } else {
+            Some(self.random.millis(200, 60_000))
+        };
         let host = Host {
             boots_at: boots_in.map(|after| self.now + address_in + after),
             runner_fails: self.fault(Fault::RunnerMissing),
@@ -118,6 +131,14 @@ impl World {
             self.plan_troubles(&id);
         }
         id
+    }
+
+    fn has_bad_image(&mut self, type_name: &TypeName) -> bool {
+        if self.fault(Fault::BadImage) {
+            let until = self.now + self.random.seconds(600, 6000);
+            self.cloud.bad_images.insert(type_name.clone(), until);
+        }
+        self.faults_on && self.cloud.bad_images.get(type_name).is_some_and(|until| self.now < *until)
     }
 
     /// The machine goes: at once, or after a while in which it is still listed.

@@ -40,6 +40,7 @@ kinds! {
     TagsFail = "tags cannot be saved", 0.2;
     Vanishes = "instance vanishes", 0.1;
     NeverBoots = "boot never ends", 0.12;
+    BadImage = "no instance of a type boots", 0.1;
     AddressLate = "address comes late", 0.3;
     RunnerMissing = "runner cannot be installed", 0.06;
     TooSmall = "host smaller than its type", 0.03;

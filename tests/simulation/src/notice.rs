@@ -1,10 +1,15 @@
 //! Which faults the dispatcher is seen to have noticed: by what it logs about a machine or container that has them.
 
+use std::time::Duration;
+
 use crate::core::effect::Note;
-use crate::core::ids::{ContainerUuid, InstanceId};
+use crate::core::ids::{ContainerUuid, InstanceId, TypeName};
 use crate::faults::Fault;
 use crate::host::Host;
 use crate::world::World;
+
+/// The shortest pause of the circuit breaker, less what a note may be late.
+const BREAKER_PAUSE: Duration = Duration::from_secs(290);
 
 fn field<'a>(note: &'a Note, name: &str) -> Option<&'a str> {
     note.fields.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
@@ -45,6 +50,16 @@ impl World {
                 let fault = if create { Fault::CreateRateLimited } else { Fault::ListRateLimited };
                 noticed.push((fault, true));
             }
+            "instances of this type do not boot; none is created during a pause" => {
+                noticed.push((Fault::BadImage, true));
+                let least = self.now + BREAKER_PAUSE;
+                self.truth.tripped.extend(field(note, "InstanceType").map(|name| (TypeName::new(name), least)));
+            }
+            "instances of this type boot again" | "the failed boots of this type are forgotten, as asked" => {
+                let name = field(note, "InstanceType").map(TypeName::new);
+                self.truth.tripped.retain(|tripped, _| Some(tripped) != name.as_ref());
+            }
+            "start command has not returned in time" => noticed.push((Fault::EffectLost, true)),
             "create failed" => {
                 let late = field(note, "error").is_some_and(|error| error.contains("did not answer in time"));
                 noticed.push((Fault::CreateSlow, late));

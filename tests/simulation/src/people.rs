@@ -133,6 +133,7 @@ impl World {
     pub fn reload(&mut self) {
         let (settings, types, scheduler) =
             (self.plan.settings.clone(), self.types.clone(), self.plan.scheduler.clone());
+        self.truth.tripped.clear();
         self.say(|| format!("operator: reloads with {:?}", types.keys().collect::<Vec<_>>()));
         self.pool(Cause::Other, |pool, _, effects| pool.reconfigure(settings, types, effects));
         if let Some(process) = &mut self.process {

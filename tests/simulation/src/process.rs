@@ -59,6 +59,8 @@ impl World {
     /// The dispatcher starts, with nothing but what is on its disk and in the cloud.
     pub fn start_process(&mut self) {
         let id = self.next_process_id();
+        // A new life knows of no verdicts.
+        self.truth.tripped.clear();
         self.store.reload(&self.types);
         self.reselect();
         let pool = Pool::new(self.plan.settings.clone(), self.types.clone());

@@ -1,10 +1,10 @@
 //! What really happened, and what must never have: seen from outside, where no mistake of the dispatcher's own records counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cloud::Cloud;
 use crate::core::effect::Ending;
-use crate::core::ids::{Attempt, ContainerUuid, InstanceId};
+use crate::core::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
 use crate::core::lifecycle::{AttemptEnd, Lifecycle};
 use crate::core::resources::Packing;
 use crate::core::time::Moment;
@@ -18,6 +18,8 @@ pub struct Truth {
     /// Attempts that were executed.
     executed: BTreeSet<(ContainerUuid, Attempt)>,
     pub vanished: BTreeSet<InstanceId>,
+    /// Types that the circuit breaker keeps from being created, at least until then.
+    pub tripped: BTreeMap<TypeName, Moment>,
     /// Made by creates that reported failure.
     pub unreported: BTreeSet<InstanceId>,
     /// An operator wants them gone, whatever they do.
@@ -87,6 +89,13 @@ impl World {
         if let Some(uuid) = lives.or(result) {
             let detail = format!("{id} is destroyed as idle, and has {uuid}");
             self.violated("10 §9", detail);
+        }
+    }
+
+    /// A bad image costs three instances, not a night (20 §6): none is created during the breaker's pause.
+    pub fn check_create(&mut self, type_name: &TypeName) {
+        if self.truth.tripped.get(type_name).is_some_and(|until| self.now < *until) {
+            self.violated("20 §6", format!("{type_name} is created although its instances do not boot"));
         }
     }
 
