@@ -11,6 +11,7 @@ trap 'exit 1' HUP INT TERM
 # A folder of its own, and kept: only the core and the simulation are built anew each time.
 target=${CARGO_TARGET_DIR:-$top/target}/mutations
 missed=0
+# Sorted by their names.
 for mutation in "$here"/mutations/*.patch; do
     name=$(basename "$mutation" .patch)
     rm -rf "$copy/tree" && mkdir "$copy/tree"

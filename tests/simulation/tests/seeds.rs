@@ -10,7 +10,7 @@ const SEEDS: u64 = 400;
 /// With faults no invariant is violated after any event; once they have ended every container ends, and no machine is left.
 #[test]
 fn no_invariant_is_violated_and_everything_settles() {
-    let next = AtomicU64::new(1);
+    let (next, started) = (AtomicU64::new(1), AtomicU64::new(0));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..cores {
@@ -26,11 +26,12 @@ fn no_invariant_is_violated_and_everything_settles() {
                         let end = log[log.len().saturating_sub(100)..].join("\n");
                         panic!("seed {seed}: {violation}\n{end}\n(all of it: make simulate SEED={seed})");
                     }
-                    assert!(outcome.started >= 1 && outcome.ended >= 1, "seed {seed} ran nothing");
+                    started.fetch_add(outcome.started, Ordering::Relaxed);
                 }
             });
         }
     });
+    assert!(started.into_inner() > 5 * SEEDS, "hardly anything ran");
 }
 
 /// What fails can be looked at again: a seed is always the same.
