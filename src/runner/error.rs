@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use muster_runner::protocol::MAY_STILL_RUN;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The command line cannot be understood: exit 2.
@@ -11,6 +13,9 @@ pub(crate) enum Error {
     /// A call to the system failed.
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
+    /// A runner was made, and nothing is known of it: exit 75.
+    #[error("{what}: {source}")]
+    Unanswered { what: String, source: io::Error },
     /// Asked for what must not be done, or cannot be; the text says why and what to do.
     #[error("{0}")]
     Refused(String),
@@ -24,10 +29,11 @@ impl Error {
         Self::Io { what: format!("{what} {}", path.display()), source: source.into() }
     }
 
-    /// 2 for a usage error, else 1.
+    /// 2 for a usage error, 75 for a runner that has not answered, else 1.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            Self::Unanswered { .. } => MAY_STILL_RUN,
             Self::Io { .. } | Self::Refused(_) => 1,
         }
     }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Number of this protocol; the dispatcher uses a runner's additions (spec 52 §1) only with a number it knows.
 pub const PROTOCOL: u32 = 1;
+/// Exit code of a start whose runner has been made and has not answered: it may run later. Other failed starts have no runner.
+pub const MAY_STILL_RUN: u8 = 75;
 /// First word of the version line.
 pub const NAME: &str = "muster-runner";
 

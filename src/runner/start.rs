@@ -55,7 +55,7 @@ pub(crate) fn detach(args: &Args, uuid: &str, arguments: &[String]) -> Result<()
     runner
         .set_read_timeout(Some(READY_TIMEOUT))
         .and_then(|()| (&mut runner).take(1 << 16).read_to_string(&mut answer))
-        .map_err(|e| io("no answer from the runner", e))?;
+        .map_err(|source| Error::Unanswered { what: "no answer from the runner".to_owned(), source })?;
     if !answer.starts_with('{') {
         let text = if answer.is_empty() { "the runner ended before it was ready" } else { answer.trim_end() };
         return Err(Error::Refused(text.to_owned()));

@@ -64,6 +64,8 @@ impl Lists {
     pub fn ask(&self, tags: &Tags, stop: &Stop) -> Listed {
         let (answer, answers) = bounded(1);
         let call = Call { tags: tags.clone(), asked: Instant::now(), answer };
+        // One that was asked for before may still wait behind a call that hangs, and would fill the queue for ever.
+        self.calls.relieve();
         if self.calls.submit(call).is_err() {
             return if stop.is_stopped() { Listed::Stopped } else { Listed::Late };
         }

@@ -86,9 +86,9 @@ impl Operations {
         let of_thread = asked.clone();
         let carry_out = move |key: Key| {
             // Taken before the call: what is asked for during the call is done after it.
-            while let Some((wanted, since)) = { of_thread.lock().begin(&key, deadline) } {
+            while let Some((wanted, since, began)) = { of_thread.lock().begin(&key, deadline) } {
                 change(&*change_cloud, &key.0, &wanted);
-                of_thread.lock().end(&key);
+                of_thread.lock().end(&key, began);
                 if since.elapsed() > deadline {
                     let note = Note::new(Level::Warn, "cloud", "a cloud call has returned after its deadline");
                     write_note(&note.with("Instance", &key.0).with("Duration", seconds(since.elapsed())));
@@ -104,6 +104,7 @@ impl Operations {
 
     /// An order that is dropped runs into its deadline in the core.
     pub fn create(&self, operation: OperationId, new: NewInstance) {
+        self.creates.relieve();
         if self.creates.submit((operation, new)).is_err() {
             write_note(&Note::new(Level::Error, "cloud", "too many creates wait; one is dropped"));
         }
@@ -149,9 +150,9 @@ impl Operations {
 }
 
 impl Changes {
-    /// What is to be done now for this key, and when it was asked for. `None` if it has waited for too long, and while another call
+    /// What is to be done now for this key, when it was asked for, and when it begins, which names the call. `None` if it has waited for too long, and while another call
     /// for the same goes on, so that of two saves of tags the later one is the last: it waits for that, or until that hangs.
-    fn begin(&mut self, key: &Key, deadline: Duration) -> Option<(Change, Instant)> {
+    fn begin(&mut self, key: &Key, deadline: Duration) -> Option<(Change, Instant, Instant)> {
         let calls = self.in_flight.get(key).map_or(&[][..], Vec::as_slice);
         if calls.len() >= SAME_CHANGES || calls.iter().any(|since| since.elapsed() <= deadline) {
             return None;
@@ -160,14 +161,15 @@ impl Changes {
         if since.elapsed() > deadline {
             return None;
         }
-        self.in_flight.entry(key.clone()).or_default().push(Instant::now());
-        Some((change, since))
+        let began = Instant::now();
+        self.in_flight.entry(key.clone()).or_default().push(began);
+        Some((change, since, began))
     }
 
-    /// One of the calls has returned. Which one does not matter: two go on only if the older one hangs.
-    fn end(&mut self, key: &Key) {
+    /// The call that began then has returned.
+    fn end(&mut self, key: &Key, began: Instant) {
         if let Some(calls) = self.in_flight.get_mut(key) {
-            calls.pop();
+            calls.retain(|other| *other != began);
             if calls.is_empty() {
                 self.in_flight.remove(key);
             }
@@ -252,14 +254,23 @@ mod tests {
     fn of_one_kind_there_is_one_call_and_another_try_if_it_hangs() {
         let mut changes = Changes::default();
         asked(&mut changes, Instant::now());
-        assert!(changes.begin(&key(), DEADLINE).is_some());
+        let (.., first) = changes.begin(&key(), DEADLINE).expect("free");
         asked(&mut changes, Instant::now());
         assert!(changes.begin(&key(), DEADLINE).is_none(), "it waits for the first");
-        changes.end(&key());
-        assert!(changes.begin(&key(), DEADLINE).is_some());
+        changes.end(&key(), first);
+        let (.., second) = changes.begin(&key(), DEADLINE).expect("free again");
         assert!(changes.begin(&key(), DEADLINE).is_none(), "nothing more is asked for");
-        changes.end(&key());
+        changes.end(&key(), second);
         assert!(changes.in_flight.is_empty());
+
+        // The one that hung returns first: the other is still one to wait for.
+        let hung = Instant::now().checked_sub(2 * DEADLINE).expect("the machine is up");
+        changes.in_flight.insert(key(), vec![hung]);
+        asked(&mut changes, Instant::now());
+        assert!(changes.begin(&key(), DEADLINE).is_some());
+        changes.end(&key(), hung);
+        asked(&mut changes, Instant::now());
+        assert!(changes.begin(&key(), DEADLINE).is_none(), "it waits for the second");
 
         let long_ago = Instant::now().checked_sub(Duration::from_millis(1)).expect("the machine is up");
         for (hanging, begins) in [(1, true), (SAME_CHANGES, false)] {

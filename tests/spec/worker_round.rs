@@ -67,11 +67,11 @@ fn s10_4_broken_failed_and_good_rounds() {
             "warn: new instance unresponsive, shutting down | cut i1 | destroy i1 faulty | outcome failure | info: boot failed | notify",
             "i1 shutdown run",
         ),
-        // Booted, and only the run probe failed: not a failed boot.
+        // Booted, and only the run probe failed: it never was of any use, and its image is as bad as one that does not boot.
         (
             "booting 1 i1; wait 601",
             "probe i1 fail",
-            "info: instance booted; will try run probe | warn: new instance unresponsive, shutting down | cut i1 | destroy i1 faulty | notify",
+            "info: instance booted; will try run probe | warn: new instance unresponsive, shutting down | cut i1 | destroy i1 faulty | outcome failure | info: boot failed | notify",
             "i1 shutdown run",
         ),
         // A list without a booted worker counts only if something runs here.

@@ -170,7 +170,8 @@ impl Worker {
         // From the round's start, not from now: so one whole round is always tried after the limit has passed.
         let unresponsive_for = plan.began.since(self.probed);
         if self.shut_down_if_unresponsive(unresponsive_for, cx) {
-            if !booted {
+            // Also if it has booted and its runner cannot list: it never was of any use.
+            if !booted || matches!(plan.state, WorkerState::Unknown | WorkerState::Booting) {
                 self.last_error.clone_from(&report.last_error);
                 self.report_boot_outcome(BootOutcome::Failure, cx);
                 cx.note(

@@ -181,7 +181,8 @@ impl Worker {
         if let Some(runner) = self.running.get_mut(uuid) {
             let mut news = !runner.listed;
             runner.listed = true;
-            runner.settled = true;
+            // An older one that is there says nothing of the one that a kill is to rule out.
+            runner.settled |= !is_older(attempt, runner.attempt);
             // The host knows which attempt runs there. (A kill keeps the attempt that it must rule out.)
             let told = attempt != 0 && runner.start.is_none() && runner.kill == KillState::None;
             if (told || runner.attempt == 0) && runner.attempt != attempt {

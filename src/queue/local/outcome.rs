@@ -42,7 +42,7 @@ impl Step<'_> {
         let clamp = |time: i64| time.clamp(open.started_at, self.now.max(open.started_at));
         let started_at = result.started_at.map(clamp).or(row.started_at).unwrap_or(open.started_at);
         let finished_at = result.finished_at.map_or(self.now, clamp).max(started_at);
-        if row.life.state.is_final() {
+        if !matches!(verdict, Verdict::Lost(..)) {
             row.started_at = Some(started_at);
             row.finished_at = Some(finished_at);
         }

@@ -1,5 +1,7 @@
 //! Why a command of the runner came to nothing, and what the log shows of it.
 
+use muster_runner::protocol::MAY_STILL_RUN;
+
 use crate::core::effect::Note;
 use crate::core::errors::chain;
 use crate::core::worker::listing;
@@ -44,6 +46,8 @@ pub struct FailedCommand {
     /// Its words; without sudo.
     pub command: String,
     pub ending: String,
+    /// `None`: it ended by a signal.
+    pub exit_code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -55,7 +59,8 @@ impl FailedCommand {
             Program::Shell(line) => line.clone(),
         };
         let stdout = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
-        Self { command, ending: output.ending(), stdout, stderr: output.stderr_text() }
+        let (ending, exit_code) = (output.ending(), output.exit_code);
+        Self { command, ending, exit_code, stdout, stderr: output.stderr_text() }
     }
 
     pub fn add_to(note: Note, failed: &Self) -> Note {
@@ -74,9 +79,15 @@ impl ListError {
 }
 
 impl CommandError {
-    /// It was sent, or may have been, and how it ended is not known: what it does there may still happen.
+    /// It was sent, or may have been, and what it does there may still happen: how it ended is not known, or it ended otherwise than the
+    /// runner's refusals do ([`muster_runner::protocol::MAY_STILL_RUN`]).
     pub fn may_still_come(&self) -> bool {
-        matches!(self, Self::Execute(error) if error.was_perhaps_sent())
+        match self {
+            Self::NotDeployed(_) => false,
+            Self::Execute(error) => error.was_perhaps_sent(),
+            Self::Failed(failed) => failed.exit_code.is_none_or(|code| code == i32::from(MAY_STILL_RUN)),
+            Self::Answer(_) => true,
+        }
     }
 
     /// The command, if it ran to its end.

@@ -15,8 +15,8 @@ use crate::host::Waiter;
 use crate::ways::Way;
 use crate::world::World;
 
-/// A list may take this long, however impatient the configuration is.
-const LIST_LIMIT_MIN: Duration = Duration::from_secs(2);
+/// A command may take this long, however impatient the configuration is.
+const LIMIT_MIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub struct Thread {
@@ -268,7 +268,7 @@ impl World {
             WorkerState::Unknown | WorkerState::Booting => settings.timeout_booting,
             _ => settings.timeout_probe,
         };
-        let limit = COMMAND_DEADLINE.min(patience).max(LIST_LIMIT_MIN);
+        let limit = COMMAND_DEADLINE.min(patience).max(LIMIT_MIN);
         let known = self.same_thread(&round.id, round.generation).and_then(|thread| thread.known.take());
         let wait = if known.is_some() { settings.probe_interval } else { Duration::ZERO };
         let (id, generation) = (round.id.clone(), round.generation);

@@ -9,6 +9,7 @@ use crate::core::lifecycle::{AttemptEnd, Lifecycle};
 use crate::core::resources::Packing;
 use crate::core::time::Moment;
 use crate::core::vocabulary::ContainerState;
+use crate::core::worker::kill::KillState;
 use crate::faults::Fault;
 use crate::host::Lock;
 use crate::world::World;
@@ -76,7 +77,8 @@ impl World {
         let Some(worker) = self.process.as_ref().and_then(|process| process.pool.worker(id)) else { return };
         let first = worker.last_destroy == worker.destroyed;
         // What is given up as unkillable goes with its machine.
-        let known = worker.occupied();
+        let runners = worker.starting.values().chain(worker.running.values());
+        let known = worker.occupied() && runners.into_iter().all(|runner| runner.kill == KillState::GivenUp);
         if !first || known || ending != Ending::Unwanted || self.truth.asked_to_kill.contains(id) {
             return;
         }
