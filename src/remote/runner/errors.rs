@@ -103,3 +103,29 @@ impl CommandError {
         chain(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A refusal is settled; what ended without its runner's answer, or in a way that nobody knows, is not.
+    #[test]
+    fn which_failed_starts_may_still_come() {
+        let ended = |exit_code| {
+            let (ending, stdout, stderr) = (String::new(), String::new(), String::new());
+            CommandError::Failed(Box::new(FailedCommand { command: String::new(), ending, exit_code, stdout, stderr }))
+        };
+        for (error, comes) in [
+            (ended(Some(1)), false),
+            (ended(Some(127)), false),
+            (ended(Some(i32::from(MAY_STILL_RUN))), true),
+            (ended(None), true),
+            (CommandError::Execute(ExecuteError::NoAddress), false),
+            (CommandError::Execute(ExecuteError::Deadline), true),
+            (CommandError::Execute(ExecuteError::Cancelled), true),
+            (CommandError::NotDeployed(NotDeployed), false),
+        ] {
+            assert_eq!(error.may_still_come(), comes, "{error:?}");
+        }
+    }
+}
