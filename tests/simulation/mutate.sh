@@ -17,7 +17,9 @@ for mutation in "$here"/mutations/*.patch; do
     rm -rf "$copy/tree" && mkdir "$copy/tree"
     cp -R "$top/Cargo.toml" "$top/Cargo.lock" "$top/src" "$top/tests" "$top/etc" "$copy/tree/"
     (cd "$copy/tree" && git apply -p1 "$mutation")
-    CARGO_TARGET_DIR=$target cargo build --quiet --release --locked --manifest-path "$copy/tree/Cargo.toml" -p muster-simulation
+    # A broken rule may leave something unused: its warnings say nothing.
+    CARGO_TARGET_DIR=$target cargo build --quiet --release --locked --manifest-path "$copy/tree/Cargo.toml" \
+        -p muster-simulation 2>"$copy/build" || { cat "$copy/build"; exit 1; }
     if "$target/release/simulate" --stop "$seeds" >"$copy/report" 2>/dev/null; then
         echo "$name: NOT FOUND in $seeds seeds"
         missed=1
