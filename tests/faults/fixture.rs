@@ -174,6 +174,13 @@ impl Cluster {
         }
     }
 
+    /// Of each only the last attempt ran, and once.
+    pub(crate) fn assert_last_attempt_only(&self, uuids: &[String]) {
+        for uuid in uuids {
+            assert_eq!(self.runs(uuid), [self.attempt(uuid)], "{:#}\n{}", self.site.show(uuid), self.site.log());
+        }
+    }
+
     /// All done, in the first attempt, which ran once.
     pub(crate) fn assert_undisturbed(&self, uuids: &[String]) {
         for uuid in uuids {

@@ -59,6 +59,24 @@ fn a_late_list_is_thrown_away() {
     lists.stop();
 }
 
+/// Asked for while the one before it hangs, and before that is known: it has no thread, and must not keep its place for ever.
+#[test]
+fn a_list_that_waits_behind_one_that_hangs_does_not_stop_lists() {
+    let cloud = Arc::new(Cloud::default());
+    let lists = Lists::new(cloud.clone(), Duration::from_secs(1));
+    let stop = StopSource::new();
+    cloud.hanging_lists.store(1, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        scope.spawn(|| lists.ask(&ours(), &stop.token()));
+        wait_until("a list hangs", || cloud.hanging_lists.load(Ordering::SeqCst) == 0);
+        let behind = lists.ask(&ours(), &stop.token());
+        assert!(matches!(behind, Listed::Late), "{behind:?}");
+    });
+    wait_until("a list in time", || matches!(lists.ask(&ours(), &stop.token()), Listed::InTime(_)));
+    cloud.gate.open();
+    lists.stop();
+}
+
 #[test]
 fn hanging_lists_have_a_bounded_number_of_threads() {
     let cloud = Arc::new(Cloud::default());

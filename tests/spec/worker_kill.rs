@@ -169,6 +169,15 @@ fn s70_3_a_start_that_may_still_come() {
             "info: runner process ended | collect a | info: worker state changed idle | notify",
             "i1 idle run <a",
         ),
+        // It ran, and its runner has crashed: what is left is reaped, and that is its end.
+        (
+            "up i1; start i1 a; unknown a; probe i1 ok a stale; reaped a",
+            "probe i1 ok",
+            "info: runner process ended | info: worker state changed idle | notify",
+            "i1 idle run; x a",
+        ),
+        // An older attempt that is there settles nothing of the one that is to be ruled out.
+        ("up i1; ruleout i1 a@2; probe i1 ok a", "probe i1 ok", "", "i1 running run a@2!"),
         // Only an older attempt's result is there: the same.
         (
             "up i1; start i1 a@2; unknown a",

@@ -240,6 +240,9 @@ impl Worker {
         let news = self.runner(uuid).is_none();
         if news {
             self.adopt(uuid, attempt, (false, true), cx);
+        } else if let Some(runner) = self.runner_mut(uuid) {
+            // It ran, and its runner crashed.
+            runner.settled |= !is_older(attempt, runner.attempt);
         }
         if !self.reaping.contains_key(uuid) {
             let known = self.runner(uuid).map_or(0, |runner| runner.attempt);

@@ -112,6 +112,7 @@ impl World {
         let host = Host {
             boots_at: boots_in.map(|after| self.now + address_in + after),
             runner_fails: self.fault(Fault::RunnerMissing),
+            list_fails: self.fault(Fault::ListNever),
             too_small: self.fault(Fault::TooSmall),
             ..Host::default()
         };

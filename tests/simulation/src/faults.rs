@@ -43,6 +43,7 @@ kinds! {
     BadImage = "no instance of a type boots", 0.1;
     AddressLate = "address comes late", 0.3;
     RunnerMissing = "runner cannot be installed", 0.06;
+    ListNever = "installed runner cannot list", 0.05;
     TooSmall = "host smaller than its type", 0.03;
     Refused = "SSH refused", 0.15;
     Hangs = "SSH hangs", 0.15;

@@ -42,6 +42,8 @@ pub struct Host {
     /// SSH answers from then on; `None` = never.
     pub boots_at: Option<Moment>,
     pub runner_fails: bool,
+    /// The runner can be installed, and its lists fail.
+    pub list_fails: bool,
     pub too_small: bool,
     pub broken: bool,
     /// It cannot be reached, or is not what it was, until then.

@@ -30,6 +30,7 @@ impl World {
             "boot failed" => {
                 noticed.push((Fault::NeverBoots, is(|host| host.boots_at.is_none())));
                 noticed.push((Fault::RunnerMissing, is(|host| host.runner_fails)));
+                noticed.push((Fault::ListNever, is(|host| host.list_fails)));
             }
             "instance reports itself broken; draining it" => noticed.push((Fault::Broken, is(|host| host.broken))),
             "instance has much less than its type says" => noticed.push((Fault::TooSmall, true)),

@@ -344,7 +344,9 @@ impl World {
         let Some((mut text, _)) = self.cloud.host(id, self.now).map(crate::host::Host::list) else { return };
         let Some(thread) = self.same_thread(id, generation) else { return };
         let Some(pending) = thread.pending.take() else { return };
-        if self.fault(Fault::ListCut) {
+        if self.cloud.host(id, self.now).is_some_and(|host| host.list_fails) {
+            text.clear();
+        } else if self.fault(Fault::ListCut) {
             text.truncate(self.random.index(text.len()));
         }
         let Pending { mut round, back, .. } = pending;
