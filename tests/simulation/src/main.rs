@@ -27,20 +27,36 @@ fn main() -> ExitCode {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    let flags = arguments.iter().filter(|text| text.starts_with("--"));
-    let flags: Vec<&str> = flags.map(String::as_str).collect();
-    let numbers = arguments.iter().filter(|text| !text.starts_with("--")).map(|text| text.parse::<u64>());
-    let numbers: Vec<u64> = numbers.collect::<Result<_, _>>().unwrap_or_default();
-    match (flags.as_slice(), numbers.as_slice()) {
-        (["--seed"], [seed]) => replay(*seed),
-        (["--stop"], [seeds]) => many(*seeds, 1, 1),
-        (["--stop"], [seeds, first]) => many(*seeds, *first, 1),
-        ([], [seeds]) => many(*seeds, 1, FAILURES_MAX),
-        ([], [seeds, first]) => many(*seeds, *first, FAILURES_MAX),
-        _ => {
-            eprintln!("{USAGE}");
+    match parse(&arguments) {
+        Ok(Wish::Replay(seed)) => replay(seed),
+        Ok(Wish::Many { seeds, first, failures_max }) => many(seeds, first, failures_max),
+        Err(why) => {
+            eprintln!("simulate: {why}\n\n{USAGE}");
             ExitCode::from(2)
         }
+    }
+}
+
+enum Wish {
+    Replay(u64),
+    Many { seeds: u64, first: u64, failures_max: usize },
+}
+
+fn parse(arguments: &[String]) -> Result<Wish, String> {
+    let (flags, numbers): (Vec<&str>, Vec<&str>) =
+        arguments.iter().map(String::as_str).partition(|text| text.starts_with("--"));
+    let number = |text: &&str| text.parse::<u64>().map_err(|_| format!("{text:?} is not a number of seeds"));
+    let numbers: Vec<u64> = numbers.iter().map(number).collect::<Result<_, _>>()?;
+    let failures_max = if flags == ["--stop"] { 1 } else { FAILURES_MAX };
+    match (flags.as_slice(), numbers.as_slice()) {
+        (["--seed"], [seed]) => Ok(Wish::Replay(*seed)),
+        ([] | ["--stop"], [0, ..]) => Err("at least one seed is needed".to_owned()),
+        ([] | ["--stop"], [seeds]) => Ok(Wish::Many { seeds: *seeds, first: 1, failures_max }),
+        ([] | ["--stop"], [seeds, first]) if first.checked_add(*seeds).is_some() => {
+            Ok(Wish::Many { seeds: *seeds, first: *first, failures_max })
+        }
+        ([flag], _) if !["--seed", "--stop"].contains(flag) => Err(format!("there is no {flag}")),
+        _ => Err("these arguments do not fit".to_owned()),
     }
 }
 
