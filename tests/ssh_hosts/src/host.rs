@@ -222,7 +222,8 @@ impl SshHost {
         move |process| u32::try_from(process.pid) == Ok(pid)
     }
 
-    /// Stops (SIGSTOP) listener and sessions: connections stay and nothing answers. Commands go on.
+    /// Stops (SIGSTOP) listener and sessions: connections stay and nothing answers. Commands go on, but for one that a session was
+    /// just making of itself: what was seen as a session may be the command by the time the signal arrives.
     ///
     /// # Errors
     /// A process could not be signalled. So for all that follow.
@@ -237,9 +238,9 @@ impl SshHost {
         self.signal(Signal::STOP, self.is_listener()).map(drop)
     }
 
-    /// Lets go on what was stopped.
+    /// Lets go on what was stopped, whatever its name is by now.
     pub fn continue_server(&self) -> io::Result<()> {
-        self.signal(Signal::CONT, HostProcess::is_server).map(drop)
+        self.signal(Signal::CONT, |_| true).map(drop)
     }
 
     /// Kills listener and sessions: connections break, new ones are refused. Detached jobs live.
