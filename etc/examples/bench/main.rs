@@ -10,12 +10,17 @@ mod chaos;
 mod daemon;
 mod fleet;
 mod hosts;
+mod passes;
 mod ssh;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use daemon::{Demo, Failure};
+
+/// Counts what is allocated; the figures of the passes tell.
+#[global_allocator]
+static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
 
 const MANY: usize = 1000;
 const SINGLES: usize = 100;
@@ -34,10 +39,10 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// All parts, or the one that is named: `containers`, `ssh`, `hosts`, `fleet` (with the number of hosts), `chaos` (with the number of
+/// All parts, or the one that is named: `containers`, `passes`, `ssh`, `hosts`, `fleet` (with the number of hosts), `chaos` (with the number of
 /// runs and the first seed).
 fn run() -> Result<(), Failure> {
-    const PARTS: [&str; 5] = ["containers", "ssh", "hosts", "fleet", "chaos"];
+    const PARTS: [&str; 6] = ["containers", "passes", "ssh", "hosts", "fleet", "chaos"];
     let wanted = std::env::args().nth(1);
     if let Some(other) = wanted.as_deref().filter(|wanted| !PARTS.contains(wanted)) {
         return Err(Failure::Wrong(format!("there is no part {other:?}: {}", PARTS.join(", "))));
@@ -45,6 +50,9 @@ fn run() -> Result<(), Failure> {
     let wants = |part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
     if wants("containers") {
         containers()?;
+    }
+    if wants("passes") {
+        passes::run();
     }
     if wants("ssh") {
         ssh::run()?;
