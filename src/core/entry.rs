@@ -1,13 +1,15 @@
 //! The queue as the scheduler sees it: containers with what was computed for them, in one snapshot.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use super::container::Container;
 use super::ids::ContainerUuid;
 use super::instance_type::InstanceType;
 use super::resources::Resources;
 use super::time::Moment;
+use super::versioned::Versioned;
 
 /// What the scheduler works on: a container and what was computed once when it was first seen.
 #[derive(Clone, Debug)]
@@ -25,8 +27,8 @@ pub struct QueueEntry {
 /// A snapshot of the queue.
 #[derive(Clone, Debug, Default)]
 pub struct QueueSnapshot {
-    /// Sorted by uuid. Shared: taking a snapshot costs the same whatever its size.
-    pub entries: Arc<BTreeMap<ContainerUuid, Arc<QueueEntry>>>,
+    /// Sorted by uuid. Persistent: taking a snapshot costs the same whatever its size, and a change while one is held copies a path.
+    pub entries: OrdMap<ContainerUuid, Versioned<QueueEntry>>,
     /// When the last complete refresh *began*: a decision based on an exit that was seen at T is valid only if this is later
     /// than T (spec 20 §6).
     pub as_of: Moment,

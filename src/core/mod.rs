@@ -20,5 +20,6 @@ pub mod settings;
 pub mod time;
 pub mod timer;
 pub mod units;
+pub mod versioned;
 pub mod vocabulary;
 pub mod worker;

@@ -14,6 +14,17 @@ pub struct Resources {
     pub gpu_vram: i64,
 }
 
+impl Resources {
+    /// At least as much of everything.
+    pub fn covers(&self, need: &Self) -> bool {
+        self.vcpus >= need.vcpus
+            && self.ram >= need.ram
+            && self.scratch >= need.scratch
+            && self.gpus >= need.gpus
+            && self.gpu_vram >= need.gpu_vram
+    }
+}
+
 const MEBIBYTE: i128 = 1 << 20;
 /// The local keepstore's process and a tenth more.
 const KEEPSTORE_RAM: i128 = 220 * MEBIBYTE;
@@ -76,14 +87,14 @@ impl Packing {
 
     /// Whether one more container of this need fits.
     pub fn fits(&self, need: &Resources) -> bool {
-        let left = &self.remaining;
-        left.vcpus >= need.vcpus
-            && left.ram >= need.ram
-            && left.scratch >= need.scratch
-            && left.gpus >= need.gpus
-            && left.gpu_vram >= need.gpu_vram
-            && left.vcpus > 0
-            && (!self.shared || left.vcpus > need.vcpus)
+        self.free().is_some_and(|free| free.covers(need))
+    }
+
+    /// What one more container may need; `None` if none fits, whatever it needs: also those that share a core want one to be there.
+    pub fn free(&self) -> Option<Resources> {
+        let left = self.remaining;
+        let kept = i64::from(self.shared);
+        (left.vcpus > 0).then_some(Resources { vcpus: left.vcpus - kept, ..left })
     }
 
     /// Takes the container's share, whether or not it fits: what runs, runs.

@@ -448,7 +448,7 @@ mod tests {
             (&serde_json::json!("running"), &serde_json::json!("drain"))
         );
         view.containers = vec![uuid()];
-        let sums = crate::management::gauges::sum_instances(&[view], &[Arc::new(instance_type())]);
+        let sums = crate::management::gauges::sum_instances(std::iter::once(&view), &[Arc::new(instance_type())]);
         assert_eq!(sums[&("inuse", "m".to_owned())].instances, 1);
         assert_eq!(sums.len(), 5, "every category, for every configured type");
     }

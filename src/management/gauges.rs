@@ -24,8 +24,8 @@ pub fn count_queue(snapshot: &QueueSnapshot) -> BTreeMap<(ContainerState, String
 }
 
 /// Sums by category and type: every configured type in every category, and the types that instances have beyond these.
-pub fn sum_instances(
-    instances: &[InstanceView],
+pub fn sum_instances<'a>(
+    instances: impl Iterator<Item = &'a InstanceView>,
     configured: &[Arc<InstanceType>],
 ) -> BTreeMap<(&'static str, String), InstanceSum> {
     let mut sums: BTreeMap<(&'static str, String), InstanceSum> = BTreeMap::new();

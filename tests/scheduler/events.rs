@@ -1,7 +1,5 @@
 //! What happens to the model: instances come and go, runners start and end, people change their minds, the dispatcher crashes.
 
-use std::sync::Arc;
-
 use muster::core::ids::{InstanceId, OperationId, TypeName};
 use muster::core::pool::view::{InstanceKey, Phase};
 use muster::core::vocabulary::{IdleBehavior, WorkerState};
@@ -15,13 +13,14 @@ pub(crate) const EVENTS: u8 = 18;
 impl Model {
     /// What a booting, unknown, departing or being-created instance waits for.
     pub(crate) fn advance_instance(&mut self, index: usize) {
-        let view = &mut self.world.pool.instances[index];
+        let view = self.world.nth(index);
         match (view.key.clone(), view.state) {
             (InstanceKey::Create(OperationId(number)), _) => {
                 // Names in no particular order, so that ties are decided by id and not by age.
                 let id = InstanceId::new(&format!("i{}-{number}", number * 7 % 10));
-                view.key = InstanceKey::Instance(id);
-                self.world.pool.instances.sort_by(|a, b| a.key.cmp(&b.key));
+                let key = std::mem::replace(&mut view.key, InstanceKey::Instance(id.clone()));
+                let made = self.world.pool.instances.remove(&key).expect("just looked at");
+                self.world.pool.instances.insert(InstanceKey::Instance(id), made);
             }
             (_, WorkerState::Booting) => view.state = WorkerState::Idle,
             (InstanceKey::Instance(id), WorkerState::Unknown) => {
@@ -42,12 +41,16 @@ impl Model {
         self.pending.clear();
         self.sent.clear();
         self.world.pool.containers.clear();
-        self.world.pool.instances.retain(|view| view.id().is_some());
-        for view in &mut self.world.pool.instances {
+        for (key, view) in self.world.pool.instances.clone() {
+            if view.id().is_none() {
+                self.world.pool.instances.remove(&key);
+            }
+        }
+        self.world.each_instance(|view| {
             view.state = WorkerState::Unknown;
             view.containers.clear();
             view.collecting.clear();
-        }
+        });
         let pool = &mut self.world.pool;
         pool.last_unknown_resolved = None;
         pool.departed.clear();
@@ -55,14 +58,15 @@ impl Model {
         pool.last_list = Some(self.world.now);
         // With a remote queue only the runners' own claims keep two of them from running: nothing to hold here.
         if self.world.settings.keeps_attempts && choice.is_multiple_of(3) && !pool.instances.is_empty() {
-            self.unlisted.push(pool.instances.remove(choice % pool.instances.len()));
+            let key = pool.instances.keys().nth(choice % pool.instances.len()).expect("one of them").clone();
+            self.unlisted.extend(pool.instances.remove(&key));
         }
     }
 
     /// The cloud's lists are complete again.
     pub(crate) fn list_all(&mut self) {
-        self.world.pool.instances.append(&mut self.unlisted);
-        self.world.pool.instances.sort_by(|a, b| a.key.cmp(&b.key));
+        let listed = self.unlisted.drain(..).map(|view| (view.key.clone(), view));
+        self.world.pool.instances.extend(listed);
     }
 
     /// One of the things that can happen; `choice` says to whom.
@@ -92,7 +96,7 @@ impl Model {
                 self.run_start(&sent, kind == 7 || choice.is_multiple_of(2));
             }
             9 if instances > 0 => {
-                if let InstanceKey::Instance(id) = self.world.pool.instances[choice % instances].key.clone() {
+                if let InstanceKey::Instance(id) = self.world.nth(choice % instances).key.clone() {
                     self.remove_instance(&id);
                 }
             }
@@ -112,7 +116,7 @@ impl Model {
             15 if choice.is_multiple_of(2) => self.restart(choice / 2),
             15 => self.list_all(),
             16 if instances > 0 => {
-                let behavior = &mut self.world.pool.instances[choice % instances].idle_behavior;
+                let behavior = &mut self.world.nth(choice % instances).idle_behavior;
                 *behavior = if *behavior == IdleBehavior::Run { IdleBehavior::Hold } else { IdleBehavior::Run };
             }
             17 => {
@@ -129,10 +133,10 @@ impl Model {
 
     fn change_priority(&mut self, choice: usize) {
         let uuid = uuid(choice % self.next_container + 1);
-        let Some(slot) = Arc::make_mut(&mut self.world.queue.entries).get_mut(&uuid) else {
+        let Some(slot) = self.world.queue.entries.get_mut(&uuid) else {
             return;
         };
-        let container = &mut Arc::make_mut(slot).container;
+        let container = &mut slot.make_mut().container;
         match choice % 3 {
             0 => container.priority = 0,
             1 if !container.cancel_requested => container.priority = 5,

@@ -9,10 +9,11 @@ use muster::core::container::{Container, ContainerRequest, RuntimeStatus};
 use muster::core::entry::{QueueEntry, QueueSnapshot};
 use muster::core::ids::{Attempt, ContainerUuid, InstanceId, OperationId, TypeName};
 use muster::core::instance_type::InstanceType;
-use muster::core::pool::view::{Exit, InstanceKey, InstanceView, Phase, Place, PoolView};
+use muster::core::pool::view::{Exit, InstanceKey, InstanceView, Phase, Place, PoolView, Whereabouts};
 use muster::core::resources::Resources;
 use muster::core::scheduler::{Action, Pass, PassInput, Scheduler, SchedulerSettings, invariants};
 use muster::core::time::Moment;
+use muster::core::versioned::Versioned;
 use muster::core::vocabulary::{ContainerState, IdleBehavior, WorkerState};
 
 pub(crate) const GIB: i64 = 1 << 30;
@@ -123,7 +124,7 @@ impl World {
         Self {
             settings: SchedulerSettings::default(),
             pool,
-            queue: QueueSnapshot { entries: Arc::default(), as_of: at(100) },
+            queue: QueueSnapshot { as_of: at(100), ..QueueSnapshot::default() },
             busy: BTreeSet::new(),
             last_busy_answer: None,
             may_start: true,
@@ -140,12 +141,12 @@ impl World {
     pub(crate) fn add(&mut self, number: usize, state: ContainerState, change: impl FnOnce(&mut QueueEntry)) {
         let mut new = entry(number, state);
         change(&mut new);
-        Arc::make_mut(&mut self.queue.entries).insert(new.container.uuid.clone(), Arc::new(new));
+        self.queue.entries.insert(new.container.uuid.clone(), Versioned::new(new));
     }
 
     pub(crate) fn edit(&mut self, number: usize, change: impl FnOnce(&mut QueueEntry)) {
-        let slot = Arc::make_mut(&mut self.queue.entries).get_mut(&uuid(number)).expect("an entry of this number");
-        change(Arc::make_mut(slot));
+        let slot = self.queue.entries.get_mut(&uuid(number)).expect("an entry of this number");
+        change(slot.make_mut());
     }
 
     pub(crate) fn instance(&mut self, name: &str, cores: i64, state: WorkerState) -> &mut InstanceView {
@@ -170,15 +171,28 @@ impl World {
             last_container: None,
             last_busy: None,
         };
-        self.pool.instances.push(view);
-        self.pool.instances.sort_by(|a, b| a.key.cmp(&b.key));
-        self.pool.instances.iter_mut().find(|view| view.key == key).expect("just added")
+        self.pool.instances.insert(key.clone(), Versioned::new(view));
+        self.pool.instances.get_mut(&key).expect("just added").make_mut()
+    }
+
+    /// The one at this place in the order of the keys.
+    pub(crate) fn nth(&mut self, index: usize) -> &mut InstanceView {
+        let key = self.pool.instances.keys().nth(index).expect("so many instances").clone();
+        self.pool.instances.get_mut(&key).expect("its key was there").make_mut()
+    }
+
+    pub(crate) fn each_instance(&mut self, mut change: impl FnMut(&mut InstanceView)) {
+        (0..self.pool.instances.len()).for_each(|index| change(self.nth(index)));
+    }
+
+    pub(crate) fn whereabouts(&mut self, uuid: &ContainerUuid) -> &mut Whereabouts {
+        self.pool.containers.entry(uuid.clone()).or_default().make_mut()
     }
 
     /// Puts a runner on an instance.
     pub(crate) fn place(&mut self, number: usize, instance: &str, attempt: Attempt, phase: Phase) -> &mut Place {
         let key = InstanceKey::Instance(instance_id(instance));
-        let view = self.pool.instances.iter_mut().find(|view| view.key == key).expect("an instance of this name");
+        let view = self.pool.instances.get_mut(&key).expect("an instance of this name").make_mut();
         let list = if phase == Phase::Collecting { &mut view.collecting } else { &mut view.containers };
         list.push(uuid(number));
         list.sort();
@@ -186,13 +200,13 @@ impl World {
             view.state = WorkerState::Running;
         }
         let place = Place { instance: instance_id(instance), attempt, phase, killing: false, given_up: false };
-        let places = &mut self.pool.containers.entry(uuid(number)).or_default().places;
+        let places = &mut self.whereabouts(&uuid(number)).places;
         places.push(place);
         places.last_mut().expect("just added")
     }
 
     pub(crate) fn exited(&mut self, number: usize, attempt: Attempt, when: Moment) {
-        self.pool.containers.entry(uuid(number)).or_default().exited = Some(Exit { at: when, attempt });
+        self.whereabouts(&uuid(number)).exited = Some(Exit { at: when, attempt });
     }
 
     pub(crate) fn input(&self) -> PassInput<'_> {

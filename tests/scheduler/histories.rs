@@ -6,9 +6,9 @@ use proptest::test_runner::Config;
 use crate::events::EVENTS;
 use crate::fixture::{World, entry, instance_type};
 use crate::model::Model;
+use muster::core::versioned::Versioned;
 use muster::core::vocabulary::ContainerState::Queued;
 use muster::core::vocabulary::WorkerState::Idle;
-use std::sync::Arc;
 
 fn run(world: World, max_instances: usize, events: &[(u8, usize)]) {
     let mut model = Model::new(world, max_instances);
@@ -54,7 +54,7 @@ fn a_large_pass() {
         new.container.priority = i64::try_from(number % 7).expect("small") + 1;
         new.resources.vcpus = [1, 2, 4][number % 3];
         new.instance_types = types.iter().filter(|it| it.vcpus >= new.resources.vcpus).cloned().collect();
-        Arc::make_mut(&mut world.queue.entries).insert(new.container.uuid.clone(), Arc::new(new));
+        world.queue.entries.insert(new.container.uuid.clone(), Versioned::new(new));
     }
     world.pool.at_quota = true;
     let mut scheduler = world.scheduler();
@@ -66,7 +66,7 @@ fn a_large_pass() {
         .map(|entry| entry.resources.vcpus)
         .sum();
     let total: i64 =
-        world.pool.instances.iter().filter_map(|view| view.instance_type.as_ref()).map(|it| it.vcpus).sum();
+        world.pool.instances.values().filter_map(|view| view.instance_type.as_ref()).map(|it| it.vcpus).sum();
     assert!(locked * 10 >= total * 9, "{locked} of {total} cores are used");
     assert_eq!(pass.statuses.len(), 10_000);
 }

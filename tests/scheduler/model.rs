@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster::core::entry::QueueEntry;
 use muster::core::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
 use muster::core::instance_type::InstanceType;
-use muster::core::pool::view::{Exit, InstanceView, Phase, Place};
+use muster::core::pool::view::{Exit, InstanceKey, InstanceView, Phase, Place, Whereabouts};
 use muster::core::scheduler::{Action, Scheduler};
 use muster::core::time::Moment;
+use muster::core::versioned::Versioned;
 use muster::core::vocabulary::{ContainerState, IdleBehavior, WorkerState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub(crate) struct Model {
     pub(crate) seen: BTreeMap<(InstanceId, ContainerUuid), Attempt>,
     pub(crate) sent: Vec<Sent>,
     /// Instances that exist and that the cloud's lists lack since a restart.
-    pub(crate) unlisted: Vec<InstanceView>,
+    pub(crate) unlisted: Vec<Versioned<InstanceView>>,
     /// Queue operations in progress.
     pub(crate) pending: Vec<Action>,
     /// Complete operations at once.
@@ -115,18 +116,23 @@ impl Model {
         if self.unlisted.is_empty() {
             pool.last_list = Some(self.world.now);
         }
-        let creates = pool.instances.iter().filter(|view| view.id().is_none()).count();
+        let creates = pool.instances.values().filter(|view| view.id().is_none()).count();
         pool.quota_room = self.max_instances.saturating_sub(pool.instances.len());
         pool.at_quota = self.at_quota || pool.quota_room == 0;
         pool.creates_accepted = if pool.at_quota { 0 } else { pool.quota_room.min(3_usize.saturating_sub(creates)) };
-        pool.containers.retain(|_, whereabouts| !whereabouts.places.is_empty() || whereabouts.exited.is_some());
-        for view in &mut pool.instances {
+        let nowhere = |found: &Whereabouts| found.places.is_empty() && found.exited.is_none();
+        for (uuid, found) in pool.containers.clone() {
+            if nowhere(&found) {
+                pool.containers.remove(&uuid);
+            }
+        }
+        self.world.each_instance(|view| {
             view.state = match view.state {
                 WorkerState::Idle | WorkerState::Running if view.containers.is_empty() => WorkerState::Idle,
                 WorkerState::Idle => WorkerState::Running,
                 other => other,
             };
-        }
+        });
         self.world.busy = self.pending.iter().filter_map(|action| action.uuid().cloned()).collect();
     }
 
@@ -150,11 +156,10 @@ impl Model {
                 self.world.create(self.next_instance, cores);
             }
             Action::Shutdown { instance } => {
-                let view = self.world.pool.instances.iter_mut().find(|view| view.id() == Some(&instance));
-                view.expect("the instance is in the view").state = WorkerState::Shutdown;
+                self.view_of(&instance).expect("the instance is in the view").state = WorkerState::Shutdown;
             }
             Action::ForgetInPool { uuid } => {
-                self.world.pool.containers.get_mut(&uuid).expect("it is in the view").exited = None;
+                self.world.whereabouts(&uuid).exited = None;
             }
             on_queue if self.immediate => self.commit(&on_queue),
             on_queue => self.pending.push(on_queue),
@@ -164,10 +169,10 @@ impl Model {
     /// What the queue does, with the conditions of its interface: an operation that does not apply is our error here.
     pub(crate) fn commit(&mut self, action: &Action) {
         let uuid = action.uuid().expect("queue operations have one");
-        let Some(slot) = Arc::make_mut(&mut self.world.queue.entries).get_mut(uuid) else {
+        let Some(slot) = self.world.queue.entries.get_mut(uuid) else {
             return;
         };
-        let container = &mut Arc::make_mut(slot).container;
+        let container = &mut slot.make_mut().container;
         match action {
             Action::Lock { .. } if container.state == ContainerState::Queued => {
                 container.state = ContainerState::Locked
@@ -190,14 +195,14 @@ impl Model {
                 container.instance = None;
             }
             Action::ForgetInQueue { .. } if container.state.is_final() || container.priority < 1 => {
-                Arc::make_mut(&mut self.world.queue.entries).remove(uuid);
+                self.world.queue.entries.remove(uuid);
             }
             _ => {}
         }
     }
 
     pub(crate) fn put(&mut self, uuid: &ContainerUuid, instance: &InstanceId, attempt: Attempt, phase: Phase) {
-        let Some(view) = self.world.pool.instances.iter_mut().find(|view| view.id() == Some(instance)) else {
+        let Some(view) = self.view_of(instance) else {
             return;
         };
         let list = if phase == Phase::Collecting { &mut view.collecting } else { &mut view.containers };
@@ -205,22 +210,23 @@ impl Model {
             list.push(uuid.clone());
             list.sort();
             let place = Place { instance: instance.clone(), attempt, phase, killing: false, given_up: false };
-            self.world.pool.containers.entry(uuid.clone()).or_default().places.push(place);
+            self.world.whereabouts(uuid).places.push(place);
         }
     }
 
     fn each_place(&mut self, uuid: &ContainerUuid, change: impl FnMut(&mut Place)) {
-        self.world.pool.containers.entry(uuid.clone()).or_default().places.iter_mut().for_each(change);
+        self.world.whereabouts(uuid).places.iter_mut().for_each(change);
     }
 
     /// Takes a place away; `exit` enters it in the exited map.
     pub(crate) fn take_away(&mut self, uuid: &ContainerUuid, instance: &InstanceId, exit: bool) {
-        for view in self.world.pool.instances.iter_mut().filter(|view| view.id() == Some(instance)) {
+        if let Some(view) = self.view_of(instance) {
             view.containers.retain(|other| other != uuid);
             view.collecting.retain(|other| other != uuid);
         }
         let at: Moment = self.world.now;
-        if let Some(whereabouts) = self.world.pool.containers.get_mut(uuid) {
+        if self.world.pool.containers.contains_key(uuid) {
+            let whereabouts = self.world.whereabouts(uuid);
             let attempt = whereabouts.places.iter().find(|place| place.instance == *instance).map_or(0, |p| p.attempt);
             whereabouts.places.retain(|place| place.instance != *instance);
             if exit && whereabouts.places.is_empty() {
@@ -232,9 +238,9 @@ impl Model {
     /// The start's thread: commits where it goes, then sends it; refused if the queue says so. `send` false: it gets lost.
     pub(crate) fn run_start(&mut self, sent: &Sent, send: bool) {
         let keeps_attempts = self.keeps_attempts();
-        let entry = Arc::make_mut(&mut self.world.queue.entries).get_mut(&sent.uuid);
+        let entry = self.world.queue.entries.get_mut(&sent.uuid);
         let allowed = entry.is_some_and(|slot| {
-            let container = &mut Arc::make_mut(slot).container;
+            let container = &mut slot.make_mut().container;
             let same = container.instance.as_ref() == Some(&sent.instance) && container.attempt == sent.attempt;
             let next = container.instance.is_none() && sent.attempt == container.attempt + 1;
             let allowed = container.state == ContainerState::Locked && (!keeps_attempts || same || next);
@@ -256,6 +262,11 @@ impl Model {
             *seen = sent.attempt;
             self.alive.entry(sent.instance.clone()).or_default().insert(sent.uuid.clone(), sent.attempt);
         }
+    }
+
+    fn view_of(&mut self, instance: &InstanceId) -> Option<&mut InstanceView> {
+        let key = InstanceKey::Instance(instance.clone());
+        self.world.pool.instances.get_mut(&key).map(Versioned::make_mut)
     }
 
     pub(crate) fn nth_place(&self, choice: usize) -> Option<(ContainerUuid, Place)> {
@@ -302,10 +313,8 @@ impl Model {
     }
 
     fn remote_state(&mut self, uuid: &ContainerUuid, from: ContainerState, to: ContainerState) {
-        if let Some(slot) =
-            Arc::make_mut(&mut self.world.queue.entries).get_mut(uuid).filter(|slot| slot.container.state == from)
-        {
-            Arc::make_mut(slot).container.state = to;
+        if let Some(slot) = self.world.queue.entries.get_mut(uuid).filter(|slot| slot.container.state == from) {
+            slot.make_mut().container.state = to;
         }
     }
 
@@ -324,8 +333,8 @@ impl Model {
     }
 
     fn collected(&mut self, uuid: &ContainerUuid, place: &Place) {
-        if let Some(slot) = Arc::make_mut(&mut self.world.queue.entries).get_mut(uuid) {
-            let container = &mut Arc::make_mut(slot).container;
+        if let Some(slot) = self.world.queue.entries.get_mut(uuid) {
+            let container = &mut slot.make_mut().container;
             let current = container.instance.as_ref() == Some(&place.instance) && container.attempt == place.attempt;
             if current && !container.state.is_final() {
                 container.state = ContainerState::Complete;
@@ -336,10 +345,10 @@ impl Model {
 
     pub(crate) fn remove_instance(&mut self, id: &InstanceId) {
         self.alive.remove(id);
-        self.world.pool.instances.retain(|view| view.id() != Some(id));
+        self.world.pool.instances.remove(&InstanceKey::Instance(id.clone()));
         self.world.pool.departed.insert(id.clone());
-        for whereabouts in self.world.pool.containers.values_mut() {
-            whereabouts.places.retain(|place| place.instance != *id);
+        for uuid in self.world.pool.containers.clone().keys() {
+            self.world.whereabouts(uuid).places.retain(|place| place.instance != *id);
         }
     }
 
@@ -358,9 +367,7 @@ impl Model {
         self.at_quota = false;
         self.world.pool.at_capacity.clear();
         self.list_all();
-        for view in &mut self.world.pool.instances {
-            view.idle_behavior = IdleBehavior::Run;
-        }
+        self.world.each_instance(|view| view.idle_behavior = IdleBehavior::Run);
         for action in std::mem::take(&mut self.pending) {
             self.commit(&action);
         }

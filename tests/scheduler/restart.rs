@@ -28,7 +28,7 @@ fn stale_locks_wait_for_unknown_workers_and_are_then_unlocked() {
     world.add(4, Complete, |_| ());
     let mut scheduler = world.scheduler();
     assert_eq!(shown(&world.pass(&mut scheduler).actions), ["forget 4 in queue"], "only what is safe");
-    std::sync::Arc::make_mut(&mut world.queue.entries).remove(&crate::fixture::uuid(4));
+    world.queue.entries.remove(&crate::fixture::uuid(4));
     world.now = world.now + Duration::from_secs(59);
     assert!(world.pass(&mut scheduler).actions.is_empty());
     assert_eq!(scheduler.next_deadline(), Some(at(160)));
@@ -47,7 +47,7 @@ fn stale_locks_that_show_up_end_the_wait() {
     world.add(2, Queued, |_| ());
     let mut scheduler = world.scheduler();
     assert!(world.pass(&mut scheduler).actions.is_empty());
-    world.pool.instances[0].state = Idle;
+    world.nth(0).state = Idle;
     world.place(1, "a", 0, Listed);
     assert_eq!(shown(&world.pass(&mut scheduler).actions), ["lock 2"]);
 }
@@ -109,8 +109,8 @@ fn an_old_attempt_that_comes_back_ends_before_the_next_starts() {
     assert_eq!(shown(&pass.actions), ["kill 1 on a"]);
     assert_eq!(pass.statuses[0].text, "Waiting for previous container attempt to exit.");
     world.pool.containers.clear();
-    world.pool.instances[0].containers.clear();
-    world.pool.instances[0].state = Idle;
+    world.nth(0).containers.clear();
+    world.nth(0).state = Idle;
     world.exited(1, 1, at(99));
     assert_eq!(shown(&world.pass(&mut scheduler).actions), ["forget 1 in pool", "start 1#2 on a"]);
 }

@@ -300,7 +300,7 @@ fn ruled_out_then_exited_is_unlocked() {
     world.place(1, "a", 2, Starting).killing = true;
     assert!(world.pass(&mut scheduler).actions.is_empty());
     world.pool.containers.clear();
-    world.pool.instances[0].containers.clear();
+    world.nth(0).containers.clear();
     world.exited(1, 2, at(99));
     assert_eq!(shown(&world.pass(&mut scheduler).actions), ["unlock 1"]);
 }
@@ -318,7 +318,7 @@ fn ruled_out_but_listed_is_lost() {
     world.place(1, "a", 2, Listed).killing = true;
     assert_eq!(shown(&world.pass(&mut scheduler).actions), ["running 1#2"]);
     world.pool.containers.clear();
-    world.pool.instances[0].containers.clear();
+    world.nth(0).containers.clear();
     world.exited(1, 2, at(99));
     let lost = ["lost 1#2: its runner ended without a result"];
     assert_eq!(shown(&world.pass(&mut scheduler).actions), lost);
@@ -333,7 +333,7 @@ fn ruled_out_in_vain_then_started_is_lost() {
     world.add(1, Locked, on("a", 2));
     let mut scheduler = world.scheduler();
     assert_eq!(shown(&world.pass(&mut scheduler).actions), ["rule out 1#2 on a"]);
-    world.pool.instances[0].idle_behavior = IdleBehavior::Run;
+    world.nth(0).idle_behavior = IdleBehavior::Run;
     assert_eq!(shown(&world.pass(&mut scheduler).actions), ["start 1#2 on a"]);
     world.exited(1, 2, at(99));
     assert_eq!(shown(&world.pass(&mut scheduler).actions), ["lost 1#2: its runner ended without a result"]);

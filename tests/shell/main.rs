@@ -244,7 +244,7 @@ fn many_containers_on_flaky_hosts() {
     }
     wait_until("all have ended", || {
         let view = fake.door.view();
-        view.instances.iter().all(|one| one.containers.is_empty() && one.collecting.is_empty())
+        view.instances.values().all(|one| one.containers.is_empty() && one.collecting.is_empty())
     });
     fake.stop();
 }

@@ -223,7 +223,7 @@ fn s20_6_running() {
     // Sorted by id, an unfinished create first; booting and without an id.
     world.run("create t");
     let view = world.pool.view(world.now);
-    let shown: Vec<_> = view.instances.iter().map(|view| (view.id().map(ToString::to_string), view.state)).collect();
+    let shown: Vec<_> = view.instances.values().map(|view| (view.id().map(ToString::to_string), view.state)).collect();
     let expected = [
         (None, WorkerState::Booting),
         (Some("i1".to_owned()), WorkerState::Running),

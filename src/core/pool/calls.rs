@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Pool;
 use super::budget::rounds_per_second;
-use super::view::{InstanceKey, InstanceView, Phase, Place, PoolView, Whereabouts};
+use super::view::PoolView;
 use crate::core::effect::{Effect, Effects, Figure, Level, RunnerOrder};
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId, OperationId, TypeName};
 use crate::core::instance_type::InstanceType;
@@ -14,10 +14,9 @@ use crate::core::settings::Settings;
 use crate::core::time::Moment;
 use crate::core::vocabulary::{BootOutcome, IdleBehavior, WorkerState};
 use crate::core::worker::collect::CollectReturn;
-use crate::core::worker::kill::{KillReturn, KillState};
+use crate::core::worker::kill::KillReturn;
 use crate::core::worker::round::{NextRound, RoundPlan, RoundReport};
 use crate::core::worker::running::StartReturn;
-use crate::core::worker::{Runner, Worker};
 
 impl Pool {
     /// False unless spec 10 §12 allows it: the worker is in service with behavior `run`, and no worker has the uuid.
@@ -80,6 +79,7 @@ impl Pool {
     /// Drops an ended container from the exited map; no effect while it lives.
     pub fn forget_container(&mut self, uuid: &ContainerUuid, effects: &mut Effects) {
         if self.exited.remove(uuid).is_some() {
+            self.board.forget(uuid);
             effects.notify();
         }
     }
@@ -136,6 +136,7 @@ impl Pool {
         self.settings = Arc::new(settings);
         for worker in self.workers.values_mut() {
             worker.instance_type = types.get(&worker.type_name).cloned();
+            self.board.show(worker, &self.exited);
         }
         if self.types != types {
             self.short_types.clear();
@@ -258,8 +259,8 @@ impl Pool {
     /// The snapshot for the scheduler and the API.
     pub fn view(&self, now: Moment) -> PoolView {
         PoolView {
-            instances: self.instance_views(),
-            containers: self.whereabouts(),
+            instances: self.board.instances.clone(),
+            containers: self.board.containers.clone(),
             at_quota: self.at_quota(now),
             creates_accepted: self.creates_accepted(now),
             quota_room: self.quota_room(),
@@ -278,45 +279,6 @@ impl Pool {
         }
     }
 
-    fn instance_views(&self) -> Vec<InstanceView> {
-        let creates = self.creates.iter().map(|(operation, create)| InstanceView {
-            key: InstanceKey::Create(*operation),
-            address: String::new(),
-            type_name: create.type_name.clone(),
-            instance_type: Some(create.instance_type.clone()),
-            state: WorkerState::Booting,
-            idle_behavior: IdleBehavior::Run,
-            containers: Vec::new(),
-            collecting: Vec::new(),
-            last_container: None,
-            last_busy: None,
-        });
-        creates.chain(self.workers.values().map(view_of)).collect()
-    }
-
-    fn whereabouts(&self) -> BTreeMap<ContainerUuid, Whereabouts> {
-        let mut found: BTreeMap<ContainerUuid, Whereabouts> = BTreeMap::new();
-        for worker in self.workers.values() {
-            let starting = worker.starting.iter().map(|(uuid, runner)| (uuid, place_of(worker, runner)));
-            let running = worker.running.iter().map(|(uuid, runner)| (uuid, place_of(worker, runner)));
-            let collecting = worker.collecting.iter().map(|(uuid, collecting)| {
-                let instance = worker.id.clone();
-                let attempt = collecting.attempt;
-                (uuid, Place { instance, attempt, phase: Phase::Collecting, killing: false, given_up: false })
-            });
-            for (uuid, place) in starting.chain(running).chain(collecting) {
-                found.entry(uuid.clone()).or_default().places.push(place);
-            }
-        }
-        for (uuid, exit) in &self.exited {
-            let whereabouts = found.entry(uuid.clone()).or_default();
-            if whereabouts.places.is_empty() {
-                whereabouts.exited = Some(*exit);
-            }
-        }
-        found
-    }
-
     /// Whether the create's answer is still awaited. If not (deadline, or its instance was listed), the call must not be made.
     pub fn create_is_open(&self, operation: OperationId) -> bool {
         self.creates.contains_key(&operation)
@@ -324,32 +286,5 @@ impl Pool {
 
     pub fn instance_type(&self, name: &TypeName) -> Option<&Arc<InstanceType>> {
         self.types.get(name)
-    }
-}
-
-fn view_of(worker: &Worker) -> InstanceView {
-    let mut containers: Vec<_> = worker.starting.keys().chain(worker.running.keys()).cloned().collect();
-    containers.sort();
-    InstanceView {
-        key: InstanceKey::Instance(worker.id.clone()),
-        address: worker.address.clone(),
-        type_name: worker.type_name.clone(),
-        instance_type: worker.instance_type.clone(),
-        state: worker.state,
-        idle_behavior: worker.idle_behavior,
-        containers,
-        collecting: worker.collecting.keys().cloned().collect(),
-        last_container: worker.last_container.clone(),
-        last_busy: Some(worker.busy),
-    }
-}
-
-fn place_of(worker: &Worker, runner: &Runner) -> Place {
-    Place {
-        instance: worker.id.clone(),
-        attempt: runner.attempt,
-        phase: if runner.listed { Phase::Running } else { Phase::Starting },
-        killing: matches!(runner.kill, KillState::Asked { .. }),
-        given_up: runner.kill == KillState::GivenUp,
     }
 }

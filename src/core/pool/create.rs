@@ -71,6 +71,7 @@ impl Pool {
             secret: secret.clone(),
             began: now,
         };
+        self.board.show_create(operation, &create);
         self.creates.insert(operation, create);
         self.timers.set(now + CREATE_DEADLINE, Timer::CreateDeadline(operation));
         let tags = self.tags_of_new(type_name, &secret);
@@ -141,6 +142,7 @@ impl Pool {
         let Some(create) = self.creates.remove(&operation) else {
             return;
         };
+        self.board.remove_create(operation);
         self.timers.cancel(&Timer::CreateDeadline(operation));
         let class = match refusal {
             CloudRefusal::RateLimit { .. } => "rate limit",
@@ -175,6 +177,7 @@ impl Pool {
     /// The instance of this create is a worker: it is not counted beside it any more.
     fn close_create(&mut self, operation: OperationId, now: Moment) {
         if self.creates.remove(&operation).is_some() {
+            self.board.remove_create(operation);
             self.timers.cancel(&Timer::CreateDeadline(operation));
             self.quota_has_room(now);
         }

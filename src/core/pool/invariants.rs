@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Pool;
+use super::board::{place_of, view_of, view_of_create};
 use super::breaker::Breaker;
 use super::create::InstanceReport;
 use super::index::RunnerIndex;
+use super::view::{InstanceView, Whereabouts};
 use crate::core::ids::{ContainerUuid, InstanceId, OperationId};
 use crate::core::timer::Timer;
 use crate::core::vocabulary::{BootOutcome, IdleBehavior, WorkerState};
@@ -39,7 +41,8 @@ pub fn check(pool: &Pool) -> Result<(), Violation> {
     one_place_on_a_worker(pool)?;
     operations_have_deadlines(pool)?;
     timers_belong_to_something(pool)?;
-    index_is_in_step(pool)
+    index_is_in_step(pool)?;
+    board_is_in_step(pool)
 }
 
 /// 10.5: `idle` ⇒ nothing starting or running; `running` ⇒ something is.
@@ -173,6 +176,35 @@ fn index_is_in_step(pool: &Pool) -> Result<(), Violation> {
     }
     if pool.index != expected {
         return violated("20.4", format!("the index says {:?}, the workers {expected:?}", pool.index));
+    }
+    Ok(())
+}
+
+/// 20 §6: what the scheduler is shown is what there is.
+fn board_is_in_step(pool: &Pool) -> Result<(), Violation> {
+    let creates = pool.creates.iter().map(|(operation, create)| view_of_create(*operation, create));
+    let expected: Vec<InstanceView> = creates.chain(pool.workers.values().map(view_of)).collect();
+    let shown = &pool.board.instances;
+    if !shown.values().map(|view| &**view).eq(&expected) {
+        return violated("20 §6", format!("the board shows {shown:?}, there is {expected:?}"));
+    }
+    let mut expected: BTreeMap<&ContainerUuid, Whereabouts> = BTreeMap::new();
+    for worker in pool.workers.values() {
+        let uuids = worker.starting.keys().chain(worker.running.keys()).chain(worker.collecting.keys());
+        for uuid in uuids {
+            expected.entry(uuid).or_default().places.extend(place_of(worker, uuid));
+        }
+    }
+    for (uuid, exit) in &pool.exited {
+        let whereabouts = expected.entry(uuid).or_default();
+        if whereabouts.places.is_empty() {
+            whereabouts.exited = Some(*exit);
+        }
+    }
+    let shown = &pool.board.containers;
+    let pairs = expected.iter().map(|(uuid, whereabouts)| (*uuid, whereabouts));
+    if !shown.iter().map(|(uuid, whereabouts)| (uuid, &**whereabouts)).eq(pairs) {
+        return violated("20 §6", format!("the board shows {shown:?}, there is {expected:?}"));
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! All workers, and the cloud behind them (spec 20): creates, lists, limits, and the scheduler's calls.
 //!
 //! Reading order: the record here, [`create`], [`sync`], [`limits`] (quota, capacity, rate limits), [`breaker`] (types that do not
-//! boot), [`calls`] (the scheduler's and operators' calls, and the answers to effects), [`view`] (the snapshot), [`index`] (where a
-//! container is), [`invariants`].
+//! boot), [`calls`] (the scheduler's and operators' calls, and the answers to effects), [`view`] (the snapshot), [`board`] (what it is made of),
+//! [`index`] (where a container is), [`invariants`].
 //!
 //! Whoever holds `&mut Pool` has the lock; nothing here waits for anything.
 
+mod board;
 mod breaker;
 pub mod budget;
 pub mod calls;
@@ -19,6 +20,8 @@ pub mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdSet;
+
 use super::effect::{Effect, Effects, Level};
 use super::ids::{ContainerUuid, InstanceId, InstanceSecret, OperationId, TypeName};
 use super::instance_type::InstanceType;
@@ -28,6 +31,7 @@ use super::timer::{Timer, Timers};
 use super::vocabulary::WorkerState;
 use super::worker::running::StartReturn;
 use super::worker::{Context, Worker};
+use board::Board;
 use breaker::Breaker;
 use budget::ProbeBudget;
 use create::PendingCreate;
@@ -45,6 +49,7 @@ pub struct Pool {
     /// Secrets of creates that were given up, with the time: their instances are known again if they appear late.
     pub(super) given_up_creates: BTreeMap<InstanceSecret, Moment>,
     pub(super) index: RunnerIndex,
+    board: Board,
     /// Runners that ended without a result waiting, until the scheduler forgets them.
     pub(super) exited: BTreeMap<ContainerUuid, Exit>,
     pub(super) limits: Limits,
@@ -56,7 +61,7 @@ pub struct Pool {
     pub(super) first_list: Option<Moment>,
     pub(super) last_list: Option<Moment>,
     /// Instances we saw and that disappeared; needed only until two lists are far enough apart to tell without it.
-    pub(super) departed: BTreeSet<InstanceId>,
+    pub(super) departed: OrdSet<InstanceId>,
     pub(super) last_unknown_resolved: Option<Moment>,
     /// Types whose instances were found to be smaller than they say: warned of once.
     pub(super) short_types: BTreeSet<TypeName>,
@@ -74,6 +79,7 @@ impl Pool {
             creates: BTreeMap::new(),
             given_up_creates: BTreeMap::new(),
             index: RunnerIndex::default(),
+            board: Board::default(),
             exited: BTreeMap::new(),
             limits: Limits::default(),
             breakers: BTreeMap::new(),
@@ -83,7 +89,7 @@ impl Pool {
             loaded: false,
             first_list: None,
             last_list: None,
-            departed: BTreeSet::new(),
+            departed: OrdSet::new(),
             last_unknown_resolved: None,
             short_types: BTreeSet::new(),
             runner_fault: None,
@@ -200,6 +206,7 @@ impl Pool {
         };
         let (before, boot_was_open) = ((worker.state, worker.idle_behavior), worker.boot_outcome.is_none());
         let result = event(worker, &mut cx);
+        self.board.show(worker, &*cx.exited);
         if before != (worker.state, worker.idle_behavior) {
             cx.effects.notify();
         }

@@ -177,6 +177,7 @@ impl Pool {
             cx.order(Effect::CloseWorker { instance: id.clone() });
         });
         self.workers.remove(id);
+        self.board.remove(id, &self.exited);
         self.departed.insert(id.clone());
         effects.notify();
     }

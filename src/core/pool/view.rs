@@ -5,9 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::{OrdMap, OrdSet};
+
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId, OperationId, TypeName};
 use crate::core::instance_type::InstanceType;
 use crate::core::time::Moment;
+use crate::core::versioned::Versioned;
 use crate::core::vocabulary::{IdleBehavior, WorkerState};
 
 /// After a restart an instance must be missing from lists at least this far apart before its attempts are lost (spec 70 §3).
@@ -22,7 +25,7 @@ pub enum InstanceKey {
 }
 
 /// One worker or one unfinished create.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct InstanceView {
     pub key: InstanceKey,
     /// `host` or `host:port`; empty while unknown.
@@ -134,13 +137,12 @@ impl fmt::Display for BreakerView {
     }
 }
 
-/// The whole pool at one instant.
+/// The whole pool at one instant. Persistent: taking it costs the same whatever the pool's size.
 #[derive(Clone, Debug, Default)]
 pub struct PoolView {
-    /// Sorted by key, then type name.
-    pub instances: Vec<InstanceView>,
+    pub instances: OrdMap<InstanceKey, Versioned<InstanceView>>,
     /// Containers that are somewhere, or were seen to have exited and are not forgotten yet.
-    pub containers: BTreeMap<ContainerUuid, Whereabouts>,
+    pub containers: OrdMap<ContainerUuid, Versioned<Whereabouts>>,
     pub at_quota: bool,
     /// Creates that would be accepted now, whatever the type: what MaxInstances and MaxConcurrentInstanceCreateOps leave; 0
     /// while creates are suspended or the runner cannot be loaded.
@@ -157,20 +159,18 @@ pub struct PoolView {
     pub first_list: Option<Moment>,
     pub last_list: Option<Moment>,
     /// Instances that this process saw and that then disappeared.
-    pub departed: BTreeSet<InstanceId>,
+    pub departed: OrdSet<InstanceId>,
     /// When a worker last stopped being `unknown`; `None` = never one.
     pub last_unknown_resolved: Option<Moment>,
 }
 
 impl PoolView {
     pub fn has_unknown(&self) -> bool {
-        self.instances.iter().any(|view| view.state == WorkerState::Unknown)
+        self.instances.values().any(|view| view.state == WorkerState::Unknown)
     }
 
     pub fn instance(&self, id: &InstanceId) -> Option<&InstanceView> {
-        let wanted = InstanceKey::Instance(id.clone());
-        let index = self.instances.binary_search_by(|view| view.key.cmp(&wanted)).ok()?;
-        self.instances.get(index)
+        self.instances.get(&InstanceKey::Instance(id.clone())).map(|view| &**view)
     }
 
     /// The instance does not exist any more, as far as can be known: it left while we watched, or lists

@@ -8,6 +8,7 @@
 //! [`stale`] (§1), [`limits`] (§3, dynamic limits), [`slots`] (instances and their free resources), [`plan`] (§3, the steps per
 //! container), [`room`] (after the pass), [`status`] (texts for people), [`invariants`].
 
+mod first_fit;
 pub mod invariants;
 mod limits;
 mod order;
@@ -244,7 +245,7 @@ impl Scheduler {
         let running = pool.containers.values().filter(|whereabouts| whereabouts.is_alive()).count();
         let seen = Circumstances {
             running,
-            existing: pool.instances.iter().filter(|view| view.id().is_some()).count(),
+            existing: pool.instances.values().filter(|view| view.id().is_some()).count(),
             instances: pool.instances.len(),
             at_quota: pool.at_quota,
             last_busy_answer: input.last_busy_answer,

@@ -31,7 +31,7 @@ impl<'a> Plan<'_, 'a> {
         }
         let first_users = self.first_users(items);
         let going = |state| state == WorkerState::Shutdown;
-        let mut leaving = self.draft.input.pool.instances.iter().filter(|view| going(view.state)).count();
+        let mut leaving = self.draft.input.pool.instances.values().filter(|view| going(view.state)).count();
         for (position, index) in std::mem::take(&mut self.over_quota).iter().enumerate() {
             let item = &items[*index];
             let need = &item.entry.resources;

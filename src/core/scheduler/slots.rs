@@ -1,13 +1,14 @@
 //! Instances with the resources that are free on them, and the choice of the best one for a container (spec 30 §3).
 //!
-//! Per type, the slots with any room are kept in order of preference, so the first that fits is the best of its type. A need
-//! that found no room on a type is remembered: as free resources only shrink during a pass, whatever needs at least as much
-//! finds none either. So a long queue of containers that cannot be placed costs no search each.
+//! Of each type, the slots with any room are found by how many containers they have, those with the most first, and among these by the
+//! order of the views. A need that found no room on a type is remembered: as free resources only shrink during a pass, whatever needs at
+//! least as much finds none either. So a long queue of containers that cannot be placed costs no search each.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::first_fit::FirstFit;
 use crate::core::entry::QueueSnapshot;
 use crate::core::ids::{ContainerUuid, InstanceId, TypeName};
 use crate::core::instance_type::InstanceType;
@@ -34,14 +35,32 @@ pub(super) struct Slot {
     /// Containers on it, with the reserved ones.
     count: usize,
     full: bool,
+    of_type: TypeIndex,
+    /// Its place among those of its type.
+    place: usize,
 }
 
-/// In-service ones first, then those with more containers, then by the order of the views.
-type Preference = (bool, Reverse<usize>, usize);
+impl Slot {
+    /// In-service ones first, then those with more containers.
+    fn level(&self) -> Level {
+        (!self.in_service, Reverse(self.count))
+    }
+
+    /// Unused in this pass, and free to go.
+    pub(super) fn is_unused(&self) -> bool {
+        self.idle && !self.mapped && !self.full
+    }
+}
+
+type Level = (bool, Reverse<usize>);
+/// Where a type is in [`Slots::types`].
+type TypeIndex = usize;
 
 #[derive(Debug, Default)]
 struct OfType {
-    open: BTreeSet<Preference>,
+    /// In the order of the views; those added in this pass come last.
+    slots: Vec<usize>,
+    levels: BTreeMap<Level, FirstFit>,
     failed: Vec<Resources>,
 }
 
@@ -57,7 +76,10 @@ pub(super) struct TooSmall {
 pub(super) struct Slots {
     /// By price ↑, VCPUs ↓, RAM ↓, scratch ↓, id ↑; those added in this pass come last.
     slots: Vec<Slot>,
-    by_type: BTreeMap<TypeName, OfType>,
+    types: Vec<OfType>,
+    by_name: BTreeMap<TypeName, TypeIndex>,
+    /// Lists of eligible types that were asked for, by their address: the queue's snapshot keeps them during the pass.
+    resolved: BTreeMap<usize, Arc<[TypeIndex]>>,
     by_instance: BTreeMap<InstanceId, usize>,
     /// 0 = no limit.
     max_containers: usize,
@@ -87,20 +109,14 @@ fn slot_of(view: &InstanceView, queue: &QueueSnapshot) -> Option<Slot> {
         packing,
         count: view.containers.len(),
         full,
+        of_type: 0,
+        place: 0,
     })
-}
-
-fn at_least(larger: &Resources, smaller: &Resources) -> bool {
-    larger.vcpus >= smaller.vcpus
-        && larger.ram >= smaller.ram
-        && larger.scratch >= smaller.scratch
-        && larger.gpus >= smaller.gpus
-        && larger.gpu_vram >= smaller.gpu_vram
 }
 
 impl Slots {
     pub(super) fn new(pool: &PoolView, queue: &QueueSnapshot, max_containers: usize) -> Self {
-        let mut slots: Vec<Slot> = pool.instances.iter().filter_map(|view| slot_of(view, queue)).collect();
+        let mut slots: Vec<Slot> = pool.instances.values().filter_map(|view| slot_of(view, queue)).collect();
         // The views come sorted by id, and the sort is stable.
         slots.sort_by(|a, b| {
             let (first, second) = (&a.instance_type, &b.instance_type);
@@ -111,23 +127,36 @@ impl Slots {
         for slot in slots {
             all.push(slot);
         }
+        (0..all.slots.len()).for_each(|index| all.open(index));
         all
     }
 
-    fn push(&mut self, slot: Slot) -> usize {
+    fn type_index(&mut self, name: &TypeName) -> TypeIndex {
+        if let Some(index) = self.by_name.get(name) {
+            return *index;
+        }
+        self.types.push(OfType::default());
+        self.by_name.insert(name.clone(), self.types.len() - 1);
+        self.types.len() - 1
+    }
+
+    /// It is not open yet.
+    fn push(&mut self, mut slot: Slot) -> usize {
         let index = self.slots.len();
         if let Some(instance) = &slot.instance {
             self.by_instance.insert(instance.clone(), index);
         }
-        self.by_type.entry(slot.type_name.clone()).or_default().failed.clear();
+        slot.of_type = self.type_index(&slot.type_name);
+        let of_type = &mut self.types[slot.of_type];
+        slot.place = of_type.slots.len();
+        of_type.slots.push(index);
         self.slots.push(slot);
-        self.open(index);
         index
     }
 
     /// Room on an instance that does not exist yet.
     pub(super) fn add(&mut self, instance_type: &Arc<InstanceType>) -> usize {
-        self.push(Slot {
+        let index = self.push(Slot {
             instance: None,
             instance_type: instance_type.clone(),
             type_name: TypeName::new(&instance_type.name),
@@ -137,7 +166,12 @@ impl Slots {
             packing: Packing::new(instance_type.capacity()),
             count: 0,
             full: false,
-        })
+            of_type: 0,
+            place: 0,
+        });
+        self.types[self.slots[index].of_type].failed.clear();
+        self.open(index);
+        index
     }
 
     pub(super) fn get(&self, index: usize) -> &Slot {
@@ -150,35 +184,32 @@ impl Slots {
 
     /// Indices of idle instances that nothing is mapped onto, in the order of the views.
     pub(super) fn unused(&self) -> impl Iterator<Item = usize> + '_ {
-        let unused = |(index, slot): (usize, &Slot)| (slot.idle && !slot.mapped && !slot.full).then_some(index);
-        self.slots.iter().enumerate().filter_map(unused)
+        self.slots.iter().enumerate().filter_map(|(index, slot)| slot.is_unused().then_some(index))
     }
 
-    fn preference(&self, index: usize) -> Preference {
-        let slot = &self.slots[index];
-        (!slot.in_service, Reverse(slot.count), index)
-    }
-
-    fn has_room(&self, slot: &Slot, need: &Resources) -> bool {
+    /// What a need is compared with; `None` if nothing more can go there.
+    fn free(&self, slot: &Slot) -> Option<Resources> {
         let below_limit = self.max_containers == 0 || slot.count < self.max_containers;
-        !slot.full && below_limit && slot.packing.fits(need)
+        slot.packing.free().filter(|_| !slot.full && below_limit)
     }
 
-    /// Lists the slot among those of its type if it could take anything at all.
+    /// Lists the slot among those of its type, if anything can still go there.
     fn open(&mut self, index: usize) {
-        if !self.has_room(&self.slots[index], &Resources::default()) {
+        let slot = &self.slots[index];
+        let Some(free) = self.free(slot) else {
             return;
-        }
-        let preference = self.preference(index);
-        if let Some(of_type) = self.by_type.get_mut(&self.slots[index].type_name) {
-            of_type.open.insert(preference);
-        }
+        };
+        let (level, place) = (slot.level(), slot.place);
+        let of_type = &mut self.types[slot.of_type];
+        let places = of_type.slots.len();
+        let row = of_type.levels.entry(level).or_insert_with(|| FirstFit::new(places));
+        row.set(place, Some(free));
     }
 
     fn close(&mut self, index: usize) {
-        let preference = self.preference(index);
-        if let Some(of_type) = self.by_type.get_mut(&self.slots[index].type_name) {
-            of_type.open.remove(&preference);
+        let slot = &self.slots[index];
+        if let Some(row) = self.types[slot.of_type].levels.get_mut(&slot.level()) {
+            row.set(slot.place, None);
         }
     }
 
@@ -199,51 +230,61 @@ impl Slots {
     }
 
     pub(super) fn fits(&self, index: usize, need: &Resources) -> bool {
-        self.has_room(&self.slots[index], need)
+        self.free(&self.slots[index]).is_some_and(|free| free.covers(need))
     }
 
-    /// The best slot for this need among instances of these types.
+    fn resolve(&mut self, types: &Arc<[Arc<InstanceType>]>) -> Arc<[TypeIndex]> {
+        let address = Arc::as_ptr(types).addr();
+        if let Some(known) = self.resolved.get(&address) {
+            return known.clone();
+        }
+        let found: Arc<[TypeIndex]> = types.iter().map(|it| self.type_index(&TypeName::new(&it.name))).collect();
+        self.resolved.insert(address, found.clone());
+        found
+    }
+
+    /// The best slot for this need among instances of these types: in service, then with more containers, then in the order of the views.
     pub(super) fn best(
         &mut self,
         uuid: &ContainerUuid,
-        types: &[Arc<InstanceType>],
+        types: &Arc<[Arc<InstanceType>]>,
         need: &Resources,
     ) -> Option<usize> {
-        let mut best: Option<Preference> = None;
-        for instance_type in types {
-            if let Some(found) = self.best_of_type(uuid, &instance_type.name, need)
+        let mut best: Option<(Level, usize)> = None;
+        for of_type in &*self.resolve(types) {
+            if let Some(found) = self.best_of_type(uuid, *of_type, need)
                 && best.is_none_or(|known| found < known)
             {
                 best = Some(found);
             }
         }
-        best.map(|(_, _, index)| index)
+        best.map(|(_, index)| index)
     }
 
-    fn best_of_type(&mut self, uuid: &ContainerUuid, name: &str, need: &Resources) -> Option<Preference> {
-        let of_type = self.by_type.get(name)?;
-        if of_type.failed.iter().any(|failed| at_least(need, failed)) {
+    fn best_of_type(&mut self, uuid: &ContainerUuid, of_type: TypeIndex, need: &Resources) -> Option<(Level, usize)> {
+        let known = &self.types[of_type];
+        if known.levels.is_empty() || known.failed.iter().any(|failed| need.covers(failed)) {
             return None;
         }
-        let mut too_small = None;
-        let found = of_type.open.iter().find(|(_, _, index)| {
-            let slot = &self.slots[*index];
-            let fits = self.has_room(slot, need);
-            if !fits && slot.idle && !slot.mapped {
-                too_small = slot.instance.clone().map(|instance| (instance, slot.type_name.clone()));
-            }
-            fits
-        });
-        let found = found.copied();
-        if let Some((instance, type_name)) = too_small {
-            self.too_small.push(TooSmall { instance, type_name, uuid: uuid.clone() });
+        let in_level = |(level, row): (&Level, &FirstFit)| Some((*level, known.slots[row.find(need)?]));
+        if let Some(found) = known.levels.iter().find_map(in_level) {
+            return Some(found);
         }
-        if found.is_none()
-            && let Some(of_type) = self.by_type.get_mut(name)
-            && of_type.failed.len() < FAILED_NEEDS_MAX
-        {
+        self.has_failed(uuid, of_type, need);
+        None
+    }
+
+    fn has_failed(&mut self, uuid: &ContainerUuid, of_type: TypeIndex, need: &Resources) {
+        let of_type = &mut self.types[of_type];
+        let empty = of_type.levels.get(&(false, Reverse(0))).and_then(|row| row.find(&Resources::default()));
+        let idle = empty.map(|place| &self.slots[of_type.slots[place]]).filter(|slot| slot.is_unused());
+        if let Some((slot, instance)) = idle.and_then(|slot| Some((slot, slot.instance.clone()?))) {
+            self.too_small.push(TooSmall { instance, type_name: slot.type_name.clone(), uuid: uuid.clone() });
+        }
+        // What covered them is covered by this one.
+        of_type.failed.retain(|known| !known.covers(need));
+        if of_type.failed.len() < FAILED_NEEDS_MAX {
             of_type.failed.push(*need);
         }
-        found
     }
 }

@@ -81,7 +81,7 @@ impl<'a> Draft<'a> {
     /// Orders what the table says about this entry.
     pub(super) fn judge(&mut self, entry: &'a QueueEntry, stale: StaleStep, ruled_out: &mut RuledOut) -> Standing<'a> {
         let container = &entry.container;
-        let whereabouts = self.input.pool.containers.get(&container.uuid);
+        let whereabouts = self.input.pool.containers.get(&container.uuid).map(|whereabouts| &**whereabouts);
         let places = Places::of(container, whereabouts, self.keeps_attempts);
         let exited = whereabouts.and_then(|whereabouts| whereabouts.exited);
         match container.state {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 
 use crate::core::container::{Container, ContainerRequest};
@@ -15,6 +16,7 @@ use crate::core::ids::ContainerUuid;
 use crate::core::instance_type::InstanceType;
 use crate::core::resources::Resources;
 use crate::core::time::Moment;
+use crate::core::versioned::Versioned;
 use crate::core::vocabulary::ContainerState;
 
 use super::rows::Row;
@@ -101,7 +103,7 @@ fn needs_same(a: &ContainerRequest, b: &ContainerRequest) -> bool {
 
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    entries: Arc<BTreeMap<ContainerUuid, Arc<QueueEntry>>>,
+    entries: OrdMap<ContainerUuid, Versioned<QueueEntry>>,
     as_of: Moment,
     counts: BTreeMap<ContainerState, usize>,
     subscribers: Vec<Sender<()>>,
@@ -110,17 +112,16 @@ pub(super) struct Memory {
 impl Memory {
     /// At the opening.
     pub(super) fn fill(&mut self, entries: Vec<QueueEntry>, counts: BTreeMap<ContainerState, usize>) {
-        self.entries =
-            Arc::new(entries.into_iter().map(|entry| (entry.container.uuid.clone(), Arc::new(entry))).collect());
+        self.entries = entries.into_iter().map(|entry| (entry.container.uuid.clone(), Versioned::new(entry))).collect();
         self.counts = counts;
     }
 
     pub(super) fn snapshot(&self) -> QueueSnapshot {
-        QueueSnapshot { entries: Arc::clone(&self.entries), as_of: self.as_of }
+        QueueSnapshot { entries: self.entries.clone(), as_of: self.as_of }
     }
 
-    pub(super) fn entry(&self, uuid: &ContainerUuid) -> Option<Arc<QueueEntry>> {
-        self.entries.get(uuid).map(Arc::clone)
+    pub(super) fn entry(&self, uuid: &ContainerUuid) -> Option<Versioned<QueueEntry>> {
+        self.entries.get(uuid).cloned()
     }
 
     pub(super) fn set_as_of(&mut self, now: Moment) {
@@ -140,7 +141,7 @@ impl Memory {
         if changes.is_empty() {
             return;
         }
-        let entries = Arc::make_mut(&mut self.entries);
+        let entries = &mut self.entries;
         for Change { row, before, arrival } in changes {
             if before != Some(row.life.state) {
                 *self.counts.entry(row.life.state).or_default() += 1;
@@ -154,17 +155,17 @@ impl Memory {
                 // It was forgotten, so nobody schedules it: its row in the database is enough.
                 (None, _) => continue,
             };
-            entries.insert(row.uuid, Arc::new(entry));
+            entries.insert(row.uuid, Versioned::new(entry));
         }
         self.notify();
     }
 
     /// Puts newly computed types in place (a reload).
     pub(super) fn refit(&mut self, fits: Vec<(ContainerUuid, Fit)>) {
-        let entries = Arc::make_mut(&mut self.entries);
         for (uuid, (resources, instance_types)) in fits {
-            if let Some(entry) = entries.get_mut(&uuid) {
-                *Arc::make_mut(entry) = QueueEntry { resources, instance_types, ..QueueEntry::clone(entry) };
+            if let Some(entry) = self.entries.get_mut(&uuid) {
+                let entry = entry.make_mut();
+                (entry.resources, entry.instance_types) = (resources, instance_types);
             }
         }
         self.notify();
@@ -176,16 +177,14 @@ impl Memory {
             container.state.is_final() || container.state == ContainerState::Queued && container.priority == 0
         });
         if forgettable {
-            Arc::make_mut(&mut self.entries).remove(uuid);
+            self.entries.remove(uuid);
             self.notify();
         }
     }
 
     /// A purged container is gone from the database.
     pub(super) fn purged(&mut self, uuid: &ContainerUuid, state: ContainerState) {
-        if self.entries.contains_key(uuid) {
-            Arc::make_mut(&mut self.entries).remove(uuid);
-        }
+        self.entries.remove(uuid);
         if let Some(count) = self.counts.get_mut(&state) {
             *count = count.saturating_sub(1);
         }

@@ -188,7 +188,7 @@ impl Backend for DaemonBackend {
 
     fn kill_container(&self, uuid: &ContainerUuid, reason: &str) -> Result<bool, ApiError> {
         let running = |view: &InstanceView| view.containers.contains(uuid);
-        if self.door.view().instances.iter().any(running) {
+        if self.door.view().instances.values().any(|view| running(view)) {
             // Noted first: a result `killed` then means what the operator wanted, and is no lost attempt. Only for one that runs:
             // a later loss of another is a loss.
             if let Err(error @ QueueError::Storage { .. }) = self.queue.note_kill(uuid) {
@@ -201,7 +201,7 @@ impl Backend for DaemonBackend {
 
     fn instances(&self) -> Vec<InstanceRecord> {
         let view = self.door.view();
-        view.instances.iter().map(|view| InstanceRecord::new(view, |moment| self.wall_of(moment))).collect()
+        view.instances.values().map(|view| InstanceRecord::new(view, |moment| self.wall_of(moment))).collect()
     }
 
     fn unlisted_instances(&self) -> Vec<InstanceRow> {

@@ -11,7 +11,6 @@ use super::records::container_record;
 use crate::core::entry::QueueSnapshot;
 use crate::core::instance_type::InstanceType;
 use crate::core::pool::limits::LimitInForce;
-use crate::core::pool::view::InstanceView;
 use crate::core::vocabulary::{ContainerState, WorkerState};
 use crate::management::backend::{ApiError, Backend, Gauges};
 use crate::management::gauges::{count_queue, sum_instances};
@@ -25,10 +24,10 @@ impl DaemonBackend {
         let view = self.door.view();
         let counts = self.queue.counts_by_state();
         let mut instances: BTreeMap<String, usize> = BTreeMap::new();
-        for one in &view.instances {
+        for one in view.instances.values() {
             *instances.entry(one.state.as_str().to_owned()).or_default() += 1;
         }
-        let paid = view.instances.iter().filter(|one| one.state != WorkerState::Shutdown);
+        let paid = view.instances.values().filter(|one| one.state != WorkerState::Shutdown);
         let mut trouble: Vec<String> = self.health().err().into_iter().collect();
         if self.door.overflowed() > 0 {
             trouble.push(format!("{} batches of effects were lost: please report this", self.door.overflowed()));
@@ -43,7 +42,7 @@ impl DaemonBackend {
             containers: counts.into_iter().map(|(state, count)| (state.as_str().to_owned(), count)).collect(),
             instances,
             // Without the 0.0 an empty sum is -0.
-            price_per_hour: 0.0 + paid.map(InstanceView::price).sum::<f64>(),
+            price_per_hour: 0.0 + paid.map(|one| one.price()).sum::<f64>(),
             limits: self.door.limits_in_force().into_iter().map(|limit| self.limit_record(limit)).collect(),
             oldest_waiting: oldest_waiting(&self.queue.snapshot(), report.as_deref(), &self.reasons()),
             trouble,
@@ -87,7 +86,7 @@ impl DaemonBackend {
                 scratch: one.scratch(),
                 price: one.price,
                 preemptible: one.preemptible,
-                instances: view.instances.iter().filter(|view| view.type_name.as_str() == one.name).count(),
+                instances: view.instances.values().filter(|view| view.type_name.as_str() == one.name).count(),
                 limits: limit.into_iter().collect(),
                 boot_failures: breaker.map_or(0, |breaker| breaker.failures_in_a_row),
                 last_boot_error: breaker.map(|breaker| breaker.last_error.clone()).unwrap_or_default(),
@@ -104,8 +103,8 @@ impl DaemonBackend {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         Gauges {
             queue_entries: count_queue(&self.queue.snapshot()),
-            instances: sum_instances(&view.instances, &types),
-            containers_running: count(view.instances.iter().map(|one| one.containers.len()).sum()),
+            instances: sum_instances(view.instances.values().map(|one| &**one), &types),
+            containers_running: count(view.instances.values().map(|one| one.containers.len()).sum()),
             probe_ages: self.door.probe_ages(),
             containers_allocated_not_started: count(figures.allocated_not_started),
             containers_not_allocated_over_quota: count(figures.not_allocated_over_quota),

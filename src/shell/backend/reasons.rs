@@ -63,11 +63,17 @@ impl Reasons {
         if !self.pool.at_quota || !text.contains(AT_QUOTA) {
             return None;
         }
-        let is_held = |one: &&InstanceView| {
+        let is_held = |one: &InstanceView| {
             one.idle_behavior == IdleBehavior::Hold && one.state != WorkerState::Shutdown && one.containers.is_empty()
         };
-        let ids: Vec<&str> =
-            self.pool.instances.iter().filter(is_held).filter_map(|one| one.id()).map(InstanceId::as_str).collect();
+        let ids: Vec<&str> = self
+            .pool
+            .instances
+            .values()
+            .filter(|one| is_held(one))
+            .filter_map(|one| one.id())
+            .map(InstanceId::as_str)
+            .collect();
         let names = ids.iter().take(HELD_SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
         match ids.len().saturating_sub(HELD_SHOWN_MAX) {
             _ if ids.is_empty() => None,
@@ -95,7 +101,7 @@ impl Reasons {
         let has_instance = self
             .pool
             .instances
-            .iter()
+            .values()
             .any(|one| one.state != WorkerState::Shutdown && is_eligible(entry, &one.type_name));
         if has_instance || !text.starts_with("Waiting in queue") {
             return None;

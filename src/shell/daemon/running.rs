@@ -149,7 +149,7 @@ impl Daemon {
     pub(super) fn dump(&self) {
         let backend = &self.parts.backend;
         let view = backend.door.view();
-        for one in &view.instances {
+        for one in view.instances.values() {
             let id = one.id().map(ToString::to_string).unwrap_or_default();
             let note = Note::new(Level::Info, "state", "instance").with("Instance", id);
             let note = note.with("InstanceType", &one.type_name).with("State", one.state);

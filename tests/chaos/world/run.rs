@@ -125,10 +125,10 @@ impl Run<'_> {
     fn dump(&self, what: &str) -> String {
         let mut text = format!("seed {}: {what}\n", self.workload.seed);
         let view = self.shell.door.view();
-        for instance in &view.instances {
+        for instance in view.instances.values() {
             let _ = writeln!(text, "{instance:?}");
         }
-        for (uuid, whereabouts) in &view.containers {
+        for (uuid, whereabouts) in view.containers.iter() {
             let _ = writeln!(text, "{uuid} {whereabouts:?}");
         }
         for entry in self.shell.queue.snapshot().entries.iter() {

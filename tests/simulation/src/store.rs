@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
+
 use crate::core::container::{Container, ContainerRequest, GpuRequest, RuntimeStatus};
 use crate::core::entry::{QueueEntry, QueueSnapshot};
 use crate::core::ids::{Attempt, ContainerUuid};
 use crate::core::lifecycle::{AttemptEnd, Followed, Lifecycle, Verdict};
 use crate::core::resources::Resources;
 use crate::core::time::Moment;
+use crate::core::versioned::Versioned;
 use crate::core::vocabulary::ContainerState;
 use crate::plan::{Types, eligible};
 use crate::world::World;
@@ -41,12 +44,12 @@ pub struct Store {
     /// Result directories that are whole.
     pub results: BTreeMap<(ContainerUuid, Attempt), AttemptEnd>,
     /// What the snapshot in memory shows: not final, or final and not forgotten yet.
-    entries: Arc<BTreeMap<ContainerUuid, Arc<QueueEntry>>>,
+    entries: OrdMap<ContainerUuid, Versioned<QueueEntry>>,
 }
 
 impl Store {
     pub fn snapshot(&self, as_of: Moment) -> QueueSnapshot {
-        QueueSnapshot { entries: Arc::clone(&self.entries), as_of }
+        QueueSnapshot { entries: self.entries.clone(), as_of }
     }
 
     pub fn life(&self, uuid: &ContainerUuid) -> Option<&Lifecycle> {
@@ -62,23 +65,22 @@ impl Store {
             record.life.state.is_final() || record.life.state == ContainerState::Queued && record.life.priority == 0
         });
         if forgettable {
-            Arc::make_mut(&mut self.entries).remove(uuid);
+            self.entries.remove(uuid);
         }
     }
 
     /// As at the opening of the database: what is final is not loaded.
     pub fn reload(&mut self, types: &Types) {
         let open = self.records.iter().filter(|(_, record)| !record.life.state.is_final());
-        let entries = open.map(|(uuid, record)| (uuid.clone(), Arc::new(entry(uuid, record, types)))).collect();
-        self.entries = Arc::new(entries);
+        let entries = open.map(|(uuid, record)| (uuid.clone(), Versioned::new(entry(uuid, record, types))));
+        self.entries = entries.collect();
     }
 
     fn show(&mut self, uuid: &ContainerUuid, types: &Types) {
         let Some(record) = self.records.get(uuid) else { return };
         let shown = self.entries.contains_key(uuid);
         if shown || !record.life.state.is_final() {
-            let entry = Arc::new(entry(uuid, record, types));
-            Arc::make_mut(&mut self.entries).insert(uuid.clone(), entry);
+            self.entries.insert(uuid.clone(), Versioned::new(entry(uuid, record, types)));
         }
     }
 

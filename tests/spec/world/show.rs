@@ -75,7 +75,7 @@ fn figure_text(figure: &Figure) -> String {
 pub(super) fn pool(pool: &Pool, now: Moment) -> String {
     let view = pool.view(now);
     let mut parts: Vec<String> = pool.workers().map(worker).collect();
-    for instance in &view.instances {
+    for instance in view.instances.values() {
         if let InstanceKey::Create(_) = instance.key {
             parts.push(format!("create {}", instance.type_name));
         }
@@ -141,13 +141,13 @@ pub(super) fn what_the_scheduler_sees(pool: &Pool, now: Moment) -> String {
     for (name, breaker) in view.breakers.iter().filter(|(_, breaker)| breaker.is_tripped) {
         seen += &format!("\n{name} {:?}", breaker.paused_until);
     }
-    for view in &view.instances {
+    for view in view.instances.values() {
         seen += &format!(
             "\n{:?} {} {} {} {:?} {:?}",
             view.key, view.type_name, view.state, view.idle_behavior, view.containers, view.collecting
         );
     }
-    for (uuid, found) in &view.containers {
+    for (uuid, found) in view.containers.iter() {
         seen += &format!("\n{uuid} {:?}", found.exited.map(|exit| exit.attempt));
         for place in &found.places {
             seen += &format!(" {} {} {:?} {}", place.instance, place.attempt, place.phase, place.given_up);

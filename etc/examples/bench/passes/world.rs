@@ -10,6 +10,7 @@ use muster::core::instance_type::InstanceType;
 use muster::core::pool::view::{InstanceKey, InstanceView, Phase, Place, PoolView, Whereabouts};
 use muster::core::resources::Resources;
 use muster::core::time::Moment;
+use muster::core::versioned::Versioned;
 use muster::core::vocabulary::{ContainerState, IdleBehavior, WorkerState};
 
 const GIB: i64 = 1 << 30;
@@ -159,7 +160,8 @@ impl World {
         for number in 0..instances {
             let instance_type = &types[number % types.len()];
             let is_full = case == Case::NothingPlaceable || case == Case::Mix && number % 2 == 0;
-            let mut running = entry(containers + 1 + number, ContainerState::Running, instance_type.vcpus, &shapes[0].1);
+            let mut running =
+                entry(containers + 1 + number, ContainerState::Running, instance_type.vcpus, &shapes[0].1);
             let view = view(number, instance_type, is_full.then_some(&running.container.uuid));
             if let Some(instance) = view.id().filter(|_| is_full) {
                 running.container.instance = Some(instance.clone());
@@ -172,12 +174,12 @@ impl World {
                     given_up: false,
                 };
                 let whereabouts = Whereabouts { places: vec![place], exited: None };
-                world.pool.containers.insert(running.container.uuid.clone(), whereabouts);
+                world.pool.containers.insert(running.container.uuid.clone(), Versioned::new(whereabouts));
                 entries.push(running);
             }
-            views.push(view);
+            views.push((view.key.clone(), Versioned::new(view)));
         }
-        world.pool.instances = views;
+        world.pool.instances = views.into_iter().collect();
         world.pool.at_quota = case == Case::NothingPlaceable;
         world.pool.quota_room = if case == Case::Mix { usize::MAX } else { 0 };
         world.pool.creates_accepted = if case == Case::Mix { 64 } else { 0 };
@@ -185,7 +187,7 @@ impl World {
         world.pool.first_list = Some(Moment::default());
         world.pool.last_list = Some(Moment::default());
         world.queue.entries =
-            Arc::new(entries.into_iter().map(|entry| (entry.container.uuid.clone(), Arc::new(entry))).collect());
+            entries.into_iter().map(|entry| (entry.container.uuid.clone(), Versioned::new(entry))).collect();
         world
     }
 }

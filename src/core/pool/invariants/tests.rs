@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::core::effect::Effects;
 use crate::core::ids::TypeName;
+use crate::core::pool::view::Exit;
 use crate::core::settings::Settings;
 use crate::core::time::Moment;
 use crate::core::worker::Runner;
@@ -25,7 +26,9 @@ fn id(text: &str) -> InstanceId {
 fn pool() -> Pool {
     let mut pool = Pool::new(Settings { max_instances: 2, ..Settings::default() }, BTreeMap::new());
     for name in ["a", "b"] {
-        pool.workers.insert(id(name), Worker::new(id(name), TypeName::new("t"), WorkerState::Idle, START));
+        let worker = Worker::new(id(name), TypeName::new("t"), WorkerState::Idle, START);
+        pool.board.show(&worker, &pool.exited);
+        pool.workers.insert(id(name), worker);
     }
     check(&pool).expect("sound");
     pool
@@ -130,6 +133,12 @@ fn a_corrupted_state_is_caught() {
         ("20.7", |pool| pool.timers.set(START, Timer::ForgetDeadline(id("a"), uuid()))),
         ("20.7", |pool| pool.timers.set(START, Timer::ReapDeadline(id("a"), uuid(), OperationId(1)))),
         ("none", |pool| pool.timers.set(START, Timer::Quota)),
+        ("20 §6", |pool| worker(pool, "a").state = WorkerState::Booting),
+        ("20 §6", |pool| drop(pool.workers.remove("a"))),
+        ("20 §6", |pool| {
+            pool.exited.insert(uuid(), Exit { at: START, attempt: 1 });
+        }),
+        ("20 §6", |pool| drop(pool.board.containers.insert(uuid(), Default::default()))),
     ];
     for (index, (expected, corrupt)) in rows.iter().enumerate() {
         let mut pool = pool();
