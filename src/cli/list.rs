@@ -77,11 +77,6 @@ fn fetch(client: &Client, options: &Options) -> Result<ContainerList, Failure> {
 }
 
 fn row(record: &ContainerRecord, now: i64) -> Vec<String> {
-    let status = match (record.exit_code, record.status.as_str()) {
-        (Some(code), "") => format!("exit code {code}"),
-        (Some(code), text) => format!("exit code {code}; {text}"),
-        (None, text) => text.to_owned(),
-    };
     let name = match record.array_index {
         Some(index) => format!("{}[{index}]", record.name),
         None => record.name.clone(),
@@ -93,8 +88,18 @@ fn row(record: &ContainerRecord, now: i64) -> Vec<String> {
         record.priority.to_string(),
         record.instance.clone().unwrap_or_else(|| "-".to_owned()),
         times::span(now - record.created_at),
-        status,
+        status_of(record),
     ]
+}
+
+/// How it ended, or why it waits.
+pub(super) fn status_of(record: &ContainerRecord) -> String {
+    match (record.exit_code, record.status.as_str(), record.explanation.as_str()) {
+        (Some(code), "", _) => format!("exit code {code}"),
+        (Some(code), text, _) => format!("exit code {code}; {text}"),
+        (None, text, "") => text.to_owned(),
+        (None, text, why) => format!("{text}  ({why})"),
+    }
 }
 
 fn coloured(line: &str, state: Option<&str>) -> String {

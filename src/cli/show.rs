@@ -40,6 +40,7 @@ fn print(output: &mut Output, detail: &ContainerDetail) -> Result<(), Failure> {
         ("name", one.name.clone()),
         ("state", one.state.clone()),
         ("status", one.status.clone()),
+        ("why", one.explanation.clone()),
         ("exit code", one.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string())),
         ("priority", one.priority.to_string()),
         ("command", words.join(" ")),

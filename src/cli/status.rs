@@ -47,7 +47,8 @@ fn print(output: &mut Output, status: &Status) -> Result<(), Failure> {
     }
     if let Some(oldest) = &status.oldest_waiting {
         let age = times::span(status.now - oldest.created_at);
-        output.line(&format!("oldest      {} {} waits for {age}: {}", oldest.uuid, oldest.name, oldest.status))?;
+        let why = super::list::status_of(oldest);
+        output.line(&format!("oldest      {} {} waits for {age}: {why}", oldest.uuid, oldest.name))?;
     }
     for one in &status.unusable {
         let detail = super::instance::one_line(&one.detail);

@@ -82,6 +82,8 @@ pub struct ContainerRecord {
     pub cost: f64,
     /// Why it waits, or why it ended as it did: one sentence for people; empty while it runs.
     pub status: String,
+    /// While it waits: what it needs, what stands in its way, and until when. For people; empty if there is nothing to say.
+    pub explanation: String,
 }
 
 /// `GET containers`: newest first.

@@ -1,7 +1,7 @@
 //! The scheduler's thread (spec 30): waits for something to change, looks at pool and queue, has the core plan, carries the plan out.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -14,7 +14,8 @@ use super::wakeups::{Subscribers, Wakeups};
 use crate::core::effect::{Level, Note};
 use crate::core::errors::chain;
 use crate::core::ids::InstanceSecret;
-use crate::core::scheduler::{Action, EntryStatus, PassFigures, PassInput, Scheduler, SchedulerSettings};
+use crate::core::scheduler::outlook::{Listing, Outlook};
+use crate::core::scheduler::{Action, PassFigures, PassInput, Scheduler, SchedulerSettings};
 use crate::log::write_note;
 use crate::management::metrics::Metrics;
 use crate::queue::ContainerQueue;
@@ -26,12 +27,24 @@ const NOTIFICATION_DELAY: Duration = Duration::from_secs(1);
 const REST_ABOVE: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_millis(100);
 
-/// What the last pass decided: for the API. It keeps no snapshot of the queue: while one is held, the next change copies it.
-#[derive(Clone, Debug)]
+/// What the last pass decided: for the API.
+#[derive(Debug)]
 pub struct Report {
-    /// In scheduling order.
-    pub statuses: Arc<[EntryStatus]>,
+    outlook: Arc<Outlook>,
     pub figures: PassFigures,
+    /// Made for the first who asks.
+    listing: OnceLock<Listing>,
+}
+
+impl Report {
+    fn new(outlook: Arc<Outlook>, figures: PassFigures) -> Self {
+        Self { outlook, figures, listing: OnceLock::new() }
+    }
+
+    /// Every entry of the queue that the pass saw, in scheduling order.
+    pub fn listing(&self) -> &Listing {
+        self.listing.get_or_init(|| self.outlook.listing())
+    }
 }
 
 /// What the thread shares with others.
@@ -130,8 +143,12 @@ fn plan(shared: &SchedulerShared, scheduler: &mut Scheduler) -> Vec<Action> {
         write_note(note);
     }
     drop(queue);
-    let report = Report { statuses: pass.statuses.into(), figures: pass.figures };
-    *shared.report.write() = Some(Arc::new(report));
+    let is_news = |known: &Option<Arc<Report>>| {
+        known.as_ref().is_none_or(|known| !Arc::ptr_eq(&known.outlook, &pass.outlook) || known.figures != pass.figures)
+    };
+    if is_news(&shared.report.read()) {
+        *shared.report.write() = Some(Arc::new(Report::new(pass.outlook.clone(), pass.figures)));
+    }
     shared.metrics.scheduler_pass(began.elapsed());
     pass.actions
 }

@@ -226,7 +226,11 @@ impl World {
 
     /// One pass of this scheduler, with the invariants checked.
     pub(crate) fn pass(&self, scheduler: &mut Scheduler) -> Pass {
+        let from_nothing = scheduler.pass_from_nothing(&self.input());
         let pass = scheduler.pass(&self.input());
+        if let Err(violation) = invariants::check_memory(&from_nothing, &pass) {
+            panic!("{violation}");
+        }
         if let Err(violation) = invariants::check(&self.settings, &self.input(), &pass) {
             panic!("{violation}\n{:#?}", pass.actions);
         }
@@ -240,7 +244,7 @@ impl World {
 
     /// The texts of the first pass of a new scheduler, in scheduling order.
     pub(crate) fn texts(&self) -> Vec<String> {
-        self.pass(&mut self.scheduler()).statuses.into_iter().map(|status| status.text).collect()
+        self.pass(&mut self.scheduler()).outlook.statuses().into_iter().map(|status| status.text).collect()
     }
 }
 

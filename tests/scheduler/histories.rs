@@ -68,7 +68,7 @@ fn a_large_pass() {
     let total: i64 =
         world.pool.instances.values().filter_map(|view| view.instance_type.as_ref()).map(|it| it.vcpus).sum();
     assert!(locked * 10 >= total * 9, "{locked} of {total} cores are used");
-    assert_eq!(pass.statuses.len(), 10_000);
+    assert_eq!(pass.outlook.statuses().len(), 10_000);
 }
 
 /// Histories that once broke something, shortest form.

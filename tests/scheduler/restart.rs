@@ -107,7 +107,7 @@ fn an_old_attempt_that_comes_back_ends_before_the_next_starts() {
     let mut scheduler = world.scheduler();
     let pass = world.pass(&mut scheduler);
     assert_eq!(shown(&pass.actions), ["kill 1 on a"]);
-    assert_eq!(pass.statuses[0].text, "Waiting for previous container attempt to exit.");
+    assert_eq!(pass.outlook.statuses()[0].text, "Waiting for previous container attempt to exit.");
     world.pool.containers.clear();
     world.nth(0).containers.clear();
     world.nth(0).state = Idle;

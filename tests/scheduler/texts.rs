@@ -175,7 +175,7 @@ fn scheduling_order() {
     world.add(6, Queued, |entry| entry.first_seen = 0);
     world.add(7, Queued, |_| ());
     let pass = world.pass(&mut world.scheduler());
-    let order: Vec<_> = pass.statuses.iter().map(|status| status.uuid.as_str()[26..].to_owned()).collect();
+    let order: Vec<_> = pass.outlook.statuses().iter().map(|status| status.uuid.as_str()[26..].to_owned()).collect();
     assert_eq!(order, ["5", "4", "3", "2", "6", "7", "1"]);
 }
 

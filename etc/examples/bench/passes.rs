@@ -1,13 +1,15 @@
 //! What a pass of the scheduler costs, by the numbers of containers that wait and of instances.
 //!
 //! How it is measured: the core alone, in this thread, on worlds made in memory. *First* is the first pass of a new scheduler, which has
-//! to look at everything. Allocations are those of the pass, counted by the allocator.
+//! to look at everything; *next* one after a single change; *again* one after none. Allocations are those of the last pass of each kind,
+//! counted by the allocator.
 
 mod world;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use muster::core::ids::ContainerUuid;
 use muster::core::scheduler::{PassInput, Scheduler, SchedulerSettings};
 use muster::core::time::Moment;
 use stats_alloc::Region;
@@ -22,7 +24,7 @@ struct Figure {
     actions: usize,
 }
 
-fn input<'a>(world: &'a World, busy: &'a BTreeSet<muster::core::ids::ContainerUuid>) -> PassInput<'a> {
+fn input<'a>(world: &'a World, busy: &'a BTreeSet<ContainerUuid>) -> PassInput<'a> {
     PassInput {
         pool: &world.pool,
         queue: &world.queue,
@@ -33,16 +35,21 @@ fn input<'a>(world: &'a World, busy: &'a BTreeSet<muster::core::ids::ContainerUu
     }
 }
 
-fn first(world: &World) -> Figure {
-    let settings = SchedulerSettings { max_instances: 0, ..SchedulerSettings::default() };
+fn scheduler() -> Scheduler {
+    Scheduler::new(SchedulerSettings { max_instances: 0, ..SchedulerSettings::default() })
+}
+
+/// Each round's pass, by a scheduler and in a world that `prepare` makes ready for it.
+fn measure(world: &World, mut prepare: impl FnMut(usize, &mut Scheduler, &mut World)) -> Figure {
     let busy = BTreeSet::new();
     let mut times = Vec::new();
     let (mut allocations, mut actions) = (0, 0);
-    for _ in 0..ROUNDS {
-        let mut scheduler = Scheduler::new(settings.clone());
+    let (mut scheduler, mut world) = (scheduler(), world.clone());
+    for round in 0..ROUNDS {
+        prepare(round, &mut scheduler, &mut world);
         let region = Region::new(crate::ALLOCATOR);
         let began = Instant::now();
-        let pass = scheduler.pass(&input(world, &busy));
+        let pass = scheduler.pass(&input(&world, &busy));
         times.push(began.elapsed());
         allocations = region.change().allocations;
         actions = pass.actions.len();
@@ -51,19 +58,47 @@ fn first(world: &World) -> Figure {
     Figure { median: times[ROUNDS / 2], allocations, actions }
 }
 
+/// *First*: everything is new. *Next*: the same scheduler after one container has ended or come. *Again*: nothing has changed.
+fn figures(world: &World) -> [Figure; 3] {
+    let busy = BTreeSet::new();
+    let first = measure(world, |_, one, _| *one = scheduler());
+    let next = measure(world, |round, one, world| {
+        if round == 0 {
+            drop(one.pass(&input(world, &busy)));
+        }
+        world.change(round);
+    });
+    let again = measure(world, |_, one, world| drop(one.pass(&input(world, &busy))));
+    [first, next, again]
+}
+
 pub(crate) fn run() {
-    println!("a pass of the scheduler, median of {ROUNDS}: first (everything is new)");
+    println!(
+        "a pass of the scheduler, medians of {ROUNDS} in ms, and allocations; growth of the time per container and instance"
+    );
+    println!("(first: everything is new; next: one container has ended or come; again: nothing has changed)");
     for case in Case::ALL {
         println!("  {}", case.name());
+        let mut before: Option<f64> = None;
         for (containers, instances) in SIZES {
             let world = World::new(case, containers, instances);
-            let figure = first(&world);
+            let all @ [first, ..] = &figures(&world);
+            let each = |figure: &Figure| {
+                let took = figure.median.as_secs_f64() * 1000.0;
+                format!("{took:>8.3} {:>7}", figure.allocations)
+            };
+            let [first_text, next, again] = all.each_ref().map(each);
+            let per_item = first.median.as_secs_f64() / number(containers + instances);
+            let growth =
+                before.replace(per_item).map_or_else(String::new, |before| format!("x{:.2}", per_item / before));
+            let actions = first.actions;
             println!(
-                "    {containers:>6} containers, {instances:>4} instances  {:>9.3} ms  {:>8} allocations  {:>6} actions",
-                figure.median.as_secs_f64() * 1000.0,
-                figure.allocations,
-                figure.actions
+                "    {containers:>6} containers {instances:>4} instances   first {first_text} {growth:>6}   next {next}   again {again}   {actions:>6} actions"
             );
         }
     }
+}
+
+fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

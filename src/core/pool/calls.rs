@@ -270,6 +270,8 @@ impl Pool {
                 .filter(|instance_type| self.at_capacity(instance_type, now))
                 .map(|instance_type| TypeName::new(&instance_type.name))
                 .collect(),
+            capacity_until: self.capacity_pauses(now),
+            limits: self.limits_in_force(now),
             breakers: self.breaker_views(now),
             loaded: self.loaded,
             first_list: self.first_list,

@@ -1,6 +1,7 @@
 //! Quota, capacity and rate limits: what the cloud refused, and until when we believe it (spec 20 §2–§4).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pool;
@@ -126,6 +127,19 @@ impl Pool {
         let keys = self.limits.keys(instance_type);
         keys.iter().any(|key| later(self.limits.capacity_until.get(key).copied(), now))
             || self.breaker_blocks(&instance_type.name, now)
+    }
+
+    /// The configured types that the provider has none of, as far as it said, and until when it is not asked again.
+    pub(super) fn capacity_pauses(&self, now: Moment) -> BTreeMap<TypeName, Moment> {
+        if self.limits.capacity_until.values().all(|until| *until <= now) {
+            return BTreeMap::new();
+        }
+        let pause = |one: &Arc<InstanceType>| {
+            let keys = self.limits.keys(one);
+            let pauses = keys.iter().filter_map(|key| self.limits.capacity_until.get(key).copied());
+            Some((TypeName::new(&one.name), pauses.filter(|until| now < *until).max()?))
+        };
+        self.types.values().filter_map(pause).collect()
     }
 
     pub fn calls_suspended(&self, kind: CallKind, now: Moment) -> bool {

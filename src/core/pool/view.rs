@@ -9,6 +9,7 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId, OperationId, TypeName};
 use crate::core::instance_type::InstanceType;
+use crate::core::pool::limits::LimitInForce;
 use crate::core::time::Moment;
 use crate::core::versioned::Versioned;
 use crate::core::vocabulary::{IdleBehavior, WorkerState};
@@ -151,6 +152,10 @@ pub struct PoolView {
     pub quota_room: usize,
     /// Configured types that `at_capacity` is true for.
     pub at_capacity: BTreeSet<TypeName>,
+    /// Until when the provider is not asked for these.
+    pub capacity_until: BTreeMap<TypeName, Moment>,
+    /// For people.
+    pub limits: Vec<LimitInForce>,
     /// Types whose last boot failed.
     pub breakers: BTreeMap<TypeName, BreakerView>,
     /// The first list of the cloud was applied.

@@ -31,6 +31,24 @@ pub fn check(settings: &SchedulerSettings, input: &PassInput<'_>, pass: &Pass) -
     says_something_of_every_entry(input, pass)
 }
 
+/// 30 §5: what is remembered from pass to pass saves work and decides nothing. `from_nothing` is what a scheduler without it planned.
+///
+/// # Errors
+/// The two differ.
+pub fn check_memory(from_nothing: &Pass, pass: &Pass) -> Result<(), Violation> {
+    if pass.actions != from_nothing.actions {
+        return violated("30 §5", format!("{:?} instead of {:?}", pass.actions, from_nothing.actions));
+    }
+    if pass.figures != from_nothing.figures {
+        return violated("30 §5", format!("{:?} instead of {:?}", pass.figures, from_nothing.figures));
+    }
+    let (told, expected) = (pass.outlook.statuses(), from_nothing.outlook.statuses());
+    if told != expected {
+        return violated("30 §5", format!("{told:?} instead of {expected:?}"));
+    }
+    Ok(())
+}
+
 fn starts(pass: &Pass) -> impl Iterator<Item = (&ContainerUuid, &InstanceId)> {
     pass.actions.iter().filter_map(|action| match action {
         Action::Start { uuid, instance, .. } => Some((uuid, instance)),
@@ -123,7 +141,9 @@ fn is_startable(input: &PassInput<'_>, pass: &Pass, entry: &QueueEntry) -> bool 
 
 /// 30.3: whatever is started leaves no room, where it is started, for a Locked one that comes earlier and was not started.
 fn keeps_the_order(settings: &SchedulerSettings, input: &PassInput<'_>, pass: &Pass) -> Result<(), Violation> {
-    let position: BTreeMap<_, _> = pass.statuses.iter().enumerate().map(|(n, status)| (&status.uuid, n)).collect();
+    let listing = pass.outlook.listing();
+    let places = listing.items.iter().enumerate();
+    let position: BTreeMap<_, _> = places.map(|(place, one)| (&one.entry.container.uuid, place)).collect();
     let is_fresh = |uuid: &ContainerUuid| entry_of(input, uuid).is_some_and(|it| it.container.instance.is_none());
     let waiting: Vec<&QueueEntry> = input.queue.entries.values().map(|entry| &**entry).collect();
     for entry in waiting.into_iter().filter(|entry| is_startable(input, pass, entry)) {
@@ -235,10 +255,14 @@ fn one_operation_per_container(input: &PassInput<'_>, pass: &Pass) -> Result<(),
 }
 
 fn says_something_of_every_entry(input: &PassInput<'_>, pass: &Pass) -> Result<(), Violation> {
-    let told: BTreeSet<_> = pass.statuses.iter().map(|status| &status.uuid).collect();
-    let complete = pass.statuses.len() == told.len() && input.queue.entries.keys().all(|uuid| told.contains(uuid));
+    let listing = pass.outlook.listing();
+    let told: BTreeMap<_, _> = listing.items.iter().map(|one| (&one.entry.container.uuid, &one.entry)).collect();
+    let complete = told.len() == listing.items.len() && told.into_iter().eq(input.queue.entries.iter());
     if input.pool.loaded && !complete {
         return violated("82.3.1", "the statuses are not one per entry");
+    }
+    if let Some(uuid) = input.queue.entries.keys().find(|uuid| input.pool.loaded && listing.find(uuid).is_none()) {
+        return violated("82.3.1", format!("{uuid} is not found among the statuses"));
     }
     Ok(())
 }

@@ -4,14 +4,24 @@
 //! nothing but the [`Scheduler`]'s own small memory. The scheduler thread runs it; the shell takes the pool's view *first* and the queue's
 //! snapshot *after* it: then a container that left the pool because its end is in the queue shows that end.
 //!
-//! Reading order: the types here, [`order`] (who comes first), [`sync`] (the table of §4: what queue and pool disagree about),
-//! [`stale`] (§1), [`limits`] (§3, dynamic limits), [`slots`] (instances and their free resources), [`plan`] (§3, the steps per
-//! container), [`room`] (after the pass), [`status`] (texts for people), [`invariants`].
+//! Reading order: [`action`] (what a pass may order), the types here, [`backlog`] (what waits, from pass to pass), [`order`] (who comes
+//! first), [`sync`] (the table of §4: what queue and pool disagree about), [`stale`] (§1), [`limits`] (§3, dynamic limits), [`slots`] and
+//! [`first_fit`] (instances and their free resources), [`plan`] and [`lineup`] (§3, the steps per container), [`room`] (after the pass),
+//! [`outlook`], [`status`] and [`explain`] (what people are told), [`memory`] (passes in which nothing changed), [`invariants`].
+//!
+//! A pass costs what has changed since the last one, what is on workers or Locked, the instances, and what it places; what waits for its
+//! turn costs nothing (§5). When nothing changed that the last pass looked at, its answer stands.
 
+pub mod action;
+mod backlog;
+mod explain;
 mod first_fit;
 pub mod invariants;
 mod limits;
+mod lineup;
+mod memory;
 mod order;
+pub mod outlook;
 mod plan;
 mod room;
 mod slots;
@@ -20,17 +30,23 @@ mod status;
 mod sync;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::container::LostReason;
 use super::effect::{Level, Note};
 use super::entry::{QueueEntry, QueueSnapshot};
-use super::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
+use super::ids::{ContainerUuid, TypeName};
 use super::pool::view::PoolView;
 use super::time::{Moment, WallMillis};
+use super::versioned::Versioned;
 use super::vocabulary::ContainerState;
+pub use action::Action;
+use backlog::Backlog;
+use explain::Grounds;
 use limits::{Circumstances, DynamicLimits};
-use order::{Item, Standing};
+use memory::LastPass;
+use order::{Item, Standing, Turn};
+use outlook::{Judged, Outlook};
 use plan::Plan;
 use slots::TooSmall;
 use stale::{StaleLocks, StaleStep};
@@ -84,68 +100,6 @@ pub struct PassInput<'a> {
     pub now: Moment,
 }
 
-/// One thing to do. Those on the pool (create, start, kill, rule out, shutdown, forget in pool) are carried out at once and in
-/// order, under the pool's lock; those on the queue by threads in the background, at most one per container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Queue: Queued → Locked.
-    Lock { uuid: ContainerUuid },
-    /// Queue: Locked → Queued.
-    Unlock { uuid: ContainerUuid },
-    /// Pool: start it there. With a queue that keeps attempts, the start's thread first commits `assign`.
-    Start { uuid: ContainerUuid, attempt: Attempt, instance: InstanceId, instance_type: TypeName },
-    /// Pool: `kill_container`; `None` = wherever it is. (A pass always names the instance.)
-    Kill { uuid: ContainerUuid, instance: Option<InstanceId>, reason: &'static str },
-    /// Pool: make sure that an attempt which may have been sent there can never run.
-    RuleOut { uuid: ContainerUuid, attempt: Attempt, instance: InstanceId },
-    /// Pool: one more instance of this type.
-    Create { instance_type: TypeName },
-    /// Pool: drop an idle instance to make room for another type.
-    Shutdown { instance: InstanceId },
-    /// Queue: any state that is not final → Cancelled.
-    Cancel { uuid: ContainerUuid, why: String },
-    /// Queue: a probe listed this attempt: Locked → Running.
-    SeenRunning { uuid: ContainerUuid, attempt: Attempt },
-    /// Queue: the attempt ended without a result.
-    AttemptLost { uuid: ContainerUuid, attempt: Attempt, reason: LostReason },
-    /// Pool: `forget_container`.
-    ForgetInPool { uuid: ContainerUuid },
-    /// Queue: `forget`.
-    ForgetInQueue { uuid: ContainerUuid },
-}
-
-impl Action {
-    /// The container it is about, if any.
-    pub fn uuid(&self) -> Option<&ContainerUuid> {
-        match self {
-            Self::Lock { uuid }
-            | Self::Unlock { uuid }
-            | Self::Start { uuid, .. }
-            | Self::Kill { uuid, .. }
-            | Self::RuleOut { uuid, .. }
-            | Self::Cancel { uuid, .. }
-            | Self::SeenRunning { uuid, .. }
-            | Self::AttemptLost { uuid, .. }
-            | Self::ForgetInPool { uuid }
-            | Self::ForgetInQueue { uuid } => Some(uuid),
-            Self::Create { .. } | Self::Shutdown { .. } => None,
-        }
-    }
-
-    /// An operation on the queue, to be carried out in the background; all others are the pool's.
-    pub fn is_on_queue(&self) -> bool {
-        matches!(
-            self,
-            Self::Lock { .. }
-                | Self::Unlock { .. }
-                | Self::Cancel { .. }
-                | Self::SeenRunning { .. }
-                | Self::AttemptLost { .. }
-                | Self::ForgetInQueue { .. }
-        )
-    }
-}
-
 /// What people are told about one container (spec 82 §3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryStatus {
@@ -173,8 +127,8 @@ pub struct PassFigures {
 pub struct Pass {
     /// In the order they are to be carried out.
     pub actions: Vec<Action>,
-    /// Every entry of the queue, in scheduling order.
-    pub statuses: Vec<EntryStatus>,
+    /// What there is to say about every entry of the queue.
+    pub outlook: Arc<Outlook>,
     pub figures: PassFigures,
     pub notes: Vec<Note>,
     /// Something was left out because its container was busy; [`Scheduler::next_deadline`] covers it.
@@ -182,12 +136,14 @@ pub struct Pass {
 }
 
 /// The little that is remembered from pass to pass. Losing it (a restart) costs at most a repeated step.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scheduler {
     settings: SchedulerSettings,
     limits: DynamicLimits,
     stale: StaleLocks,
     ruled_out: RuledOut,
+    backlog: Backlog,
+    last: Option<LastPass>,
     /// Types whose idle instances were reported as too small.
     reported_types: BTreeSet<TypeName>,
     retry_at: Option<Moment>,
@@ -201,6 +157,8 @@ impl Scheduler {
             settings,
             stale: StaleLocks::NotLooked,
             ruled_out: RuledOut::new(),
+            backlog: Backlog::default(),
+            last: None,
             reported_types: BTreeSet::new(),
             retry_at: None,
             limits_at: None,
@@ -212,24 +170,41 @@ impl Scheduler {
         self.limits = DynamicLimits::new(&settings);
         self.reported_types.clear();
         self.settings = settings;
+        self.last = None;
     }
 
     /// Plans what to do now. Before the pool's first list was applied nothing is decided and the answer is empty.
     pub fn pass(&mut self, input: &PassInput<'_>) -> Pass {
-        let mut draft = Draft { input: *input, keeps_attempts: self.settings.keeps_attempts, pass: Pass::default() };
         if !input.pool.loaded {
-            return draft.pass;
+            return Pass::default();
         }
-        let running = self.learn_limits(input);
-        let stale = self.stale_step(input);
-        let mut items = self.judge_all(&mut draft, stale);
-        draft.judge_strangers();
-        order::sort(&mut items);
-        let paused = !input.may_start || stale == StaleStep::Wait;
-        self.run_queue(&mut draft, &items, running, paused);
-        self.retry_at = draft.pass.refused_because_busy.then(|| input.now + BUSY_RETRY);
+        let is_due = self.next_deadline().is_some_and(|deadline| deadline <= input.now);
+        if let Some(last) = self.last.as_ref().filter(|last| !is_due && last.still_stands(input)) {
+            return last.answer();
+        }
+        let mut backlog = std::mem::take(&mut self.backlog);
+        backlog.refresh(input.queue, input.pool, self.settings.keeps_attempts);
+        let pass = self.decide(input, &backlog);
+        self.backlog = backlog;
+        self.retry_at = pass.refused_because_busy.then(|| input.now + BUSY_RETRY);
         self.limits_at = self.limits.deadline(input.now);
-        draft.pass
+        pass
+    }
+
+    /// What a scheduler with the same knowledge would do that sees everything for the first time: the same as [`Scheduler::pass`] will.
+    pub fn pass_from_nothing(&self, input: &PassInput<'_>) -> Pass {
+        let mut fresh = Self { backlog: Backlog::default(), last: None, ..self.clone() };
+        fresh.pass(input)
+    }
+
+    fn decide(&mut self, input: &PassInput<'_>, backlog: &Backlog) -> Pass {
+        let running = self.learn_limits(input);
+        let stale = self.stale_step(input, backlog);
+        let mut draft = Draft::new(input, self.settings.keeps_attempts);
+        let mut items = self.judge_all(&mut draft, backlog, stale);
+        draft.judge_strangers(&backlog.strangers);
+        order::sort(&mut items);
+        self.run_queue(draft, backlog, &items, running, stale)
     }
 
     /// When a pass is due even if nothing happens: the end of the stale-lock wait, the minute after a 503, the retry for a
@@ -255,47 +230,81 @@ impl Scheduler {
         running
     }
 
-    fn stale_step(&mut self, input: &PassInput<'_>) -> StaleStep {
+    fn stale_step(&mut self, input: &PassInput<'_>, backlog: &Backlog) -> StaleStep {
         let known = |uuid: &ContainerUuid| input.pool.containers.contains_key(uuid);
-        let locked = |entry: &QueueEntry| entry.container.state == ContainerState::Locked;
+        let locked = |entry: &Versioned<QueueEntry>| entry.container.state == ContainerState::Locked;
         let present = !self.settings.keeps_attempts
             && input.pool.has_unknown()
-            && input.queue.entries.iter().any(|(uuid, entry)| locked(entry) && !known(uuid));
+            && backlog.active.iter().any(|uuid| !known(uuid) && input.queue.entries.get(uuid).is_some_and(locked));
         self.stale.step(present, self.settings.stale_lock_timeout, input.now)
     }
 
-    fn judge_all<'a>(&mut self, draft: &mut Draft<'a>, stale: StaleStep) -> Vec<Item<'a>> {
+    fn judge_all<'a>(&mut self, draft: &mut Draft<'a>, backlog: &Backlog, stale: StaleStep) -> Vec<Item<'a>> {
         let queue = draft.input.queue;
         self.ruled_out.retain(|uuid, _| {
             queue.entries.get(uuid).is_some_and(|entry| entry.container.state == ContainerState::Locked)
         });
-        let judged = queue.entries.values().map(|entry| {
+        let active = backlog.active.iter().filter_map(|uuid| queue.entries.get(uuid));
+        let judged = active.map(|entry| {
             let standing = draft.judge(entry, stale, &mut self.ruled_out);
             Item { entry, standing, busy: draft.input.busy.contains(&entry.container.uuid) }
         });
         judged.collect()
     }
 
-    fn run_queue<'a>(&mut self, draft: &mut Draft<'a>, items: &[Item<'a>], running: usize, paused: bool) {
-        let settings = &self.settings;
-        let max_containers = settings.max_running_containers_per_instance;
-        let mut plan = Plan::new(draft, &self.limits, settings.supervisor_fraction, max_containers, running, paused);
-        let statuses = plan.walk(items, &mut self.ruled_out);
-        let at_quota = plan.at_quota();
+    fn run_queue<'a>(
+        &mut self,
+        mut draft: Draft<'a>,
+        backlog: &'a Backlog,
+        items: &[Item<'a>],
+        running: usize,
+        stale: StaleStep,
+    ) -> Pass {
+        let (settings, input) = (&self.settings, draft.input);
+        let paused = !input.may_start || stale == StaleStep::Wait;
+        let mut plan = Plan::new(&mut draft, backlog, &self.limits, settings, running, paused);
+        let walked = plan.walk(items, &mut self.ruled_out);
+        let waiting = items.iter().filter(|item| waits(item)).map(|item| item.entry.container.created_at);
         let figures = PassFigures {
             allocated_not_started: plan.allocated_not_started,
-            not_allocated_over_quota: plan.over_quota.len() + plan.over_supervisors.len(),
-            longest_wait_since: items.iter().filter(|item| waits(item)).map(|i| i.entry.container.created_at).min(),
+            not_allocated_over_quota: plan.over_limits(),
+            longest_wait_since: waiting.chain(backlog.oldest()).min(),
             max_concurrent_containers: self.limits.tighter(),
+        };
+        let queued_over_quota = walked.quota_from.as_ref().map(Turn::uuid);
+        let grounds = Grounds {
+            pool: input.pool.clone(),
+            trouble: !input.may_start,
+            stale: stale == StaleStep::Wait,
+            met: plan.met,
+            at_quota: plan.at_quota(),
+            api_limit: self.limits.api,
+            quota_limit: self.limits.quota,
+            supervisors_max: self.limits.supervisors(settings.supervisor_fraction),
+            first_over_quota: plan.over.quota.first().map(|index| items[*index].uuid()).or(queued_over_quota).cloned(),
         };
         plan.unlock_excess(items);
         plan.make_room(items);
         let too_small = std::mem::take(&mut plan.slots.too_small);
-        draft.pass.figures = figures;
-        let texts = status::texts(items, &statuses, at_quota);
-        let entry_status = |(item, text): (&Item<'_>, String)| EntryStatus { uuid: item.uuid().clone(), text };
-        draft.pass.statuses = items.iter().zip(texts).map(entry_status).collect();
-        self.report_too_small(draft, too_small);
+        let judged = |(item, status): (&Item<'_>, &status::Status)| Judged {
+            turn: Turn::of(item.entry),
+            entry: item.entry.clone(),
+            rank: item.rank(),
+            status: status.clone(),
+        };
+        let outlook = Outlook {
+            entries: input.queue.entries.clone(),
+            judged: items.iter().zip(&walked.statuses).map(judged).collect(),
+            groups: backlog.groups.clone(),
+            on_hold: backlog.on_hold.clone(),
+            not_ready: backlog.not_ready.clone(),
+            walked,
+            grounds: Arc::new(grounds),
+        };
+        (draft.pass.figures, draft.pass.outlook) = (figures, Arc::new(outlook));
+        self.report_too_small(&mut draft, too_small);
+        self.last = LastPass::of(&draft);
+        draft.pass
     }
 
     /// Once per type: every pass would find it again.
@@ -321,10 +330,20 @@ fn waits(item: &Item<'_>) -> bool {
 struct Draft<'a> {
     input: PassInput<'a>,
     keeps_attempts: bool,
+    has_unknown: bool,
+    /// Something is as it is because the queue was not refreshed lately enough, or because no list has told that an instance is gone.
+    waits_for_refresh: bool,
+    waits_for_list: bool,
     pass: Pass,
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    fn new(input: &PassInput<'a>, keeps_attempts: bool) -> Self {
+        let has_unknown = input.pool.has_unknown();
+        let (waits_for_refresh, waits_for_list) = (false, false);
+        Self { input: *input, keeps_attempts, has_unknown, waits_for_refresh, waits_for_list, pass: Pass::default() }
+    }
+
     fn push(&mut self, action: Action) {
         self.pass.actions.push(action);
     }

@@ -1,7 +1,10 @@
 //! How each entry of the queue stands, and who comes first (spec 30 §3, "order of containers").
 
+use std::cmp::Reverse;
+
 use crate::core::entry::QueueEntry;
 use crate::core::ids::{ContainerUuid, InstanceId, TypeName};
+use crate::core::versioned::Versioned;
 use crate::core::vocabulary::ContainerState;
 
 /// What the table of §4 leaves for the steps of §3.
@@ -27,10 +30,39 @@ pub(super) enum Standing<'a> {
     Free,
 }
 
+/// The place among others of the same rank: priority ↓, then first seen ↑.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    priority: Reverse<i64>,
+    first_seen: u64,
+    uuid: ContainerUuid,
+}
+
+impl Turn {
+    pub(super) fn of(entry: &QueueEntry) -> Self {
+        let container = &entry.container;
+        Self { priority: Reverse(container.priority), first_seen: entry.first_seen, uuid: container.uuid.clone() }
+    }
+
+    pub(super) fn uuid(&self) -> &ContainerUuid {
+        &self.uuid
+    }
+}
+
+/// Those on a worker come first, then Locked ones (a lock that waits is not given back because something more urgent arrives), then
+/// Queued ones; what has ended is listed last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    Placed,
+    Locked,
+    Queued,
+    Ended,
+}
+
 /// One entry in scheduling order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item<'a> {
-    pub(super) entry: &'a QueueEntry,
+    pub(super) entry: &'a Versioned<QueueEntry>,
     pub(super) standing: Standing<'a>,
     pub(super) busy: bool,
 }
@@ -59,20 +91,16 @@ impl Item<'_> {
             || matches!(self.standing, Standing::OnWorker | Standing::Expected(_) | Standing::Sent(_))
     }
 
-    /// Locked before Queued: a lock that waits is not given back because something more urgent arrives.
-    fn rank(&self) -> u8 {
+    pub(super) fn rank(&self) -> Rank {
         match self.state() {
-            _ if self.standing == Standing::Ended => 3,
-            _ if self.is_placed() => 0,
-            ContainerState::Locked => 1,
-            _ => 2,
+            _ if self.standing == Standing::Ended => Rank::Ended,
+            _ if self.is_placed() => Rank::Placed,
+            ContainerState::Locked => Rank::Locked,
+            _ => Rank::Queued,
         }
     }
 }
 
-/// Those on a worker, then Locked, then Queued; within these by priority ↓ and first seen ↑.
 pub(super) fn sort(items: &mut [Item<'_>]) {
-    items.sort_by_cached_key(|item| {
-        (item.rank(), std::cmp::Reverse(item.entry.container.priority), item.entry.first_seen)
-    });
+    items.sort_by_cached_key(|item| (item.rank(), Turn::of(item.entry)));
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use super::backlog::Backlog;
 use super::limits::DynamicLimits;
-use super::order::{Item, Standing};
+use super::lineup::{Lineup, Next};
+use super::order::{Item, Rank, Standing, Turn};
 use super::slots::Slots;
 use super::status::{Status, of_standing};
 use super::sync::RuledOut;
-use super::{Action, Draft};
+use super::{Action, Draft, SchedulerSettings};
 use crate::core::ids::{InstanceId, TypeName};
 use crate::core::instance_type::InstanceType;
 use crate::core::vocabulary::ContainerState;
@@ -16,6 +18,7 @@ use crate::core::vocabulary::ContainerState;
 pub(super) struct Plan<'d, 'a> {
     pub(super) draft: &'d mut Draft<'a>,
     pub(super) slots: Slots,
+    pub(super) lineup: Lineup<'a>,
     api_limit: usize,
     quota_limit: usize,
     supervisors_max: usize,
@@ -27,35 +30,79 @@ pub(super) struct Plan<'d, 'a> {
     claimed: usize,
     supervisors: usize,
     created: usize,
-    /// Indices of the items, in order.
-    pub(super) over_quota: Vec<usize>,
-    pub(super) over_supervisors: Vec<usize>,
+    pub(super) over: Over,
+    pub(super) met: Met,
     /// Got room on something that is not in service yet.
     pub(super) allocated_not_started: usize,
+}
+
+/// Who is above a limit.
+#[derive(Debug, Default)]
+pub(super) struct Over {
+    /// The first that found no room at quota, and all that come after it: what is Locked of these, by index; then what the line-up
+    /// still has, if it does not come to its end.
+    pub(super) quota: Vec<usize>,
+    pub(super) is_quota_reached: bool,
+    /// Above the supervisors' share: what is Locked of them, by index, and the number of the others.
+    pub(super) supervisors: Vec<usize>,
+    pub(super) supervisors_queued: usize,
+}
+
+/// Limits that something was held back by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Met {
+    pub(super) api: bool,
+    pub(super) quota: bool,
+    pub(super) creates: bool,
+}
+
+/// What was decided about those that were looked at.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    /// Of the items, in their order.
+    pub(super) statuses: Vec<Status>,
+    /// Of members of groups, in the order of their turns. All others wait.
+    pub(super) told: Vec<(Turn, Status)>,
+    /// From this turn on, Queued supervisors are above the supervisors' share…
+    pub(super) supervisors_from: Option<Turn>,
+    /// …until this one, from which on everything is over quota.
+    pub(super) quota_from: Option<Turn>,
+}
+
+/// What a look at one container gave.
+enum Verdict {
+    Is(Status),
+    /// Nothing for it now, nor for one that needs the same and comes later.
+    Waits,
+    OverSupervisors,
+    OverQuota,
 }
 
 impl<'d, 'a> Plan<'d, 'a> {
     pub(super) fn new(
         draft: &'d mut Draft<'a>,
+        backlog: &'a Backlog,
         limits: &DynamicLimits,
-        supervisor_fraction: f64,
-        max_containers: usize,
+        settings: &SchedulerSettings,
         running: usize,
         paused: bool,
     ) -> Self {
         let pool = draft.input.pool;
+        let mut lineup = Lineup::new(draft.input.busy);
+        backlog.groups.values().for_each(|line| lineup.add_group(line));
         Self {
-            slots: Slots::new(pool, draft.input.queue, max_containers),
+            slots: Slots::new(pool, draft.input.queue, settings.max_running_containers_per_instance),
+            lineup,
             api_limit: limits.api,
             quota_limit: limits.quota,
-            supervisors_max: limits.supervisors(supervisor_fraction),
+            supervisors_max: limits.supervisors(settings.supervisor_fraction),
             paused,
             tried: running,
             claimed: pool.instances.len(),
             supervisors: 0,
             created: 0,
-            over_quota: Vec::new(),
-            over_supervisors: Vec::new(),
+            over: Over::default(),
+            met: Met::default(),
             allocated_not_started: 0,
             draft,
         }
@@ -66,21 +113,42 @@ impl<'d, 'a> Plan<'d, 'a> {
         self.draft.input.pool.at_quota || self.created >= self.draft.input.pool.quota_room
     }
 
-    /// Decides about every container; the statuses come in the order of the items.
-    pub(super) fn walk(&mut self, items: &[Item<'a>], ruled_out: &mut RuledOut) -> Vec<Status> {
+    /// How many containers are over quota, or above the supervisors' share.
+    pub(super) fn over_limits(&self) -> usize {
+        let queued = if self.over.is_quota_reached { self.lineup.left() } else { 0 };
+        self.over.quota.len() + queued + self.over.supervisors.len() + self.over.supervisors_queued
+    }
+
+    /// Decides about every container: the items, sorted, and what the line-up has.
+    pub(super) fn walk(&mut self, items: &[Item<'a>], ruled_out: &mut RuledOut) -> Walked {
         self.keep_expected(items);
-        let mut statuses = Vec::with_capacity(items.len());
+        let mut walked = Walked { statuses: Vec::with_capacity(items.len()), ..Walked::default() };
+        let mut singles: Vec<(Turn, usize)> = Vec::new();
         for (index, item) in items.iter().enumerate() {
             if item.is_supervisor() && item.is_placed() {
                 self.supervisors += 1;
             }
-            statuses.push(match item.standing {
+            walked.statuses.push(match item.standing {
                 Standing::Sent(instance) => self.repeat_start(item, instance, ruled_out),
-                Standing::Free if !self.paused => self.place(index, item),
+                Standing::Free if !self.paused && item.rank() == Rank::Locked => self.place_locked(index, item),
+                Standing::Free if !self.paused => {
+                    self.lineup.add_single(*item);
+                    singles.push((Turn::of(item.entry), index));
+                    Status::Waiting
+                }
                 _ => of_standing(item),
             });
         }
-        statuses
+        if !self.paused {
+            self.walk_queued(&mut walked);
+        }
+        for (turn, index) in singles {
+            walked.statuses[index] = match walked.told.binary_search_by(|(told, _)| told.cmp(&turn)) {
+                Ok(found) => walked.told.remove(found).1,
+                Err(_) => walked.of_waiting(&turn, items[index].is_supervisor()),
+            };
+        }
+        walked
     }
 
     /// What may be running on an instance that cannot be asked yet keeps its resources there.
@@ -119,33 +187,73 @@ impl<'d, 'a> Plan<'d, 'a> {
         if container.priority < 1 { Status::OnHold } else { Status::PreviousAttempt }
     }
 
+    fn place_locked(&mut self, index: usize, item: &Item<'a>) -> Status {
+        match self.place(item) {
+            Verdict::Is(status) => return status,
+            Verdict::Waits => {}
+            Verdict::OverSupervisors => {
+                self.over.supervisors.push(index);
+                return Status::Supervisor;
+            }
+            Verdict::OverQuota => self.over.quota.push(index),
+        }
+        Status::Waiting
+    }
+
+    /// Until the line-up is empty, or everything that is left is over quota.
+    fn walk_queued(&mut self, walked: &mut Walked) {
+        while let Some(next) = self.lineup.pop() {
+            match self.place(&next.item) {
+                Verdict::Is(status) => {
+                    self.lineup.advance(&next);
+                    walked.told.push((next.turn, status));
+                }
+                // Each takes its part of the share, also those that wait.
+                Verdict::Waits if self.is_limited_supervisor(&next) => self.lineup.advance(&next),
+                Verdict::Waits => drop(self.lineup.close(&next)),
+                Verdict::OverSupervisors => {
+                    self.over.supervisors_queued += self.lineup.close(&next);
+                    walked.supervisors_from.get_or_insert(next.turn);
+                }
+                Verdict::OverQuota => {
+                    walked.quota_from = Some(next.turn.clone());
+                    self.lineup.put_back(next);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn is_limited_supervisor(&self, next: &Next<'a>) -> bool {
+        next.item.is_supervisor() && self.supervisors_max > 0
+    }
+
     /// A container that is to be locked or started.
-    fn place(&mut self, index: usize, item: &Item<'a>) -> Status {
+    fn place(&mut self, item: &Item<'a>) -> Verdict {
         // At quota the first one without room stops all that follow: otherwise small ones would keep it waiting for ever.
-        if !self.over_quota.is_empty() {
-            self.over_quota.push(index);
-            return Status::Waiting;
+        if self.over.is_quota_reached {
+            return Verdict::OverQuota;
         }
         if item.is_supervisor() && self.supervisors_max > 0 {
             if self.supervisors >= self.supervisors_max {
-                self.over_supervisors.push(index);
-                return Status::Supervisor;
+                return Verdict::OverSupervisors;
             }
             self.supervisors += 1;
         }
         if self.api_limit > 0 && self.tried >= self.api_limit {
-            return Status::Waiting;
+            self.met.api = true;
+            return Verdict::Waits;
         }
         let entry = item.entry;
         let best = self.slots.best(item.uuid(), &entry.instance_types, &entry.resources);
         match (best, item.state()) {
-            (Some(slot), state) => self.take(item, slot, state == ContainerState::Locked),
+            (Some(slot), state) => Verdict::Is(self.take(item, slot, state == ContainerState::Locked)),
             (None, _) if self.at_quota() => {
-                self.over_quota.push(index);
-                Status::Waiting
+                self.over.is_quota_reached = true;
+                Verdict::OverQuota
             }
-            (None, ContainerState::Locked) => self.make_instance(item),
-            (None, _) => self.lock_without_room(item),
+            (None, ContainerState::Locked) => Verdict::Is(self.make_instance(item)),
+            (None, _) => self.lock_without_room(item).map_or(Verdict::Waits, Verdict::Is),
         }
     }
 
@@ -170,19 +278,17 @@ impl<'d, 'a> Plan<'d, 'a> {
         Status::Allocated
     }
 
-    /// Step 3 without: a lock claims the instance that will be made for it.
-    fn lock_without_room(&mut self, item: &Item<'a>) -> Status {
+    /// Step 3 without: a lock claims the instance that will be made for it. `None`: it waits.
+    fn lock_without_room(&mut self, item: &Item<'a>) -> Option<Status> {
         if self.quota_reached() {
-            return Status::Waiting;
+            return None;
         }
-        let Some(instance_type) = self.available_type(item) else {
-            return Status::Waiting;
-        };
+        let instance_type = self.available_type(item)?;
         self.tried += 1;
         self.claimed += 1;
         let uuid = item.uuid();
         self.draft.unless_busy(uuid, Action::Lock { uuid: uuid.clone() });
-        Status::ForInstance(TypeName::new(&instance_type.name))
+        Some(Status::ForInstance(TypeName::new(&instance_type.name)))
     }
 
     /// Step 4 without: make one, and keep room on it, so that the next ones can share it.
@@ -194,6 +300,7 @@ impl<'d, 'a> Plan<'d, 'a> {
             return Status::AtCapacity;
         };
         if reached || self.created >= self.draft.input.pool.creates_accepted {
+            self.met.creates |= !reached;
             return Status::Waiting;
         }
         if item.busy {
@@ -210,13 +317,27 @@ impl<'d, 'a> Plan<'d, 'a> {
         Status::ForInstance(name)
     }
 
-    fn quota_reached(&self) -> bool {
-        self.quota_limit > 0 && self.claimed >= self.quota_limit
+    fn quota_reached(&mut self) -> bool {
+        let reached = self.quota_limit > 0 && self.claimed >= self.quota_limit;
+        self.met.quota |= reached;
+        reached
     }
 
     /// The cheapest eligible type that is not at capacity. The view holds the answers for the whole pass.
     pub(super) fn available_type(&self, item: &Item<'a>) -> Option<Arc<InstanceType>> {
         let at_capacity = &self.draft.input.pool.at_capacity;
         item.entry.instance_types.iter().find(|it| !at_capacity.contains(it.name.as_str())).cloned()
+    }
+}
+
+impl Walked {
+    /// The status of a Queued one that nothing was decided about.
+    pub(super) fn of_waiting(&self, turn: &Turn, is_supervisor: bool) -> Status {
+        let reached = |from: &Option<Turn>| from.as_ref().is_some_and(|from| turn >= from);
+        if is_supervisor && reached(&self.supervisors_from) && !reached(&self.quota_from) {
+            Status::Supervisor
+        } else {
+            Status::Waiting
+        }
     }
 }

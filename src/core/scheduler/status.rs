@@ -1,6 +1,7 @@
 //! What people are told about a waiting container. These texts are part of the API (spec 82 §3.2).
 
 use super::order::{Item, Standing};
+use crate::core::entry::QueueEntry;
 use crate::core::ids::TypeName;
 use crate::core::vocabulary::ContainerState;
 
@@ -23,49 +24,64 @@ pub(super) enum Status {
     AfterOthers,
 }
 
-/// Writes the texts in order. Two counters: one for supervisors, one for all others; of these, the ones that name their types
+/// Counts the positions, from 1. Two counters: one for supervisors, one for all others; of these, the ones that name their types
 /// take their numbers first (a walk), then the rest in list order.
-pub(super) fn texts(items: &[Item<'_>], statuses: &[Status], at_quota: bool) -> Vec<String> {
-    let mut supervisors = 0;
-    let mut waiting = statuses.iter().filter(|status| **status == Status::AtCapacity).count();
-    let mut at_capacity = 0;
-    let next = |counter: &mut usize| {
+#[derive(Debug)]
+pub(super) struct Positions {
+    supervisors: usize,
+    at_capacity: usize,
+    waiting: usize,
+}
+
+impl Positions {
+    /// `at_capacity`: how many name their types.
+    pub(super) fn new(at_capacity: usize) -> Self {
+        Self { supervisors: 0, at_capacity: 0, waiting: at_capacity }
+    }
+
+    /// 0 for a status without a position.
+    pub(super) fn next(&mut self, status: &Status) -> usize {
+        let counter = match status {
+            Status::Supervisor => &mut self.supervisors,
+            Status::AtCapacity => &mut self.at_capacity,
+            Status::Waiting => &mut self.waiting,
+            _ => return 0,
+        };
         *counter += 1;
         *counter
-    };
-    let mut text = |item: &Item<'_>, status: &Status| match status {
+    }
+}
+
+pub(super) fn text(entry: &QueueEntry, status: &Status, position: usize, at_quota: bool) -> String {
+    match status {
         Status::Nothing => String::new(),
         Status::Allocated => "Container is allocated to an instance and preparing to run.".to_owned(),
         Status::OnHold => format!(
             "This container will not be scheduled to run because its priority is 0 and state is {}.",
-            item.state()
+            entry.container.state
         ),
         Status::Supervisor => format!(
-            "Waiting in workflow queue at position {}.  Cluster is at capacity and cannot start any new workflows right now.",
-            next(&mut supervisors)
+            "Waiting in workflow queue at position {position}.  Cluster is at capacity and cannot start any new workflows right now."
         ),
         Status::PreviousAttempt => "Waiting for previous container attempt to exit.".to_owned(),
         Status::ForInstance(type_name) => {
             format!("Waiting for a {type_name} instance to boot and be ready to accept work.")
         }
         Status::AtCapacity => {
-            let names: Vec<&str> = item.entry.instance_types.iter().map(|it| it.name.as_str()).collect();
+            let names: Vec<&str> = entry.instance_types.iter().map(|it| it.name.as_str()).collect();
+            let names = names.join(", ");
             format!(
-                "Waiting in queue at position {}.  Cluster is at capacity for all eligible instance types ({}) and cannot start a new instance right now.",
-                next(&mut at_capacity),
-                names.join(", ")
+                "Waiting in queue at position {position}.  Cluster is at capacity for all eligible instance types ({names}) and cannot start a new instance right now."
             )
         }
         Status::Waiting => {
             let why = if at_quota { "at cloud account limits" } else { "at capacity" };
             format!(
-                "Waiting in queue at position {}.  Cluster is {why} and cannot start any new instances right now.",
-                next(&mut waiting)
+                "Waiting in queue at position {position}.  Cluster is {why} and cannot start any new instances right now."
             )
         }
         Status::AfterOthers => "Waiting for other containers to finish first.".to_owned(),
-    };
-    items.iter().zip(statuses).map(|(item, status)| text(item, status)).collect()
+    }
 }
 
 /// The status of an entry that the steps of §3 do not concern.

@@ -6,7 +6,7 @@
 //! `instance` once that is committed, the next number before. Anything else that lives is an older attempt. With a remote queue
 //! the runner itself claims the container, so whatever lives of a Locked or Running one is current.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::order::Standing;
 use super::stale::StaleStep;
@@ -213,7 +213,7 @@ impl<'a> Draft<'a> {
     /// Locked, and its attempt may have been sent to `instance`, which shows nothing of it.
     fn judge_sent(&mut self, container: &Container, instance: &'a InstanceId, places: &Places<'_>) -> Standing<'a> {
         let pool = self.input.pool;
-        if pool.is_gone(instance) {
+        if self.is_gone(instance) {
             self.lost(container, LostReason::InstanceGone);
             return Standing::Settling;
         }
@@ -277,7 +277,7 @@ impl<'a> Draft<'a> {
         }
         match container.instance.as_ref().filter(|_| self.keeps_attempts) {
             Some(instance) => self.judge_running_on(container, instance, places),
-            None if self.input.pool.has_unknown() || !self.refreshed_after_unknown() => Standing::OnWorker,
+            None if self.has_unknown || !self.refreshed_after_unknown() => Standing::OnWorker,
             None => {
                 self.ended_without_result(container, LostReason::RunnerCrashed, NOT_RUNNING);
                 Standing::Settling
@@ -293,7 +293,7 @@ impl<'a> Draft<'a> {
         places: &Places<'_>,
     ) -> Standing<'a> {
         let pool = self.input.pool;
-        if pool.is_gone(instance) {
+        if self.is_gone(instance) {
             self.lost(container, LostReason::InstanceGone);
             return Standing::Settling;
         }
@@ -355,18 +355,29 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn refreshed_after(&self, exit: Exit) -> bool {
-        self.input.queue.as_of > exit.at
+    fn refreshed_after(&mut self, exit: Exit) -> bool {
+        let refreshed = self.input.queue.as_of > exit.at;
+        self.waits_for_refresh |= !refreshed;
+        refreshed
     }
 
-    fn refreshed_after_unknown(&self) -> bool {
-        self.input.pool.last_unknown_resolved.is_none_or(|resolved| self.input.queue.as_of > resolved)
+    fn refreshed_after_unknown(&mut self) -> bool {
+        let resolved = self.input.pool.last_unknown_resolved;
+        let refreshed = resolved.is_none_or(|resolved| self.input.queue.as_of > resolved);
+        self.waits_for_refresh |= !refreshed;
+        refreshed
+    }
+
+    fn is_gone(&mut self, instance: &InstanceId) -> bool {
+        let gone = self.input.pool.is_gone(instance);
+        self.waits_for_list |= !gone;
+        gone
     }
 
     /// What the pool has and the queue does not know.
-    pub(super) fn judge_strangers(&mut self) {
-        let (pool, queue) = (self.input.pool, self.input.queue);
-        for (uuid, whereabouts) in pool.containers.iter().filter(|(uuid, _)| !queue.entries.contains_key(*uuid)) {
+    pub(super) fn judge_strangers(&mut self, strangers: &BTreeSet<ContainerUuid>) {
+        let pool = self.input.pool;
+        for (uuid, whereabouts) in strangers.iter().filter_map(|uuid| Some((uuid, pool.containers.get(uuid)?))) {
             for place in &whereabouts.places {
                 self.kill(uuid, place, NOT_IN_QUEUE);
             }

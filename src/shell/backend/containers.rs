@@ -1,6 +1,6 @@
 //! Submitting containers, and what users do to them afterwards.
 
-use super::records::{attempt_record, container_record, history_record, runtime_status, statuses};
+use super::records::{attempt_record, container_record, history_record, runtime_status};
 use super::{DaemonBackend, api_error};
 use crate::core::container::{Container, ContainerRequest};
 use crate::core::effect::{Level, Note};
@@ -71,11 +71,8 @@ impl DaemonBackend {
         let filter =
             ListFilter { state: query.state, name_glob: query.name.clone(), uuids: None, limit: query.limit, after };
         let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
-        let report = self.scheduler.report.read().clone();
-        let waits = statuses(report.as_deref());
         let reasons = self.reasons();
-        let text = |uuid: &ContainerUuid| waits.get(uuid).map(|text| reasons.explain(uuid, text));
-        let record = |container: &Container| container_record(container, text(&container.uuid));
+        let record = |container: &Container| container_record(container, reasons.of(&container.uuid));
         Ok(ContainerList {
             items: page.containers.iter().map(record).collect(),
             next: page.next.map(|next| next.to_string()),
@@ -85,12 +82,9 @@ impl DaemonBackend {
     pub(super) fn show_container(&self, uuid: &ContainerUuid) -> Result<ContainerDetail, ApiError> {
         let detail = self.queue.show(uuid).map_err(|error| api_error(&error))?;
         let detail = detail.ok_or_else(|| no_container(uuid.as_str()))?;
-        let report = self.scheduler.report.read().clone();
-        let waits = statuses(report.as_deref());
         let container = &detail.container;
-        let text = waits.get(uuid).map(|text| self.reasons().explain(uuid, text));
         Ok(ContainerDetail {
-            container: container_record(container, text),
+            container: container_record(container, self.reasons().of(uuid)),
             request: to_value(&container.request),
             runtime_status: runtime_status(container),
             attempts: detail.attempts.iter().map(|one| attempt_record(uuid, one, &self.results)).collect(),

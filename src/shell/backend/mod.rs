@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::core::errors::chain;
 use crate::core::ids::{ContainerUuid, InstanceId, TypeName};
 use crate::core::pool::view::InstanceView;
+use crate::core::scheduler::outlook::Listed;
 use crate::core::time::WallMillis;
 use crate::core::vocabulary::IdleBehavior;
 use crate::management::arvados::{InstanceRecord, QueueEntryRecord};
@@ -171,19 +172,21 @@ impl Backend for DaemonBackend {
     fn queue_entries(&self) -> Option<Vec<QueueEntryRecord>> {
         let report = self.scheduler.report.read().clone()?;
         let queue = self.queue.snapshot();
-        let entry = |status: &crate::core::scheduler::EntryStatus| {
-            let entry = queue.entries.get(&status.uuid)?;
-            Some(QueueEntryRecord::new(entry, entry.container.created_at, &status.text))
+        let listing = report.listing();
+        let entry = |one: &Listed| {
+            let entry = queue.entries.get(&one.entry.container.uuid)?;
+            Some(QueueEntryRecord::new(entry, entry.container.created_at, &listing.text(one)))
         };
-        Some(report.statuses.iter().filter_map(entry).collect())
+        Some(listing.items.iter().filter_map(entry).collect())
     }
 
     fn queue_entry(&self, uuid: &ContainerUuid) -> Option<QueueEntryRecord> {
         let report = self.scheduler.report.read().clone()?;
         let queue = self.queue.snapshot();
         let entry = queue.entries.get(uuid)?;
-        let text = report.statuses.iter().find(|status| status.uuid == *uuid).map_or("", |status| &status.text);
-        Some(QueueEntryRecord::new(entry, entry.container.created_at, text))
+        let listing = report.listing();
+        let text = listing.find(uuid).map(|one| listing.text(one)).unwrap_or_default();
+        Some(QueueEntryRecord::new(entry, entry.container.created_at, &text))
     }
 
     fn kill_container(&self, uuid: &ContainerUuid, reason: &str) -> Result<bool, ApiError> {

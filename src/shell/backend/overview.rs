@@ -17,7 +17,6 @@ use crate::management::gauges::{count_queue, sum_instances};
 use crate::management::records::{ContainerRecord, InstanceTypeList, InstanceTypeRecord, LimitRecord, Status};
 use crate::queue::ContainerQueue;
 use crate::shell::clock::wall_now;
-use crate::shell::scheduler::Report;
 
 impl DaemonBackend {
     pub(super) fn overview(&self) -> Result<Status, ApiError> {
@@ -32,7 +31,6 @@ impl DaemonBackend {
         if self.door.overflowed() > 0 {
             trouble.push(format!("{} batches of effects were lost: please report this", self.door.overflowed()));
         }
-        let report = self.scheduler.report.read().clone();
         let (unusable, unusable_count) = self.unusable_rows();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -44,7 +42,7 @@ impl DaemonBackend {
             // Without the 0.0 an empty sum is -0.
             price_per_hour: 0.0 + paid.map(|one| one.price()).sum::<f64>(),
             limits: self.door.limits_in_force().into_iter().map(|limit| self.limit_record(limit)).collect(),
-            oldest_waiting: oldest_waiting(&self.queue.snapshot(), report.as_deref(), &self.reasons()),
+            oldest_waiting: oldest_waiting(&self.queue.snapshot(), &self.reasons()),
             trouble,
             unusable,
             unusable_count,
@@ -120,14 +118,12 @@ impl DaemonBackend {
 }
 
 /// The waiting container that was created first, and why it waits.
-fn oldest_waiting(queue: &QueueSnapshot, report: Option<&Report>, reasons: &Reasons) -> Option<ContainerRecord> {
+fn oldest_waiting(queue: &QueueSnapshot, reasons: &Reasons) -> Option<ContainerRecord> {
     let entries = queue.entries.values();
     let waiting = entries.filter(|entry| {
         matches!(entry.container.state, ContainerState::Queued | ContainerState::Locked) && entry.container.priority > 0
     });
     let oldest = waiting.min_by_key(|entry| entry.first_seen)?;
     let uuid = &oldest.container.uuid;
-    let status = report.and_then(|report| report.statuses.iter().find(|status| status.uuid == *uuid));
-    let text = status.map(|status| reasons.explain(uuid, &status.text));
-    Some(container_record(&oldest.container, text))
+    Some(container_record(&oldest.container, reasons.of(uuid)))
 }

@@ -2,18 +2,19 @@
 //! instances that are held. For lists and the
 //! status screen.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use super::DaemonBackend;
+use super::records::Waits;
 use crate::cloud::UnlistedInstance;
-use crate::core::entry::{QueueEntry, QueueSnapshot};
+use crate::core::entry::QueueEntry;
 use crate::core::ids::{ContainerUuid, InstanceId, TypeName};
 use crate::core::pool::view::{InstanceView, PoolView};
-use crate::core::time::Moment;
-use crate::core::units::format_duration;
+use crate::core::time::WallMillis;
 use crate::core::vocabulary::{IdleBehavior, WorkerState};
 use crate::management::records::InstanceRow;
-use crate::queue::ContainerQueue;
+use crate::shell::clock::Clock;
+use crate::shell::scheduler::Report;
 
 /// Named on the status screen.
 const SHOWN_MAX: usize = 10;
@@ -34,28 +35,34 @@ pub(super) fn row(one: UnlistedInstance) -> InstanceRow {
     }
 }
 
-/// What there is to know about machines, and who waits for which.
+/// What there is to know about those that wait, and about machines.
 pub(super) struct Reasons {
-    queue: QueueSnapshot,
+    report: Option<Arc<Report>>,
     /// What the driver says of machines that are no instances.
     machines: Vec<UnlistedInstance>,
     pool: PoolView,
-    now: Moment,
+    clock: Clock,
 }
 
 fn is_eligible(entry: &QueueEntry, name: &TypeName) -> bool {
     entry.instance_types.iter().any(|one| one.name == name.as_str())
 }
 
+/// `12:04:10Z`.
+fn time_of_day(at: WallMillis) -> String {
+    jiff::Timestamp::from_millisecond(at).map_or_else(|_| "?".to_owned(), |time| time.strftime("%H:%M:%SZ").to_string())
+}
+
 impl Reasons {
-    /// The text that a waiting container has from the scheduler, and behind it what people must know to change that.
-    pub(super) fn explain(&self, uuid: &ContainerUuid, text: &str) -> String {
-        let waits = text.starts_with("Waiting in queue") || text.starts_with("Waiting for a ");
-        let Some(entry) = self.queue.entries.get(uuid).filter(|_| waits) else {
-            return text.to_owned();
-        };
-        let reasons = [self.held(text), self.does_not_boot(entry, text), self.cannot_be_had(entry, text)];
-        reasons.into_iter().flatten().fold(text.to_owned(), |text, reason| format!("{text}  {reason}"))
+    /// What the last pass said of a container, and what people must know to change that.
+    pub(super) fn of(&self, uuid: &ContainerUuid) -> Option<Waits> {
+        let listing = self.report.as_ref()?.listing();
+        let one = listing.find(uuid)?;
+        let text = listing.text(one);
+        let why = listing.explain(uuid, &|moment| time_of_day(self.clock.wall_of(moment)));
+        let reasons = [why, self.held(&text), self.cannot_be_had(&one.entry, &text)];
+        let explanation = reasons.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        Some(Waits { text, explanation })
     }
 
     /// At quota: the instances that would go if nobody held them (spec 20 §2).
@@ -77,23 +84,9 @@ impl Reasons {
         let names = ids.iter().take(HELD_SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
         match ids.len().saturating_sub(HELD_SHOWN_MAX) {
             _ if ids.is_empty() => None,
-            0 => Some(format!("On hold, and counted: {names}.")),
-            more => Some(format!("On hold, and counted: {names} and {more} more.")),
+            0 => Some(format!("on hold, and counted: {names}")),
+            more => Some(format!("on hold, and counted: {names} and {more} more")),
         }
-    }
-
-    /// The first of its types whose instances do not boot; while it waits for an instance only if that is of this type.
-    fn does_not_boot(&self, entry: &QueueEntry, text: &str) -> Option<String> {
-        let name_in_text = text.strip_prefix("Waiting for a ").map(|rest| rest.split(' ').next().unwrap_or_default());
-        let mut names = entry.instance_types.iter().map(|one| one.name.as_str());
-        let tripped = |name: &str| self.pool.breakers.get(name).filter(|breaker| breaker.is_tripped);
-        let name = names.find(|name| name_in_text.is_none_or(|wanted| wanted == *name) && tripped(name).is_some())?;
-        let breaker = tripped(name)?;
-        let left = breaker.paused_until.map(|until| {
-            let seconds = until.since(self.now).as_secs().saturating_add(1);
-            format!("  The next one is tried in {}.", format_duration(Duration::from_secs(seconds)))
-        });
-        Some(format!("Of type {name} {breaker}.{}", left.unwrap_or_default()))
     }
 
     /// Nothing where an instance of one of its types runs, boots or is being created: then this container's turn comes.
@@ -110,17 +103,16 @@ impl Reasons {
         let first = unusable.next()?;
         let more = match unusable.count() {
             0 => String::new(),
-            more => format!("  So it is with {more} more: see `muster instance list`."),
+            more => format!("; so it is with {more} more: see `muster instance list`"),
         };
-        Some(format!("{} is {}: {}.{more}", first.id, first.state, first.detail))
+        Some(format!("{} is {}: {}{more}", first.id, first.state, first.detail))
     }
 }
 
 impl DaemonBackend {
     pub(super) fn reasons(&self) -> Reasons {
-        let pool = self.door.view();
-        let machines = self.cloud.unlisted();
-        Reasons { queue: self.queue.snapshot(), machines, pool, now: self.clock.now() }
+        let report = self.scheduler.report.read().clone();
+        Reasons { report, machines: self.cloud.unlisted(), pool: self.door.view(), clock: self.clock }
     }
 
     /// The first few of those with a reason, and how many there are.

@@ -9,22 +9,19 @@ use crate::core::vocabulary::ContainerState;
 use crate::management::records::{AttemptRecord, ContainerRecord, HistoryRecord};
 use crate::queue::local;
 use crate::shell::containers::result_dir;
-use crate::shell::scheduler::Report;
 
-/// Why containers wait, by uuid, as of a pass.
-pub(super) type Statuses<'a> = BTreeMap<&'a ContainerUuid, &'a str>;
-
-pub(super) fn statuses(report: Option<&Report>) -> Statuses<'_> {
-    let all = report.map(|report| report.statuses.iter());
-    all.into_iter().flatten().map(|status| (&status.uuid, status.text.as_str())).collect()
+/// Why a container waits: the text of spec 82 §3.2, and what stands in its way.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    pub(super) text: String,
+    pub(super) explanation: String,
 }
 
-/// `waits`: the scheduler's text, if it has one.
-pub(super) fn container_record(container: &Container, waits: Option<String>) -> ContainerRecord {
+pub(super) fn container_record(container: &Container, waits: Option<Waits>) -> ContainerRecord {
     let request = &container.request;
-    let status = match container.state {
+    let Waits { text: status, explanation } = match container.state {
         ContainerState::Queued | ContainerState::Locked => waits.unwrap_or_default(),
-        _ => container.runtime_status.error.clone(),
+        _ => Waits { text: container.runtime_status.error.clone(), explanation: String::new() },
     };
     ContainerRecord {
         uuid: container.uuid.to_string(),
@@ -43,6 +40,7 @@ pub(super) fn container_record(container: &Container, waits: Option<String>) -> 
         cancel_requested: container.cancel_requested,
         cost: container.cost,
         status,
+        explanation,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, select_biased};
 
 use super::containers::no_container;
-use super::records::{container_record, statuses};
+use super::records::container_record;
 use super::{DaemonBackend, api_error, seconds};
 use crate::core::container::Container;
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId};
@@ -79,8 +79,6 @@ impl DaemonBackend {
                 Some(_) => {}
             }
         }
-        let report = self.scheduler.report.read().clone();
-        let waits = statuses(report.as_deref());
         if !failed.is_empty() {
             let filter = ListFilter { uuids: Some(failed), ..ListFilter::default() };
             let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
@@ -89,8 +87,7 @@ impl DaemonBackend {
         if let [only] = uuids.as_slice() {
             let filter = ListFilter { uuids: Some([only.clone()].into()), limit: 1, ..ListFilter::default() };
             let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
-            let text = waits.get(only).map(|text| self.reasons().explain(only, text));
-            answer.only = page.containers.first().map(|one| container_record(one, text));
+            answer.only = page.containers.first().map(|one| container_record(one, self.reasons().of(only)));
         }
         Ok(answer)
     }

@@ -161,9 +161,14 @@ impl Daemon {
             write_note(&Note::new(Level::Info, "state", "limit").with("Kind", limit.what).with("Detail", limit.detail));
         }
         let report = backend.scheduler.report.read().clone();
-        for status in report.iter().flat_map(|report| report.statuses.iter()).filter(|status| !status.text.is_empty()) {
-            let note = Note::new(Level::Info, "state", "waiting container").with("ContainerUUID", &status.uuid);
-            write_note(&note.with("Reason", &status.text));
+        let listing = report.as_ref().map(|report| report.listing());
+        for (listing, one) in listing.iter().flat_map(|listing| listing.items.iter().map(move |one| (listing, one))) {
+            let text = listing.text(one);
+            if !text.is_empty() {
+                let uuid = &one.entry.container.uuid;
+                let note = Note::new(Level::Info, "state", "waiting container").with("ContainerUUID", uuid);
+                write_note(&note.with("Reason", &text));
+            }
         }
         let counts = self.parts.queue.counts_by_state();
         let counts: Vec<_> = counts.iter().map(|(state, count)| format!("{state}:{count}")).collect();

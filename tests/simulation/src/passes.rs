@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::core::container::LostReason;
 use crate::core::effect::Effect;
 use crate::core::ids::{Attempt, ContainerUuid, InstanceSecret};
-use crate::core::pool::invariants::{Cause, Violation};
+use crate::core::pool::invariants::Cause;
 use crate::core::scheduler::{Action, PassInput, invariants};
 use crate::faults::Fault;
 use crate::store::{Record, StoreError};
@@ -95,9 +95,10 @@ impl World {
         let queue = self.store.snapshot(process.as_of);
         let may_start = !process.trouble;
         let input = PassInput { pool: &pool, queue: &queue, busy: &busy, last_busy_answer: None, may_start, now };
+        let from_nothing = process.scheduler.pass_from_nothing(&input);
         let pass = process.scheduler.pass(&input);
-        let checked: Result<(), Violation> = invariants::check(&settings, &input, &pass);
-        self.demand(checked);
+        self.demand(invariants::check(&settings, &input, &pass));
+        self.demand(invariants::check_memory(&from_nothing, &pass));
         pass.actions
     }
 

@@ -15,6 +15,27 @@ use muster::core::vocabulary::{ContainerState, IdleBehavior, WorkerState};
 
 const GIB: i64 = 1 << 30;
 
+impl World {
+    /// One of the containers that run has ended, and its instance is idle; or one more is submitted, where nothing runs.
+    pub(crate) fn change(&mut self, number: usize) {
+        let running =
+            self.pool.containers.iter().next().map(|(uuid, found)| (uuid.clone(), found.places[0].instance.clone()));
+        let Some((uuid, instance)) = running else {
+            let like = self.queue.entries.values().next().map(|entry| entry.instance_types.clone()).unwrap_or_default();
+            let new = entry(1_000_000 + number, ContainerState::Queued, 1, &like);
+            self.queue.entries.insert(new.container.uuid.clone(), Versioned::new(new));
+            return;
+        };
+        self.pool.containers.remove(&uuid);
+        self.queue.entries.remove(&uuid);
+        if let Some(view) = self.pool.instances.get_mut(&InstanceKey::Instance(instance)) {
+            let view = view.make_mut();
+            view.containers.clear();
+            view.state = WorkerState::Idle;
+        }
+    }
+}
+
 /// What a pass has to do in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Case {
@@ -41,6 +62,7 @@ impl Case {
     }
 }
 
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) pool: PoolView,
     pub(crate) queue: QueueSnapshot,
@@ -138,7 +160,7 @@ impl World {
         let room = instances.max(1);
         let share = i64::try_from(containers.div_ceil(room)).unwrap_or(1);
         let types: Vec<Arc<InstanceType>> = match case {
-            Case::Mix => (0..50).map(|number| sized([2, 4, 8, 16, 32][number as usize % 5], number)).collect(),
+            Case::Mix => (0..50).map(|number| sized(2 << (number % 5), number)).collect(),
             Case::NothingPlaceable => vec![sized(1, 0)],
             Case::AllLocked | Case::AllStarted => vec![sized(share, 0)],
         };

@@ -1,0 +1,168 @@
+//! Why a container waits, in words that an operator can act on: what it needs, what stands in its way, and until when.
+
+use std::fmt::Write;
+
+use super::outlook::{Listed, Listing};
+use super::plan::Met;
+use super::status::Status;
+use crate::core::entry::QueueEntry;
+use crate::core::ids::ContainerUuid;
+use crate::core::instance_type::InstanceType;
+use crate::core::pool::view::PoolView;
+use crate::core::time::Moment;
+use crate::core::units::format_size;
+
+/// Of a container's types, so many are told about.
+const TYPES_SHOWN_MAX: usize = 3;
+/// Of what it waits for in `after`.
+const OTHERS_SHOWN_MAX: usize = 3;
+
+/// What a pass was up against.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Grounds {
+    pub(super) pool: PoolView,
+    /// The queue is in trouble: nothing new is begun.
+    pub(super) trouble: bool,
+    /// Workers that may run what an earlier process locked are waited for.
+    pub(super) stale: bool,
+    pub(super) met: Met,
+    pub(super) at_quota: bool,
+    pub(super) api_limit: usize,
+    pub(super) quota_limit: usize,
+    pub(super) supervisors_max: usize,
+    /// The first that no instance has room for, at quota.
+    pub(super) first_over_quota: Option<ContainerUuid>,
+}
+
+/// Writes a time of the day.
+pub(super) type Clock<'a> = &'a dyn Fn(Moment) -> String;
+
+impl Listing {
+    /// Sentences for one that waits, `None` for one that does not: `needs 8 VCPUs and 30.5 GiB; type c8 is at capacity until 12:04:10`.
+    /// `clock` writes times.
+    pub fn explain(&self, uuid: &ContainerUuid, clock: &dyn Fn(Moment) -> String) -> Option<String> {
+        let one = self.find(uuid)?;
+        let reasons = self.reasons(one, clock)?;
+        let needs = needs(&one.entry);
+        Some(if reasons.is_empty() { needs } else { format!("{needs}; {}", reasons.join("; ")) })
+    }
+
+    fn reasons(&self, one: &Listed, clock: Clock<'_>) -> Option<Vec<String>> {
+        let entry = &one.entry;
+        Some(match &one.status {
+            Status::Nothing | Status::Allocated | Status::PreviousAttempt => return None,
+            Status::OnHold => vec!["its priority is 0".to_owned()],
+            Status::AfterOthers => vec![after(entry)],
+            Status::Supervisor => {
+                let most = self.grounds.supervisors_max;
+                vec![format!("at most {most} workflow containers run at a time (SupervisorFraction)")]
+            }
+            // It is on its way; unless those of its type do not boot, there is nothing to add.
+            Status::ForInstance(name) => self.does_not_boot(name.as_str(), clock).into_iter().collect(),
+            Status::AtCapacity => self.unavailable(entry, clock).into_iter().collect(),
+            Status::Waiting => self.of_waiting(entry, clock),
+        })
+    }
+
+    fn of_waiting(&self, entry: &QueueEntry, clock: Clock<'_>) -> Vec<String> {
+        let Grounds { pool, met, .. } = &*self.grounds;
+        if self.grounds.trouble {
+            return vec!["nothing is started while the queue is in trouble: see `muster status`".to_owned()];
+        }
+        if self.grounds.stale {
+            return vec!["instances that an earlier process used are asked first what they run".to_owned()];
+        }
+        let until = |until: Option<Moment>| until.map_or_else(String::new, |at| format!(" until {}", clock(at)));
+        let mut reasons: Vec<String> = self.unavailable(entry, clock).into_iter().collect();
+        if self.grounds.at_quota {
+            let quota: Vec<String> = (pool.limits.iter().filter(|limit| limit.what == "quota"))
+                .map(|limit| format!("{}{}", limit.detail, until(limit.until)))
+                .collect();
+            let why = if quota.is_empty() { "MaxInstances is reached".to_owned() } else { quota.join(", ") };
+            reasons.push(format!("no instance has room for it and no more are created: {why}"));
+            if let Some(first) = self.grounds.first_over_quota.as_ref().filter(|first| **first != entry.container.uuid)
+            {
+                reasons.push(format!("{first} comes first"));
+            }
+            return reasons;
+        }
+        if met.api {
+            let most = self.grounds.api_limit;
+            reasons.push(format!("at most {most} containers at a time, since the API server had too many requests"));
+        }
+        if met.quota {
+            let most = self.grounds.quota_limit;
+            reasons.push(format!("at most {most} instances are asked for until it is known that more can be had"));
+        }
+        if met.creates || pool.creates_accepted == 0 {
+            let paused = pool.limits.iter().find(|limit| limit.what == "rate limit" && limit.detail == "create calls");
+            reasons.push(match paused {
+                Some(limit) => format!("no instance is created{}", until(limit.until)),
+                None => "as many instances are being created as may be at a time".to_owned(),
+            });
+        }
+        reasons
+    }
+
+    fn does_not_boot(&self, name: &str, clock: Clock<'_>) -> Option<String> {
+        let breaker = self.grounds.pool.breakers.get(name).filter(|breaker| breaker.is_tripped)?;
+        let next = breaker.paused_until.map(|until| format!(", the next is tried at {}", clock(until)));
+        Some(format!("of type {name} {breaker}{}", next.unwrap_or_default()))
+    }
+
+    /// The types that cannot be had now, if that are all it may run on.
+    fn unavailable(&self, entry: &QueueEntry, clock: Clock<'_>) -> Option<String> {
+        let pool = &self.grounds.pool;
+        let why = |one: &InstanceType| {
+            let name = &one.name;
+            if let Some(until) = pool.capacity_until.get(name.as_str()) {
+                return Some(format!("type {name} is at capacity until {}", clock(*until)));
+            }
+            self.does_not_boot(name, clock)
+        };
+        let types = &entry.instance_types;
+        let reasons: Vec<String> = types.iter().filter_map(|one| why(one)).collect();
+        if reasons.is_empty() || reasons.len() < types.len() {
+            return None;
+        }
+        let shown = reasons.iter().take(TYPES_SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
+        Some(match reasons.len().saturating_sub(TYPES_SHOWN_MAX) {
+            0 => shown,
+            more => format!("{shown}, and so on with {more} more"),
+        })
+    }
+}
+
+/// `needs 8 VCPUs and 30.5 GiB`, with scratch and GPUs if it needs any.
+fn needs(entry: &QueueEntry) -> String {
+    let need = &entry.resources;
+    let plural = |number: i64| if number == 1 { "" } else { "s" };
+    let mut parts = vec![format!("{} VCPU{}", need.vcpus, plural(need.vcpus)), size(need.ram)];
+    if need.scratch > 0 {
+        parts.push(format!("{} of scratch", size(need.scratch)));
+    }
+    if need.gpus > 0 {
+        parts.push(format!("{} GPU{} of {}", need.gpus, plural(need.gpus), size(need.gpu_vram)));
+    }
+    let last = parts.pop().unwrap_or_default();
+    format!("needs {} and {last}", parts.join(", "))
+}
+
+/// `30.5 GiB`.
+fn size(bytes: i64) -> String {
+    let text = format_size(bytes);
+    let unit = text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len());
+    format!("{} {}", &text[..unit], &text[unit..])
+}
+
+fn after(entry: &QueueEntry) -> String {
+    let after = &entry.container.request.after;
+    let mut text = "it runs after".to_owned();
+    for (index, other) in after.iter().take(OTHERS_SHOWN_MAX).enumerate() {
+        let _ = write!(text, "{} {other}", if index == 0 { "" } else { "," });
+    }
+    match after.len().saturating_sub(OTHERS_SHOWN_MAX) {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
