@@ -53,6 +53,13 @@ enum Class {
     NotReady,
 }
 
+/// A new member of a group.
+struct Arrival {
+    shape: Shape,
+    turn: Turn,
+    entry: Versioned<QueueEntry>,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backlog {
     entries: OrdMap<ContainerUuid, Versioned<QueueEntry>>,
@@ -97,6 +104,7 @@ impl Backlog {
         );
         let was_known = |uuid: &ContainerUuid| old_places.contains_key(uuid);
         let is_known = |uuid: &ContainerUuid| pool.containers.contains_key(uuid);
+        let mut arrivals = Vec::new();
         for item in old_entries.diff(&queue.entries) {
             let (uuid, old, new) = match item {
                 DiffItem::Add(uuid, new) => (uuid, None, Some(new)),
@@ -104,7 +112,7 @@ impl Backlog {
                 DiffItem::Remove(uuid, old) => (uuid, Some(old), None),
             };
             self.leave(uuid, old, class_of(old.map(|old| &**old), was_known(uuid), keeps_attempts));
-            self.enter(uuid, new, class_of(new.map(|new| &**new), is_known(uuid), keeps_attempts));
+            self.enter(uuid, new, class_of(new.map(|new| &**new), is_known(uuid), keeps_attempts), &mut arrivals);
         }
         for item in old_places.diff(&pool.containers) {
             let (uuid, was_known, is_known) = match item {
@@ -115,9 +123,10 @@ impl Backlog {
             let entry = queue.entries.get(uuid);
             if old_entries.get(uuid) == entry {
                 self.leave(uuid, entry, class_of(entry.map(|entry| &**entry), was_known, keeps_attempts));
-                self.enter(uuid, entry, class_of(entry.map(|entry| &**entry), is_known, keeps_attempts));
+                self.enter(uuid, entry, class_of(entry.map(|entry| &**entry), is_known, keeps_attempts), &mut arrivals);
             }
         }
+        self.add_to_groups(arrivals);
     }
 
     fn leave(&mut self, uuid: &ContainerUuid, entry: Option<&Versioned<QueueEntry>>, class: Option<Class>) {
@@ -145,14 +154,32 @@ impl Backlog {
         }
     }
 
-    fn enter(&mut self, uuid: &ContainerUuid, entry: Option<&Versioned<QueueEntry>>, class: Option<Class>) {
+    /// In order: many at once, at the start or from one submission, are then added end to end.
+    fn add_to_groups(&mut self, mut arrivals: Vec<Arrival>) {
+        arrivals.sort_unstable_by(|one, other| (one.shape, &one.turn).cmp(&(other.shape, &other.turn)));
+        for of_one_shape in arrivals.chunk_by(|one, other| one.shape == other.shape) {
+            let Some(first) = of_one_shape.first() else { continue };
+            let line = self.groups.entry(first.shape).or_default();
+            for Arrival { turn, entry, .. } in of_one_shape {
+                line.insert(turn.clone(), entry.clone());
+            }
+        }
+    }
+
+    fn enter(
+        &mut self,
+        uuid: &ContainerUuid,
+        entry: Option<&Versioned<QueueEntry>>,
+        class: Option<Class>,
+        arrivals: &mut Vec<Arrival>,
+    ) {
         match (class, entry) {
             (Some(Class::Active), _) => drop(self.active.insert(uuid.clone())),
             (Some(Class::Stranger), _) => drop(self.strangers.insert(uuid.clone())),
             (Some(Class::OnHold), Some(entry)) => drop(self.on_hold.insert(Turn::of(entry), entry.clone())),
             (Some(Class::NotReady), Some(entry)) => drop(self.not_ready.insert(Turn::of(entry), entry.clone())),
             (Some(Class::Waiting), Some(entry)) => {
-                self.groups.entry(Shape::of(entry)).or_default().insert(Turn::of(entry), entry.clone());
+                arrivals.push(Arrival { shape: Shape::of(entry), turn: Turn::of(entry), entry: entry.clone() });
                 *self.created.entry(entry.container.created_at).or_default() += 1;
             }
             (_, None) | (None, _) => {}
