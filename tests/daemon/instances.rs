@@ -25,10 +25,15 @@ fn list_hold_drain_run_kill() {
     assert_eq!(listed(&site)[0][3], "hold");
     // It is the one instance that there can be, and whoever waits is told that it is held.
     site.wait_until("the text says so", |site| {
-        let text = site.show(&waiting)["container"]["status"].as_str().unwrap_or("").to_owned();
-        text.contains("account limits") && text.ends_with("On hold, and counted: localhost.")
+        let container = &site.show(&waiting)["container"];
+        let has = |key: &str, text: &str| container[key].as_str().is_some_and(|whole| whole.contains(text));
+        has("status", "account limits") && has("explanation", "on hold, and counted: localhost")
     });
-    assert!(site.ok(&["status"]).contains("On hold, and counted: localhost."));
+    let expected =
+        "no instance has room for it and no more are created: MaxInstances is 1; on hold, and counted: localhost";
+    for command in [&["list"][..], &["status"], &["show", &waiting]] {
+        assert!(site.ok(command).contains(expected), "{command:?}: {}", site.ok(command));
+    }
     site.ok(&["instance", "run", "localhost"]);
     site.ok(&["wait", &waiting]);
 
@@ -84,8 +89,8 @@ fn instances_that_do_not_boot() {
     assert_eq!(types["items"][0]["boot_failures"], 3, "{types:#}");
     assert!(site.ok(&["instance-type", "list"]).contains("breaker"));
     site.wait_until("the container says why it waits", |site| {
-        let text = site.show(&uuid)["container"]["status"].as_str().unwrap_or_default().to_owned();
-        text.contains("3 instances in a row failed to boot") && text.contains("no disk") && text.contains("tried in")
+        let text = site.show(&uuid)["container"]["explanation"].as_str().unwrap_or_default().to_owned();
+        text.contains("3 instances in a row failed to boot") && text.contains("no disk") && text.contains("tried at ")
     });
     site.wait_until("it is logged", |site| {
         site.has_logged(&["instances of this type do not boot", "InstanceType=localhost", "no disk", "ResumeTime=2"])

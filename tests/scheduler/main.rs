@@ -2,10 +2,12 @@
 //! random histories with the named invariants after every pass.
 
 mod events;
+mod explanations;
 mod fixture;
 mod histories;
 mod limits;
 mod model;
+mod oracle;
 mod restart;
 mod steps;
 mod sync_local;

@@ -55,7 +55,8 @@ impl Listing {
             Status::AfterOthers => vec![after(entry)],
             Status::Supervisor => {
                 let most = self.grounds.supervisors_max;
-                vec![format!("at most {most} workflow containers run at a time (SupervisorFraction)")]
+                let run = counted(most, "workflow container runs", "workflow containers run");
+                vec![format!("at most {run} at a time (SupervisorFraction)")]
             }
             // It is on its way; unless those of its type do not boot, there is nothing to add.
             Status::ForInstance(name) => self.does_not_boot(name.as_str(), clock).into_iter().collect(),
@@ -76,29 +77,34 @@ impl Listing {
         let mut reasons: Vec<String> = self.unavailable(entry, clock).into_iter().collect();
         if self.grounds.at_quota {
             let quota: Vec<String> = (pool.limits.iter().filter(|limit| limit.what == "quota"))
-                .map(|limit| format!("{}{}", limit.detail, until(limit.until)))
+                .map(|limit| match limit.until {
+                    Some(at) => format!("{} (tried again at {})", limit.detail, clock(at)),
+                    None => limit.detail.clone(),
+                })
                 .collect();
             let why = if quota.is_empty() { "MaxInstances is reached".to_owned() } else { quota.join(", ") };
-            reasons.push(format!("no instance has room for it and no more are created: {why}"));
-            if let Some(first) = self.grounds.first_over_quota.as_ref().filter(|first| **first != entry.container.uuid)
-            {
-                reasons.push(format!("{first} comes first"));
+            match self.grounds.first_over_quota.as_ref().filter(|first| **first != entry.container.uuid) {
+                None => reasons.push(format!("no instance has room for it and no more are created: {why}")),
+                Some(first) => {
+                    reasons.push(format!("no more instances are created: {why}"));
+                    reasons.push(format!("{first} comes first"));
+                }
             }
             return reasons;
         }
         if met.api {
-            let most = self.grounds.api_limit;
-            reasons.push(format!("at most {most} containers at a time, since the API server had too many requests"));
+            let most = counted(self.grounds.api_limit, "container", "containers");
+            reasons.push(format!("at most {most} at a time, since the API server had too many requests"));
         }
         if met.quota {
-            let most = self.grounds.quota_limit;
-            reasons.push(format!("at most {most} instances are asked for until it is known that more can be had"));
+            let most = counted(self.grounds.quota_limit, "instance is", "instances are");
+            reasons.push(format!("at most {most} asked for until it is known that more can be had"));
         }
         if met.creates || pool.creates_accepted == 0 {
             let paused = pool.limits.iter().find(|limit| limit.what == "rate limit" && limit.detail == "create calls");
             reasons.push(match paused {
                 Some(limit) => format!("no instance is created{}", until(limit.until)),
-                None => "as many instances are being created as may be at a time".to_owned(),
+                None => "no more instances may be created at a time than are being created now".to_owned(),
             });
         }
         reasons
@@ -136,16 +142,20 @@ impl Listing {
 /// `needs 8 VCPUs and 30.5 GiB`, with scratch and GPUs if it needs any.
 fn needs(entry: &QueueEntry) -> String {
     let need = &entry.resources;
-    let plural = |number: i64| if number == 1 { "" } else { "s" };
-    let mut parts = vec![format!("{} VCPU{}", need.vcpus, plural(need.vcpus)), size(need.ram)];
+    let amount = |number: i64, one, several| counted(usize::try_from(number).unwrap_or(0), one, several);
+    let mut parts = vec![amount(need.vcpus, "VCPU", "VCPUs"), size(need.ram)];
     if need.scratch > 0 {
         parts.push(format!("{} of scratch", size(need.scratch)));
     }
     if need.gpus > 0 {
-        parts.push(format!("{} GPU{} of {}", need.gpus, plural(need.gpus), size(need.gpu_vram)));
+        parts.push(format!("{} of {}", amount(need.gpus, "GPU", "GPUs"), size(need.gpu_vram)));
     }
     let last = parts.pop().unwrap_or_default();
     format!("needs {} and {last}", parts.join(", "))
+}
+
+fn counted(number: usize, one: &str, several: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { several })
 }
 
 /// `30.5 GiB`.
