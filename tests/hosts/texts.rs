@@ -9,7 +9,7 @@ const QUICK: Wishes = Wishes { cloud: "    TimeoutIdle: 2s\n", top: "" };
 
 /// The texts about a waiting container, in all places where a user looks.
 fn told(site: &Site, uuid: &str) -> [String; 3] {
-    let show = site.show(uuid)["container"]["status"].as_str().unwrap_or_default().to_owned();
+    let show = site.show(uuid)["container"]["explanation"].as_str().unwrap_or_default().to_owned();
     [show, site.ok(&["status"]), site.ok(&["instance", "list"])]
 }
 

@@ -11,6 +11,7 @@ mod daemon;
 mod fleet;
 mod hosts;
 mod passes;
+mod queue;
 mod ssh;
 
 use std::os::unix::fs::PermissionsExt;
@@ -39,10 +40,10 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// All parts, or the one that is named: `containers`, `passes`, `ssh`, `hosts`, `fleet` (with the number of hosts), `chaos` (with the number of
+/// All parts, or the one that is named: `containers`, `passes`, `queue` (with the number that waits), `ssh`, `hosts`, `fleet` (with the number of hosts), `chaos` (with the number of
 /// runs and the first seed).
 fn run() -> Result<(), Failure> {
-    const PARTS: [&str; 6] = ["containers", "passes", "ssh", "hosts", "fleet", "chaos"];
+    const PARTS: [&str; 7] = ["containers", "passes", "queue", "ssh", "hosts", "fleet", "chaos"];
     let wanted = std::env::args().nth(1);
     if let Some(other) = wanted.as_deref().filter(|wanted| !PARTS.contains(wanted)) {
         return Err(Failure::Wrong(format!("there is no part {other:?}: {}", PARTS.join(", "))));
@@ -53,6 +54,9 @@ fn run() -> Result<(), Failure> {
     }
     if wants("passes") {
         passes::run();
+    }
+    if wants("queue") {
+        queue::run(number(2, 100_000)?)?;
     }
     if wants("ssh") {
         ssh::run()?;
