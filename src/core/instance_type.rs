@@ -1,5 +1,6 @@
 //! The kinds of instance there are, and which of them a container may run on (spec 60 §4, 72 §7).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,6 +148,20 @@ pub fn choose<'a>(
             .then(one.name.cmp(&other.name))
     });
     Ok(eligible.into())
+}
+
+/// The lists that [`choose`] has given of one configuration's types, each once: equal lists are the same then, by which the scheduler knows
+/// containers that can go to the same places. As many as there are different ones, which the configuration limits.
+#[derive(Clone, Debug, Default)]
+pub struct TypeLists(BTreeMap<Vec<usize>, Arc<[Arc<InstanceType>]>>);
+
+impl TypeLists {
+    /// The list that was shared first of those with the same types in the same order.
+    pub fn share(&mut self, list: Arc<[Arc<InstanceType>]>) -> Arc<[Arc<InstanceType>]> {
+        // The kept list keeps its types alive, so none of their addresses is another's.
+        let key = list.iter().map(|one| Arc::as_ptr(one).addr()).collect();
+        self.0.entry(key).or_insert(list).clone()
+    }
 }
 
 fn is_of_kind(one: &InstanceType, request: &ContainerRequest) -> bool {

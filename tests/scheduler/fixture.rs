@@ -99,6 +99,20 @@ pub(crate) fn entry(number: usize, state: ContainerState) -> QueueEntry {
 /// Name, arrangement, what the first pass does.
 pub(crate) type Row<'a> = (&'a str, &'a dyn Fn(&mut World), &'a [&'a str]);
 
+/// Lists of types that are equal are the same, as a queue hands them out.
+#[derive(Debug, Default)]
+pub(crate) struct Lists(Vec<Arc<[Arc<InstanceType>]>>);
+
+impl Lists {
+    fn share(&mut self, list: Arc<[Arc<InstanceType>]>) -> Arc<[Arc<InstanceType>]> {
+        if let Some(known) = self.0.iter().find(|known| **known == list) {
+            return known.clone();
+        }
+        self.0.push(list.clone());
+        list
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) settings: SchedulerSettings,
@@ -108,6 +122,7 @@ pub(crate) struct World {
     pub(crate) last_busy_answer: Option<Moment>,
     pub(crate) may_start: bool,
     pub(crate) now: Moment,
+    pub(crate) lists: Lists,
 }
 
 impl World {
@@ -129,6 +144,7 @@ impl World {
             last_busy_answer: None,
             may_start: true,
             now: at(100),
+            lists: Lists::default(),
         }
     }
 
@@ -141,12 +157,15 @@ impl World {
     pub(crate) fn add(&mut self, number: usize, state: ContainerState, change: impl FnOnce(&mut QueueEntry)) {
         let mut new = entry(number, state);
         change(&mut new);
+        new.instance_types = self.lists.share(new.instance_types);
         self.queue.entries.insert(new.container.uuid.clone(), Versioned::new(new));
     }
 
     pub(crate) fn edit(&mut self, number: usize, change: impl FnOnce(&mut QueueEntry)) {
         let slot = self.queue.entries.get_mut(&uuid(number)).expect("an entry of this number");
-        change(slot.make_mut());
+        let entry = slot.make_mut();
+        change(entry);
+        entry.instance_types = self.lists.share(entry.instance_types.clone());
     }
 
     pub(crate) fn instance(&mut self, name: &str, cores: i64, state: WorkerState) -> &mut InstanceView {

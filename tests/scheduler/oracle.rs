@@ -14,7 +14,7 @@ use muster::core::vocabulary::{IdleBehavior, WorkerState};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
-use crate::fixture::{World, instance_id, instance_type, shown, uuid};
+use crate::fixture::{World, instance_id, instance_type, shown};
 
 /// An instance, or one that the pass creates.
 struct Host {
@@ -163,19 +163,6 @@ fn world_of(instances: &[Instance], waiting: &[Waiting]) -> World {
     world
 }
 
-/// Shapes in common, as a queue hands them out: the lists of types are shared then.
-fn share_types(world: &mut World) {
-    let mut known: Vec<Arc<[Arc<InstanceType>]>> = Vec::new();
-    for number in 1..=world.queue.entries.len() {
-        if world.queue.entries.contains_key(&uuid(number)) {
-            world.edit(number, |entry| match known.iter().find(|known| **known == entry.instance_types) {
-                Some(known) => entry.instance_types = known.clone(),
-                None => known.push(entry.instance_types.clone()),
-            });
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(Config { cases: 1000, failure_persistence: None, ..Config::default() })]
 
@@ -188,7 +175,6 @@ proptest! {
         (creates_accepted, quota_room, max_containers) in (0_usize..4, 0_usize..4, 0_usize..4),
     ) {
         let mut world = world_of(&instances, &waiting);
-        share_types(&mut world);
         world.settings.max_running_containers_per_instance = max_containers;
         (world.pool.at_quota, world.pool.quota_room) = (at_quota, if at_quota { 0 } else { quota_room + 1 });
         world.pool.creates_accepted = creates_accepted.min(world.pool.quota_room);

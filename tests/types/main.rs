@@ -3,8 +3,10 @@
 mod fixture;
 mod properties;
 
+use std::sync::Arc;
+
 use fixture::{GB, GIB, MIB, Need, request, types};
-use muster::core::instance_type::choose;
+use muster::core::instance_type::{InstanceType, TypeLists, choose};
 use muster::core::resources::{Packing, Resources, resources_needed};
 
 const DEFAULT_RESERVE: i64 = 550 * MIB;
@@ -204,4 +206,18 @@ fn errors_say_what_is_needed_and_what_there_is() {
     let none: [std::sync::Arc<muster::core::instance_type::InstanceType>; 0] = [];
     let error = choose(none.iter(), &need, &wanted, 1.5).expect_err("no types");
     assert_eq!(error.to_string(), "site configuration does not list any instance types");
+}
+
+/// Equal lists are the same; others are not.
+#[test]
+fn equal_lists_are_the_same() {
+    let mut lists = TypeLists::default();
+    let all = types();
+    let list = |range: std::ops::Range<usize>| -> Arc<[Arc<InstanceType>]> { all[range].to_vec().into() };
+    let first = lists.share(list(0..2));
+    assert!(Arc::ptr_eq(&first, &lists.share(list(0..2))));
+    assert!(!Arc::ptr_eq(&first, &lists.share(list(0..3))));
+    // Types that look alike are others: those of another configuration.
+    let alike: Arc<[Arc<InstanceType>]> = first.iter().map(|one| Arc::new((**one).clone())).collect();
+    assert!(!Arc::ptr_eq(&first, &lists.share(alike)));
 }

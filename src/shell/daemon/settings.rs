@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::process;
 use crate::cloud::InstanceSet;
 use crate::config::{Config, QueueDriver};
@@ -14,6 +16,7 @@ use crate::queue::local::Selector;
 /// What a container needs, and the types that offer it.
 pub(super) fn selector(config: &Arc<Config>) -> Selector {
     let config = config.clone();
+    let lists = Mutex::new(instance_type::TypeLists::default());
     Arc::new(move |request| {
         let containers = &config.containers;
         let need = resources::resources_needed(
@@ -23,7 +26,7 @@ pub(super) fn selector(config: &Arc<Config>) -> Selector {
         );
         let types = config.instance_types.values();
         instance_type::choose(types, &need, request, containers.maximum_price_factor)
-            .map(|types| (need, types))
+            .map(|types| (need, lists.lock().share(types)))
             .map_err(|unsatisfiable| unsatisfiable.for_people())
     })
 }

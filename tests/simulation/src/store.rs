@@ -9,6 +9,7 @@ use imbl::OrdMap;
 use crate::core::container::{Container, ContainerRequest, GpuRequest, RuntimeStatus};
 use crate::core::entry::{QueueEntry, QueueSnapshot};
 use crate::core::ids::{Attempt, ContainerUuid};
+use crate::core::instance_type::TypeLists;
 use crate::core::lifecycle::{AttemptEnd, Followed, Lifecycle, Verdict};
 use crate::core::resources::Resources;
 use crate::core::time::Moment;
@@ -45,6 +46,7 @@ pub struct Store {
     pub results: BTreeMap<(ContainerUuid, Attempt), AttemptEnd>,
     /// What the snapshot in memory shows: not final, or final and not forgotten yet.
     entries: OrdMap<ContainerUuid, Versioned<QueueEntry>>,
+    lists: TypeLists,
 }
 
 impl Store {
@@ -72,7 +74,8 @@ impl Store {
     /// As at the opening of the database: what is final is not loaded.
     pub fn reload(&mut self, types: &Types) {
         let open = self.records.iter().filter(|(_, record)| !record.life.state.is_final());
-        let entries = open.map(|(uuid, record)| (uuid.clone(), Versioned::new(entry(uuid, record, types))));
+        let lists = &mut self.lists;
+        let entries = open.map(|(uuid, record)| (uuid.clone(), Versioned::new(entry(uuid, record, types, lists))));
         self.entries = entries.collect();
     }
 
@@ -80,7 +83,8 @@ impl Store {
         let Some(record) = self.records.get(uuid) else { return };
         let shown = self.entries.contains_key(uuid);
         if shown || !record.life.state.is_final() {
-            self.entries.insert(uuid.clone(), Versioned::new(entry(uuid, record, types)));
+            let shown = entry(uuid, record, types, &mut self.lists);
+            self.entries.insert(uuid.clone(), Versioned::new(shown));
         }
     }
 
@@ -91,7 +95,7 @@ impl Store {
     }
 }
 
-fn entry(uuid: &ContainerUuid, record: &Record, types: &Types) -> QueueEntry {
+fn entry(uuid: &ContainerUuid, record: &Record, types: &Types, lists: &mut TypeLists) -> QueueEntry {
     let life = &record.life;
     QueueEntry {
         container: Container {
@@ -112,7 +116,7 @@ fn entry(uuid: &ContainerUuid, record: &Record, types: &Types) -> QueueEntry {
             cost: 0.0,
         },
         resources: record.need,
-        instance_types: eligible(types, &record.need),
+        instance_types: lists.share(eligible(types, &record.need)),
         first_seen: record.number,
         ready: life.waiting == 0,
     }
