@@ -4,7 +4,7 @@ use muster::core::ids::{InstanceId, OperationId, TypeName};
 use muster::core::pool::view::{InstanceKey, Phase};
 use muster::core::vocabulary::{IdleBehavior, WorkerState};
 
-use crate::fixture::uuid;
+use crate::fixture::{supervisor, uuid};
 use crate::model::Model;
 
 /// Kinds of [`Model::event`].
@@ -74,7 +74,11 @@ impl Model {
         self.history.push(format!("-- event {kind} {choice}"));
         let instances = self.world.pool.instances.len();
         match kind {
-            0 => self.submit([1, 1, 2, 4][choice % 4], i64::try_from(choice % 3).expect("small") + 1, |_| ()),
+            0 => self.submit([1, 1, 2, 4][choice % 4], i64::try_from(choice % 3).expect("small") + 1, |entry| {
+                if choice.is_multiple_of(5) {
+                    supervisor(entry);
+                }
+            }),
             1 | 2 if instances > 0 => self.advance_instance(choice % instances),
             3 | 4 => {
                 if let Some((uuid, place)) = self.nth_place(choice) {

@@ -8,7 +8,7 @@ use muster::core::pool::view::BreakerView;
 use muster::core::vocabulary::ContainerState::{Complete, Locked, Queued};
 use muster::core::vocabulary::WorkerState::{Booting, Idle, Unknown};
 
-use crate::fixture::{GIB, World, at, instance_type, uuid};
+use crate::fixture::{GIB, World, at, instance_type, supervisor, uuid};
 
 /// Of the container with this number, after a first pass; moments are written as seconds.
 fn explained(world: &World, number: usize) -> Option<String> {
@@ -24,12 +24,6 @@ fn limit(what: &'static str, detail: &str, until: Option<u64>) -> LimitInForce {
 fn tripped(paused_until: Option<u64>) -> BreakerView {
     let last_error = "no disk".to_owned();
     BreakerView { failures_in_a_row: 3, is_tripped: true, paused_until: paused_until.map(at), last_error }
-}
-
-fn supervisor(entry: &mut muster::core::entry::QueueEntry) {
-    let mut request = (*entry.container.request).clone();
-    request.supervisor = true;
-    entry.container.request = Arc::new(request);
 }
 
 fn both_types(entry: &mut muster::core::entry::QueueEntry) {
@@ -117,6 +111,35 @@ fn a_row_per_reason() {
                 w.pool.creates_accepted = 0;
             },
             "; no more instances may be created at a time than are being created now",
+        ),
+        (
+            "no runner",
+            &|w| {
+                w.add(9, Locked, |_| ());
+                w.pool.creates_accepted = 0;
+                w.pool.creates_refused = Some("the runner cannot be put on instances: no such file".to_owned());
+            },
+            "; no instance is created now: the runner cannot be put on instances: no such file",
+        ),
+        (
+            "an operation in progress, at quota",
+            &|w| {
+                w.pool.at_quota = true;
+                w.add(8, Queued, |entry| entry.container.priority = 5);
+                w.add(9, Queued, |entry| entry.container.cancel_requested = true);
+            },
+            "; an operation on it is in progress",
+        ),
+        (
+            "the API limit, at quota, with room",
+            &|w| {
+                w.instance("a", 4, Idle);
+                w.add(8, Queued, |entry| entry.instance_types = [instance_type(4)].into_iter().collect());
+                w.add(9, Queued, |entry| entry.instance_types = [instance_type(4)].into_iter().collect());
+                w.last_busy_answer = Some(at(100));
+                w.pool.at_quota = true;
+            },
+            "; at most 1 container at a time, since the API server had too many requests",
         ),
         (
             "the API limit",

@@ -96,6 +96,13 @@ pub(crate) fn entry(number: usize, state: ContainerState) -> QueueEntry {
     }
 }
 
+/// Makes it one.
+pub(crate) fn supervisor(entry: &mut QueueEntry) {
+    let mut request = (*entry.container.request).clone();
+    request.supervisor = true;
+    entry.container.request = Arc::new(request);
+}
+
 /// Name, arrangement, what the first pass does.
 pub(crate) type Row<'a> = (&'a str, &'a dyn Fn(&mut World), &'a [&'a str]);
 

@@ -13,3 +13,4 @@ mod steps;
 mod sync_local;
 mod sync_table;
 mod texts;
+mod unchanged;

@@ -23,7 +23,6 @@ struct Host {
     in_service: bool,
     packing: Packing,
     count: usize,
-    idle: bool,
 }
 
 /// What the specification says about Locks, Starts and Creates, in this order of containers.
@@ -56,7 +55,7 @@ fn expected(world: &World) -> Vec<String> {
                     _ => {}
                 }
                 host.packing.place(&entry.resources);
-                (host.count, host.idle) = (host.count + 1, false);
+                host.count += 1;
             }
             _ if world.pool.at_quota || created >= world.pool.quota_room => break,
             (None, Some(_)) if !locked => actions.push(format!("lock {number}")),
@@ -66,7 +65,7 @@ fn expected(world: &World) -> Vec<String> {
                 let mut packing = Packing::new(available.capacity());
                 packing.place(&entry.resources);
                 let cores = available.vcpus;
-                hosts.push(Host { name: None, cores, in_service: false, packing, count: 1, idle: false });
+                hosts.push(Host { name: None, cores, in_service: false, packing, count: 1 });
             }
             _ => {}
         }
@@ -88,7 +87,6 @@ fn hosts_of(world: &World) -> Vec<Host> {
             in_service: matches!(view.state, WorkerState::Idle | WorkerState::Running),
             packing,
             count: view.containers.len(),
-            idle: view.containers.is_empty(),
         }
     };
     let mut hosts: Vec<Host> = views.map(|view| host(view)).collect();

@@ -7,7 +7,7 @@ use muster::core::vocabulary::ContainerState::{Locked, Queued, Running};
 use muster::core::vocabulary::IdleBehavior;
 use muster::core::vocabulary::WorkerState::{Booting, Idle, Shutdown, Unknown};
 
-use crate::fixture::{Row, World, instance_type, shown};
+use crate::fixture::{Row, World, instance_id, instance_type, shown, supervisor};
 
 /// Needs these cores, and can use instances with these.
 fn cores(need: i64, types: &'static [i64]) -> impl Fn(&mut QueueEntry) {
@@ -341,6 +341,25 @@ fn making_room() {
                 w.pool.at_quota = true;
                 w.add(1, Queued, cores(8, &[8]));
                 w.add(2, Queued, cores(2, &[2]));
+            },
+            &["shutdown a"],
+        ),
+        (
+            "rather one that no supervisor above the share could use",
+            &|w| {
+                w.instance("a", 1, Idle);
+                w.instance("c", 2, Idle);
+                w.instance("d", 2, Idle);
+                w.pool.at_quota = true;
+                w.add(1, Running, |entry| {
+                    supervisor(entry);
+                    entry.resources.vcpus = 2;
+                    (entry.container.instance, entry.container.attempt) = (Some(instance_id("d")), 1);
+                });
+                w.place(1, "d", 1, Listed);
+                w.add(2, Queued, |entry| (supervisor(entry), cores(2, &[2])(entry)).1);
+                w.add(3, Queued, cores(8, &[8]));
+                w.add(4, Queued, |entry| (supervisor(entry), cores(2, &[2])(entry)).1);
             },
             &["shutdown a"],
         ),

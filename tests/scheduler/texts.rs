@@ -9,7 +9,7 @@ use muster::core::pool::view::Phase::{Running as Listed, Starting};
 use muster::core::vocabulary::ContainerState::{Complete, Locked, Queued, Running};
 use muster::core::vocabulary::WorkerState::{Booting, Idle};
 
-use crate::fixture::{World, instance_id, instance_type};
+use crate::fixture::{World, instance_id, instance_type, supervisor};
 
 const ALLOCATED: &str = "Container is allocated to an instance and preparing to run.";
 const PREVIOUS: &str = "Waiting for previous container attempt to exit.";
@@ -35,12 +35,6 @@ fn on(instance: &'static str) -> impl Fn(&mut QueueEntry) {
         entry.container.attempt = 1;
         entry.container.instance = Some(instance_id(instance));
     }
-}
-
-fn supervisor(entry: &mut QueueEntry) {
-    let mut request = (*entry.container.request).clone();
-    request.supervisor = true;
-    entry.container.request = Arc::new(request);
 }
 
 /// A row per line of the table; the text of the last entry counts.

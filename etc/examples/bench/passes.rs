@@ -6,11 +6,15 @@
 
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use muster::core::ids::ContainerUuid;
+use muster::core::effect::Effects;
+use muster::core::ids::{ContainerUuid, InstanceId};
+use muster::core::pool::Pool;
+use muster::core::pool::create::InstanceReport;
 use muster::core::scheduler::{PassInput, Scheduler, SchedulerSettings};
+use muster::core::settings::Settings;
 use muster::core::time::Moment;
 use stats_alloc::Region;
 use world::{Case, World};
@@ -73,6 +77,7 @@ fn figures(world: &World) -> [Figure; 3] {
 }
 
 pub(crate) fn run() {
+    view();
     println!(
         "a pass of the scheduler, medians of {ROUNDS} in ms, and allocations; growth of the time per container and instance"
     );
@@ -97,6 +102,25 @@ pub(crate) fn run() {
             );
         }
     }
+}
+
+/// What a pass holds the pool's lock for: the view.
+fn view() {
+    const WORKERS: usize = 5000;
+    let mut pool = Pool::new(Settings::default(), BTreeMap::new());
+    let listed = (0..WORKERS).map(|number| (InstanceId::new(&format!("i-{number:05}")), InstanceReport::default()));
+    pool.apply_list(Moment::default(), &listed.collect(), Moment::default(), &mut Effects::new());
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let view = pool.view(Moment::default());
+        times.push(began.elapsed());
+        assert_eq!(view.instances.len(), WORKERS);
+    }
+    times.sort_unstable();
+    let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    let (median, worst) = (micros(times[ROUNDS / 2]), micros(times[ROUNDS - 1]));
+    println!("the pool's lock for a view of {WORKERS} workers: median {median:.1} µs, worst {worst:.1} µs");
 }
 
 fn number(count: usize) -> f64 {

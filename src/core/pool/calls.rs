@@ -263,6 +263,7 @@ impl Pool {
             containers: self.board.containers.clone(),
             at_quota: self.at_quota(now),
             creates_accepted: self.creates_accepted(now),
+            creates_refused: self.creates_refused(),
             quota_room: self.quota_room(),
             at_capacity: self
                 .types

@@ -52,6 +52,15 @@ impl Pool {
         concurrent.min(self.quota_room()).min(watched).min(tried)
     }
 
+    /// See [`super::view::PoolView::creates_refused`].
+    pub(super) fn creates_refused(&self) -> Option<String> {
+        if let Some(fault) = &self.runner_fault {
+            return Some(format!("the runner cannot be put on instances: {fault}"));
+        }
+        let max = self.settings.max_workers;
+        (self.instance_count() >= max).then(|| format!("this process can watch no more than {max} instances"))
+    }
+
     /// Begins a create with a fresh secret of the caller's. `None`: refused now, without an error (spec 20 §1).
     pub fn create(
         &mut self,

@@ -138,7 +138,8 @@ impl fmt::Display for BreakerView {
     }
 }
 
-/// The whole pool at one instant. Persistent: taking it costs the same whatever the pool's size.
+/// The whole pool at one instant. Persistent: taking it costs the same however many workers and containers there are (while no type is
+/// on trial after failed boots), and something for each configured type.
 #[derive(Clone, Debug, Default)]
 pub struct PoolView {
     pub instances: OrdMap<InstanceKey, Versioned<InstanceView>>,
@@ -148,6 +149,8 @@ pub struct PoolView {
     /// Creates that would be accepted now, whatever the type: what MaxInstances and MaxConcurrentInstanceCreateOps leave; 0
     /// while creates are suspended or the runner cannot be loaded.
     pub creates_accepted: usize,
+    /// Why no create would be accepted, if it is not the quota, a pause, or the number of creates under way. For people.
+    pub creates_refused: Option<String>,
     /// How many more instances until MaxInstances puts the pool at quota; `usize::MAX` without a limit.
     pub quota_room: usize,
     /// Configured types that `at_capacity` is true for.

@@ -3,8 +3,7 @@
 use std::fmt::Write;
 
 use super::outlook::{Listed, Listing};
-use super::plan::Met;
-use super::status::Status;
+use super::status::{Hold, Status};
 use crate::core::entry::QueueEntry;
 use crate::core::ids::ContainerUuid;
 use crate::core::instance_type::InstanceType;
@@ -25,7 +24,6 @@ pub(super) struct Grounds {
     pub(super) trouble: bool,
     /// Workers that may run what an earlier process locked are waited for.
     pub(super) stale: bool,
-    pub(super) met: Met,
     pub(super) at_quota: bool,
     pub(super) api_limit: usize,
     pub(super) quota_limit: usize,
@@ -61,53 +59,58 @@ impl Listing {
             // It is on its way; unless those of its type do not boot, there is nothing to add.
             Status::ForInstance(name) => self.does_not_boot(name.as_str(), clock).into_iter().collect(),
             Status::AtCapacity => self.unavailable(entry, clock).into_iter().collect(),
-            Status::Waiting => self.of_waiting(entry, clock),
+            Status::Waiting(hold) => self.of_waiting(entry, *hold, clock),
         })
     }
 
-    fn of_waiting(&self, entry: &QueueEntry, clock: Clock<'_>) -> Vec<String> {
-        let Grounds { pool, met, .. } = &*self.grounds;
-        if self.grounds.trouble {
-            return vec!["nothing is started while the queue is in trouble: see `muster status`".to_owned()];
-        }
-        if self.grounds.stale {
-            return vec!["instances that an earlier process used are asked first what they run".to_owned()];
-        }
-        let until = |until: Option<Moment>| until.map_or_else(String::new, |at| format!(" until {}", clock(at)));
-        let mut reasons: Vec<String> = self.unavailable(entry, clock).into_iter().collect();
-        if self.grounds.at_quota {
-            let quota: Vec<String> = (pool.limits.iter().filter(|limit| limit.what == "quota"))
-                .map(|limit| match limit.until {
-                    Some(at) => format!("{} (tried again at {})", limit.detail, clock(at)),
-                    None => limit.detail.clone(),
-                })
-                .collect();
-            let why = if quota.is_empty() { "MaxInstances is reached".to_owned() } else { quota.join(", ") };
-            match self.grounds.first_over_quota.as_ref().filter(|first| **first != entry.container.uuid) {
-                None => reasons.push(format!("no instance has room for it and no more are created: {why}")),
-                Some(first) => {
-                    reasons.push(format!("no more instances are created: {why}"));
-                    reasons.push(format!("{first} comes first"));
-                }
+    fn of_waiting(&self, entry: &QueueEntry, hold: Hold, clock: Clock<'_>) -> Vec<String> {
+        let grounds = &*self.grounds;
+        let one = match hold {
+            Hold::Paused if grounds.trouble => {
+                "nothing is started while the queue is in trouble: see `muster status`".to_owned()
             }
-            return reasons;
+            Hold::Paused | Hold::Settling if grounds.stale => {
+                "instances that an earlier process used are asked first what they run".to_owned()
+            }
+            Hold::Paused | Hold::Settling => "an operation on it is in progress".to_owned(),
+            Hold::OverQuota => return self.over_quota(entry, clock),
+            Hold::ApiLimit => {
+                let most = counted(grounds.api_limit, "container", "containers");
+                format!("at most {most} at a time, since the API server had too many requests")
+            }
+            Hold::QuotaLimit => {
+                let most = counted(grounds.quota_limit, "instance is", "instances are");
+                format!("at most {most} asked for until it is known that more can be had")
+            }
+            Hold::Creates => self.no_create(clock),
+            Hold::Capacity => String::new(),
+        };
+        let types = self.unavailable(entry, clock);
+        [types.unwrap_or_default(), one].into_iter().filter(|text| !text.is_empty()).collect()
+    }
+
+    fn over_quota(&self, entry: &QueueEntry, clock: Clock<'_>) -> Vec<String> {
+        let limits = self.grounds.pool.limits.iter().filter(|limit| limit.what == "quota");
+        let limits = limits.map(|limit| match limit.until {
+            Some(at) => format!("{} (tried again at {})", limit.detail, clock(at)),
+            None => limit.detail.clone(),
+        });
+        let limits: Vec<String> = limits.collect();
+        let why = if limits.is_empty() { "MaxInstances is reached".to_owned() } else { limits.join(", ") };
+        match self.grounds.first_over_quota.as_ref().filter(|first| **first != entry.container.uuid) {
+            None => vec![format!("no instance has room for it and no more are created: {why}")],
+            Some(first) => vec![format!("no more instances are created: {why}"), format!("{first} comes first")],
         }
-        if met.api {
-            let most = counted(self.grounds.api_limit, "container", "containers");
-            reasons.push(format!("at most {most} at a time, since the API server had too many requests"));
+    }
+
+    fn no_create(&self, clock: Clock<'_>) -> String {
+        let pool = &self.grounds.pool;
+        let paused = pool.limits.iter().find(|limit| limit.what == "rate limit" && limit.detail == "create calls");
+        match (paused.and_then(|limit| limit.until), &pool.creates_refused) {
+            (Some(until), _) => format!("no instance is created until {}", clock(until)),
+            (None, Some(why)) => format!("no instance is created now: {why}"),
+            (None, None) => "no more instances may be created at a time than are being created now".to_owned(),
         }
-        if met.quota {
-            let most = counted(self.grounds.quota_limit, "instance is", "instances are");
-            reasons.push(format!("at most {most} asked for until it is known that more can be had"));
-        }
-        if met.creates || pool.creates_accepted == 0 {
-            let paused = pool.limits.iter().find(|limit| limit.what == "rate limit" && limit.detail == "create calls");
-            reasons.push(match paused {
-                Some(limit) => format!("no instance is created{}", until(limit.until)),
-                None => "no more instances may be created at a time than are being created now".to_owned(),
-            });
-        }
-        reasons
     }
 
     fn does_not_boot(&self, name: &str, clock: Clock<'_>) -> Option<String> {

@@ -46,6 +46,11 @@ impl FirstFit {
         }
     }
 
+    /// Nothing can go anywhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.get(1).is_none_or(|root| *root == EMPTY)
+    }
+
     fn grow(&mut self, places: usize) {
         let mut longer = Self::new(places);
         for (place, free) in
@@ -108,6 +113,7 @@ mod tests {
                 let need = of(amount(draw(5)), amount(draw(5)));
                 let expected = row.iter().position(|free| free.is_some_and(|free| free.covers(&need)));
                 assert_eq!(tree.find(&need), expected, "{row:?} {need:?}");
+                assert_eq!(tree.is_empty(), row.iter().all(Option::is_none), "{row:?}");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use imbl::ordmap::Iter;
 use imbl::shared_ptr::DefaultSharedPtr;
 
-use super::backlog::Line;
+use super::backlog::{Line, Shape};
 use super::order::{Item, Standing, Turn};
 use crate::core::entry::QueueEntry;
 use crate::core::ids::ContainerUuid;
@@ -16,7 +16,7 @@ type Members<'a> = Iter<'a, Turn, Versioned<QueueEntry>, DefaultSharedPtr>;
 
 /// One after another of a group, or a single one.
 enum Source<'a> {
-    Group(Members<'a>),
+    Group(Shape, Members<'a>),
     Single,
 }
 
@@ -40,6 +40,8 @@ pub(super) struct Lineup<'a> {
 pub(super) struct Next<'a> {
     pub(super) item: Item<'a>,
     pub(super) turn: Turn,
+    /// Of its group, if it has one.
+    pub(super) shape: Option<Shape>,
     cursor: usize,
 }
 
@@ -52,11 +54,11 @@ impl<'a> Lineup<'a> {
         self.add(Cursor { source: Source::Single, head: item, left: 1 });
     }
 
-    pub(super) fn add_group(&mut self, line: &'a Line) {
+    pub(super) fn add_group(&mut self, shape: Shape, line: &'a Line) {
         let mut members = line.iter();
         if let Some((_, entry)) = members.next() {
             let head = self.item(entry);
-            self.add(Cursor { source: Source::Group(members), head, left: line.len() });
+            self.add(Cursor { source: Source::Group(shape, members), head, left: line.len() });
         }
     }
 
@@ -79,7 +81,12 @@ impl<'a> Lineup<'a> {
     /// Takes the next one out: [`Lineup::advance`], [`Lineup::close`] or [`Lineup::put_back`] says how it goes on.
     pub(super) fn pop(&mut self) -> Option<Next<'a>> {
         let Reverse((turn, cursor)) = self.heap.pop()?;
-        Some(Next { item: self.cursors[cursor].head, turn, cursor })
+        let found = &self.cursors[cursor];
+        let shape = match found.source {
+            Source::Group(shape, _) => Some(shape),
+            Source::Single => None,
+        };
+        Some(Next { item: found.head, turn, shape, cursor })
     }
 
     /// It has been decided about: the next of its group may come.
@@ -88,7 +95,7 @@ impl<'a> Lineup<'a> {
         cursor.left -= 1;
         self.left -= 1;
         let following = match &mut cursor.source {
-            Source::Group(members) => members.next(),
+            Source::Group(_, members) => members.next(),
             Source::Single => None,
         };
         if let Some((turn, entry)) = following {

@@ -179,7 +179,9 @@ impl Scheduler {
             return Pass::default();
         }
         let is_due = self.next_deadline().is_some_and(|deadline| deadline <= input.now);
-        if let Some(last) = self.last.as_ref().filter(|last| !is_due && last.still_stands(input)) {
+        if let Some(last) = self.last.as_mut().filter(|_| !is_due)
+            && last.still_stands(input)
+        {
             return last.answer();
         }
         let mut backlog = std::mem::take(&mut self.backlog);
@@ -276,7 +278,6 @@ impl Scheduler {
             pool: input.pool.clone(),
             trouble: !input.may_start,
             stale: stale == StaleStep::Wait,
-            met: plan.met,
             at_quota: plan.at_quota(),
             api_limit: self.limits.api,
             quota_limit: self.limits.quota,

@@ -90,7 +90,7 @@ impl Outlook {
             for (turn, entry) in line.iter() {
                 let told = self.walked.told.binary_search_by(|(told, _)| told.cmp(turn));
                 let status = told.map_or_else(
-                    |_| self.walked.of_waiting(turn, shape.is_supervisor),
+                    |_| self.walked.of_waiting(turn, Some(shape), shape.is_supervisor),
                     |found| self.walked.told[found].1.clone(),
                 );
                 rows.push((turn, entry, status));

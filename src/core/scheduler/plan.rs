@@ -1,13 +1,14 @@
 //! Run queue: the steps for each container in order (spec 30 §3).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Shape};
 use super::limits::DynamicLimits;
 use super::lineup::{Lineup, Next};
 use super::order::{Item, Rank, Standing, Turn};
 use super::slots::Slots;
-use super::status::{Status, of_standing};
+use super::status::{Hold, Status, of_standing};
 use super::sync::RuledOut;
 use super::{Action, Draft, SchedulerSettings};
 use crate::core::ids::{InstanceId, TypeName};
@@ -30,15 +31,14 @@ pub(super) struct Plan<'d, 'a> {
     claimed: usize,
     supervisors: usize,
     created: usize,
-    pub(super) over: Over,
-    pub(super) met: Met,
+    pub(super) over: Over<'a>,
     /// Got room on something that is not in service yet.
     pub(super) allocated_not_started: usize,
 }
 
 /// Who is above a limit.
 #[derive(Debug, Default)]
-pub(super) struct Over {
+pub(super) struct Over<'a> {
     /// The first that found no room at quota, and all that come after it: what is Locked of these, by index; then what the line-up
     /// still has, if it does not come to its end.
     pub(super) quota: Vec<usize>,
@@ -46,14 +46,8 @@ pub(super) struct Over {
     /// Above the supervisors' share: what is Locked of them, by index, and the number of the others.
     pub(super) supervisors: Vec<usize>,
     pub(super) supervisors_queued: usize,
-}
-
-/// Limits that something was held back by.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Met {
-    pub(super) api: bool,
-    pub(super) quota: bool,
-    pub(super) creates: bool,
+    /// Where these others could go.
+    pub(super) supervisors_types: Vec<&'a Arc<[Arc<InstanceType>]>>,
 }
 
 /// What was decided about those that were looked at.
@@ -67,13 +61,15 @@ pub(super) struct Walked {
     pub(super) supervisors_from: Option<Turn>,
     /// …until this one, from which on everything is over quota.
     pub(super) quota_from: Option<Turn>,
+    /// What keeps all of a group that nothing was decided about.
+    holds: BTreeMap<Shape, Hold>,
 }
 
 /// What a look at one container gave.
 enum Verdict {
     Is(Status),
     /// Nothing for it now, nor for one that needs the same and comes later.
-    Waits,
+    Waits(Hold),
     OverSupervisors,
     OverQuota,
 }
@@ -89,7 +85,7 @@ impl<'d, 'a> Plan<'d, 'a> {
     ) -> Self {
         let pool = draft.input.pool;
         let mut lineup = Lineup::new(draft.input.busy);
-        backlog.groups.values().for_each(|line| lineup.add_group(line));
+        backlog.groups.iter().for_each(|(shape, line)| lineup.add_group(*shape, line));
         Self {
             slots: Slots::new(pool, draft.input.queue, settings.max_running_containers_per_instance),
             lineup,
@@ -102,7 +98,6 @@ impl<'d, 'a> Plan<'d, 'a> {
             supervisors: 0,
             created: 0,
             over: Over::default(),
-            met: Met::default(),
             allocated_not_started: 0,
             draft,
         }
@@ -134,7 +129,7 @@ impl<'d, 'a> Plan<'d, 'a> {
                 Standing::Free if !self.paused => {
                     self.lineup.add_single(*item);
                     singles.push((Turn::of(item.entry), index));
-                    Status::Waiting
+                    Status::Waiting(Hold::Settling)
                 }
                 _ => of_standing(item),
             });
@@ -144,8 +139,8 @@ impl<'d, 'a> Plan<'d, 'a> {
         }
         for (turn, index) in singles {
             walked.statuses[index] = match walked.told.binary_search_by(|(told, _)| told.cmp(&turn)) {
-                Ok(found) => walked.told.remove(found).1,
-                Err(_) => walked.of_waiting(&turn, items[index].is_supervisor()),
+                Ok(found) => walked.told[found].1.clone(),
+                Err(_) => walked.of_waiting(&turn, None, items[index].is_supervisor()),
             };
         }
         walked
@@ -189,15 +184,17 @@ impl<'d, 'a> Plan<'d, 'a> {
 
     fn place_locked(&mut self, index: usize, item: &Item<'a>) -> Status {
         match self.place(item) {
-            Verdict::Is(status) => return status,
-            Verdict::Waits => {}
+            Verdict::Is(status) => status,
+            Verdict::Waits(hold) => Status::Waiting(hold),
             Verdict::OverSupervisors => {
                 self.over.supervisors.push(index);
-                return Status::Supervisor;
+                Status::Supervisor
             }
-            Verdict::OverQuota => self.over.quota.push(index),
+            Verdict::OverQuota => {
+                self.over.quota.push(index);
+                Status::Waiting(Hold::OverQuota)
+            }
         }
-        Status::Waiting
     }
 
     /// Until the line-up is empty, or everything that is left is over quota.
@@ -208,11 +205,20 @@ impl<'d, 'a> Plan<'d, 'a> {
                     self.lineup.advance(&next);
                     walked.told.push((next.turn, status));
                 }
-                // Each takes its part of the share, also those that wait.
-                Verdict::Waits if self.is_limited_supervisor(&next) => self.lineup.advance(&next),
-                Verdict::Waits => drop(self.lineup.close(&next)),
+                Verdict::Waits(hold) => match next.shape {
+                    // Each takes its part of the share, also those that wait.
+                    Some(shape) if !self.is_limited_supervisor(&next) => {
+                        self.lineup.close(&next);
+                        walked.holds.insert(shape, hold);
+                    }
+                    _ => {
+                        self.lineup.advance(&next);
+                        walked.told.push((next.turn, Status::Waiting(hold)));
+                    }
+                },
                 Verdict::OverSupervisors => {
                     self.over.supervisors_queued += self.lineup.close(&next);
+                    self.over.supervisors_types.push(&next.item.entry.instance_types);
                     walked.supervisors_from.get_or_insert(next.turn);
                 }
                 Verdict::OverQuota => {
@@ -241,8 +247,7 @@ impl<'d, 'a> Plan<'d, 'a> {
             self.supervisors += 1;
         }
         if self.api_limit > 0 && self.tried >= self.api_limit {
-            self.met.api = true;
-            return Verdict::Waits;
+            return Verdict::Waits(Hold::ApiLimit);
         }
         let entry = item.entry;
         let best = self.slots.best(item.uuid(), &entry.instance_types, &entry.resources);
@@ -253,7 +258,7 @@ impl<'d, 'a> Plan<'d, 'a> {
                 Verdict::OverQuota
             }
             (None, ContainerState::Locked) => Verdict::Is(self.make_instance(item)),
-            (None, _) => self.lock_without_room(item).map_or(Verdict::Waits, Verdict::Is),
+            (None, _) => self.lock_without_room(item).map_or_else(Verdict::Waits, Verdict::Is),
         }
     }
 
@@ -278,17 +283,17 @@ impl<'d, 'a> Plan<'d, 'a> {
         Status::Allocated
     }
 
-    /// Step 3 without: a lock claims the instance that will be made for it. `None`: it waits.
-    fn lock_without_room(&mut self, item: &Item<'a>) -> Option<Status> {
+    /// Step 3 without: a lock claims the instance that will be made for it.
+    fn lock_without_room(&mut self, item: &Item<'a>) -> Result<Status, Hold> {
         if self.quota_reached() {
-            return None;
+            return Err(Hold::QuotaLimit);
         }
-        let instance_type = self.available_type(item)?;
+        let instance_type = self.available_type(item).ok_or(Hold::Capacity)?;
         self.tried += 1;
         self.claimed += 1;
         let uuid = item.uuid();
         self.draft.unless_busy(uuid, Action::Lock { uuid: uuid.clone() });
-        Some(Status::ForInstance(TypeName::new(&instance_type.name)))
+        Ok(Status::ForInstance(TypeName::new(&instance_type.name)))
     }
 
     /// Step 4 without: make one, and keep room on it, so that the next ones can share it.
@@ -299,14 +304,16 @@ impl<'d, 'a> Plan<'d, 'a> {
         let Some(instance_type) = self.available_type(item) else {
             return Status::AtCapacity;
         };
-        if reached || self.created >= self.draft.input.pool.creates_accepted {
-            self.met.creates |= !reached;
-            return Status::Waiting;
+        if reached {
+            return Status::Waiting(Hold::QuotaLimit);
+        }
+        if self.created >= self.draft.input.pool.creates_accepted {
+            return Status::Waiting(Hold::Creates);
         }
         if item.busy {
             // It may be being unlocked: an instance for it would be one too many.
             self.draft.pass.refused_because_busy = true;
-            return Status::Waiting;
+            return Status::Waiting(Hold::Settling);
         }
         self.created += 1;
         self.allocated_not_started += 1;
@@ -317,10 +324,8 @@ impl<'d, 'a> Plan<'d, 'a> {
         Status::ForInstance(name)
     }
 
-    fn quota_reached(&mut self) -> bool {
-        let reached = self.quota_limit > 0 && self.claimed >= self.quota_limit;
-        self.met.quota |= reached;
-        reached
+    fn quota_reached(&self) -> bool {
+        self.quota_limit > 0 && self.claimed >= self.quota_limit
     }
 
     /// The cheapest eligible type that is not at capacity. The view holds the answers for the whole pass.
@@ -331,13 +336,17 @@ impl<'d, 'a> Plan<'d, 'a> {
 }
 
 impl Walked {
-    /// The status of a Queued one that nothing was decided about.
-    pub(super) fn of_waiting(&self, turn: &Turn, is_supervisor: bool) -> Status {
+    /// The status of a Queued one that nothing was decided about; `shape` of its group, if it is in one.
+    pub(super) fn of_waiting(&self, turn: &Turn, shape: Option<&Shape>, is_supervisor: bool) -> Status {
         let reached = |from: &Option<Turn>| from.as_ref().is_some_and(|from| turn >= from);
-        if is_supervisor && reached(&self.supervisors_from) && !reached(&self.quota_from) {
-            Status::Supervisor
-        } else {
-            Status::Waiting
+        if reached(&self.quota_from) {
+            return Status::Waiting(Hold::OverQuota);
         }
+        if is_supervisor && reached(&self.supervisors_from) {
+            return Status::Supervisor;
+        }
+        // Without a reason of its group: nothing was looked at.
+        let hold = shape.and_then(|shape| self.holds.get(shape)).copied();
+        Status::Waiting(hold.unwrap_or(Hold::Paused))
     }
 }

@@ -13,6 +13,8 @@ use crate::core::vocabulary::WorkerState;
 enum FirstUser {
     Locked(usize),
     Queued(Turn),
+    /// Supervisors above their share: none of them comes before the share grows.
+    Later,
     Nobody,
 }
 
@@ -100,6 +102,11 @@ impl<'a> Plan<'_, 'a> {
                 {
                     *known = user.clone();
                 }
+            }
+        }
+        for instance_type in self.over.supervisors_types.iter().flat_map(|types| types.iter()) {
+            if let Some(known) = first.get_mut(instance_type.name.as_str()) {
+                *known = std::mem::replace(known, FirstUser::Nobody).min(FirstUser::Later);
             }
         }
         let user_of = |index: usize| first.get(&self.slots.get(index).type_name).cloned();

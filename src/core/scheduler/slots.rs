@@ -60,7 +60,10 @@ type TypeIndex = usize;
 struct OfType {
     /// In the order of the views; those added in this pass come last.
     slots: Vec<usize>,
+    /// None of them is empty.
     levels: BTreeMap<Level, FirstFit>,
+    /// Empty ones that were needed before.
+    spare: Vec<FirstFit>,
     failed: Vec<Resources>,
 }
 
@@ -202,14 +205,20 @@ impl Slots {
         let (level, place) = (slot.level(), slot.place);
         let of_type = &mut self.types[slot.of_type];
         let places = of_type.slots.len();
-        let row = of_type.levels.entry(level).or_insert_with(|| FirstFit::new(places));
+        let spare = &mut of_type.spare;
+        let row = of_type.levels.entry(level).or_insert_with(|| spare.pop().unwrap_or_else(|| FirstFit::new(places)));
         row.set(place, Some(free));
     }
 
     fn close(&mut self, index: usize) {
         let slot = &self.slots[index];
-        if let Some(row) = self.types[slot.of_type].levels.get_mut(&slot.level()) {
-            row.set(slot.place, None);
+        let of_type = &mut self.types[slot.of_type];
+        let Some(row) = of_type.levels.get_mut(&slot.level()) else {
+            return;
+        };
+        row.set(slot.place, None);
+        if row.is_empty() {
+            of_type.spare.extend(of_type.levels.remove(&slot.level()));
         }
     }
 

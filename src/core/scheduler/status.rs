@@ -19,9 +19,26 @@ pub(super) enum Status {
     /// Locked, and every eligible type is at capacity.
     AtCapacity,
     /// Everything else that waits.
-    Waiting,
+    Waiting(Hold),
     /// Not ready: something in `after`. (Only the local queue has that.)
     AfterOthers,
+}
+
+/// What keeps one that waits; the text of the API does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Nothing is begun now.
+    Paused,
+    /// An operation on it, or something awaited, decides what comes next.
+    Settling,
+    /// At quota, with no room on any instance, or behind one like that.
+    OverQuota,
+    ApiLimit,
+    QuotaLimit,
+    /// No create would be accepted.
+    Creates,
+    /// Every eligible type is at capacity.
+    Capacity,
 }
 
 /// Counts the positions, from 1. Two counters: one for supervisors, one for all others; of these, the ones that name their types
@@ -44,7 +61,7 @@ impl Positions {
         let counter = match status {
             Status::Supervisor => &mut self.supervisors,
             Status::AtCapacity => &mut self.at_capacity,
-            Status::Waiting => &mut self.waiting,
+            Status::Waiting(_) => &mut self.waiting,
             _ => return 0,
         };
         *counter += 1;
@@ -74,7 +91,7 @@ pub(super) fn text(entry: &QueueEntry, status: &Status, position: usize, at_quot
                 "Waiting in queue at position {position}.  Cluster is at capacity for all eligible instance types ({names}) and cannot start a new instance right now."
             )
         }
-        Status::Waiting => {
+        Status::Waiting(_) => {
             let why = if at_quota { "at cloud account limits" } else { "at capacity" };
             format!(
                 "Waiting in queue at position {position}.  Cluster is {why} and cannot start any new instances right now."
@@ -99,6 +116,7 @@ pub(super) fn of_standing(item: &Item<'_>) -> Status {
         Standing::NotReady => Status::AfterOthers,
         Standing::OnHold => Status::OnHold,
         Standing::Settling | Standing::Free if item.entry.container.priority < 1 => Status::OnHold,
-        Standing::Settling | Standing::Free => Status::Waiting,
+        Standing::Settling => Status::Waiting(Hold::Settling),
+        Standing::Free => Status::Waiting(Hold::Paused),
     }
 }

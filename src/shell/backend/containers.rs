@@ -72,7 +72,8 @@ impl DaemonBackend {
             ListFilter { state: query.state, name_glob: query.name.clone(), uuids: None, limit: query.limit, after };
         let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
         let reasons = self.reasons();
-        let record = |container: &Container| container_record(container, reasons.of(&container.uuid));
+        let record =
+            |one: &Container| container_record(one, if one.state.is_final() { None } else { reasons.of(&one.uuid) });
         Ok(ContainerList {
             items: page.containers.iter().map(record).collect(),
             next: page.next.map(|next| next.to_string()),

@@ -2,6 +2,7 @@
 //! instances that are held. For lists and the
 //! status screen.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::DaemonBackend;
@@ -11,6 +12,7 @@ use crate::core::entry::QueueEntry;
 use crate::core::ids::{ContainerUuid, InstanceId, TypeName};
 use crate::core::pool::view::{InstanceView, PoolView};
 use crate::core::time::WallMillis;
+use crate::core::versioned::Versioned;
 use crate::core::vocabulary::{IdleBehavior, WorkerState};
 use crate::management::records::InstanceRow;
 use crate::shell::clock::Clock;
@@ -35,12 +37,15 @@ pub(super) fn row(one: UnlistedInstance) -> InstanceRow {
     }
 }
 
-/// What there is to know about those that wait, and about machines.
+/// What there is to know about those that wait, and about machines. Made once for many containers.
 pub(super) struct Reasons {
     report: Option<Arc<Report>>,
     /// What the driver says of machines that are no instances.
     machines: Vec<UnlistedInstance>,
-    pool: PoolView,
+    /// Types of the instances that there are; empty if nobody asks.
+    present: BTreeSet<TypeName>,
+    /// At quota: the instances that would go if nobody held them (spec 20 §2).
+    held: Option<String>,
     clock: Clock,
 }
 
@@ -60,43 +65,18 @@ impl Reasons {
         let one = listing.find(uuid)?;
         let text = listing.text(one);
         let why = listing.explain(uuid, &|moment| time_of_day(self.clock.wall_of(moment)));
-        let reasons = [why, self.held(&text), self.cannot_be_had(&one.entry, &text)];
+        let held = self.held.clone().filter(|_| text.contains(AT_QUOTA));
+        let reasons = [why, held, self.cannot_be_had(&one.entry, &text)];
         let explanation = reasons.into_iter().flatten().collect::<Vec<_>>().join("; ");
         Some(Waits { text, explanation })
     }
 
-    /// At quota: the instances that would go if nobody held them (spec 20 §2).
-    fn held(&self, text: &str) -> Option<String> {
-        if !self.pool.at_quota || !text.contains(AT_QUOTA) {
-            return None;
-        }
-        let is_held = |one: &InstanceView| {
-            one.idle_behavior == IdleBehavior::Hold && one.state != WorkerState::Shutdown && one.containers.is_empty()
-        };
-        let ids: Vec<&str> = self
-            .pool
-            .instances
-            .values()
-            .filter(|one| is_held(one))
-            .filter_map(|one| one.id())
-            .map(InstanceId::as_str)
-            .collect();
-        let names = ids.iter().take(HELD_SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
-        match ids.len().saturating_sub(HELD_SHOWN_MAX) {
-            _ if ids.is_empty() => None,
-            0 => Some(format!("on hold, and counted: {names}")),
-            more => Some(format!("on hold, and counted: {names} and {more} more")),
-        }
-    }
-
     /// Nothing where an instance of one of its types runs, boots or is being created: then this container's turn comes.
     fn cannot_be_had(&self, entry: &QueueEntry, text: &str) -> Option<String> {
-        let has_instance = self
-            .pool
-            .instances
-            .values()
-            .any(|one| one.state != WorkerState::Shutdown && is_eligible(entry, &one.type_name));
-        if has_instance || !text.starts_with("Waiting in queue") {
+        if self.machines.is_empty() || !text.starts_with("Waiting in queue") {
+            return None;
+        }
+        if entry.instance_types.iter().any(|one| self.present.contains(one.name.as_str())) {
             return None;
         }
         let mut unusable = self.machines.iter().filter(|machine| is_eligible(entry, &machine.type_name));
@@ -109,10 +89,27 @@ impl Reasons {
     }
 }
 
+fn held(pool: &PoolView) -> Option<String> {
+    let is_held = |one: &InstanceView| {
+        one.idle_behavior == IdleBehavior::Hold && one.state != WorkerState::Shutdown && one.containers.is_empty()
+    };
+    let held = pool.instances.values().filter(|one| pool.at_quota && is_held(one));
+    let ids: Vec<&str> = held.filter_map(|one| one.id()).map(InstanceId::as_str).collect();
+    let names = ids.iter().take(HELD_SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
+    match ids.len().saturating_sub(HELD_SHOWN_MAX) {
+        _ if ids.is_empty() => None,
+        0 => Some(format!("on hold, and counted: {names}")),
+        more => Some(format!("on hold, and counted: {names} and {more} more")),
+    }
+}
+
 impl DaemonBackend {
     pub(super) fn reasons(&self) -> Reasons {
         let report = self.scheduler.report.read().clone();
-        Reasons { report, machines: self.cloud.unlisted(), pool: self.door.view(), clock: self.clock }
+        let (machines, pool) = (self.cloud.unlisted(), self.door.view());
+        let counts = |one: &&Versioned<InstanceView>| !machines.is_empty() && one.state != WorkerState::Shutdown;
+        let present = pool.instances.values().filter(counts).map(|one| one.type_name.clone()).collect();
+        Reasons { report, machines, present, held: held(&pool), clock: self.clock }
     }
 
     /// The first few of those with a reason, and how many there are.
