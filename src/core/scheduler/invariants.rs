@@ -24,6 +24,7 @@ pub fn check(settings: &SchedulerSettings, input: &PassInput<'_>, pass: &Pass) -
     starts_only_what_runs_nowhere(input, pass)?;
     reserves_no_more_than_there_is(settings, input, pass)?;
     keeps_the_order(settings, input, pass)?;
+    places_the_most_urgent(settings, input, pass)?;
     leaves_priority_zero_alone(input, pass)?;
     gives_up_only_what_cannot_run(settings, input, pass)?;
     creates_within_limits(input, pass)?;
@@ -175,6 +176,67 @@ fn keeps_the_order(settings: &SchedulerSettings, input: &PassInput<'_>, pass: &P
         }
     }
     Ok(())
+}
+
+/// 30.3: the most urgent of those that an instance in service has room for, as the pass found it, is locked or started.
+fn places_the_most_urgent(settings: &SchedulerSettings, input: &PassInput<'_>, pass: &Pass) -> Result<(), Violation> {
+    let grounds = &pass.outlook.grounds;
+    if !input.may_start || grounds.stale || grounds.api_limit > 0 {
+        return Ok(());
+    }
+    let in_service = input.pool.instances.values().filter(|view| {
+        matches!(view.state, WorkerState::Idle | WorkerState::Running) && view.idle_behavior == IdleBehavior::Run
+    });
+    // What is on them at least, and at most.
+    let loads: Vec<_> =
+        in_service.filter_map(|view| Some((view, load_of(input, view)?, load_with_sent(input, view)?))).collect();
+    let listing = pass.outlook.listing();
+    for one in &listing.items {
+        let container = &one.entry.container;
+        let waits = matches!(container.state, ContainerState::Queued | ContainerState::Locked)
+            && container.instance.is_none()
+            && container.priority >= 1
+            && one.entry.ready;
+        let known = input.pool.containers.get(&container.uuid);
+        if !waits || known.is_some_and(|found| !found.places.is_empty()) {
+            continue;
+        }
+        if known.is_some() || input.busy.contains(&container.uuid) || container.request.supervisor {
+            // What it takes, and whether it may, is not seen from here.
+            return Ok(());
+        }
+        let eligible =
+            |view: &InstanceView| one.entry.instance_types.iter().any(|it| it.name == view.type_name.as_str());
+        let mut may_fit = loads.iter().filter(|(view, least, _)| eligible(view) && fits(settings, least, &one.entry));
+        let does_fit = may_fit.clone().find(|(.., most)| fits(settings, most, &one.entry));
+        let touched = pass.actions.iter().any(|action| action.uuid() == Some(&container.uuid));
+        match does_fit {
+            Some((view, ..)) if !touched => {
+                let (uuid, told) = (&container.uuid, listing.text(one));
+                return violated("30.3", format!("{uuid} is not placed although {:?} has room: {told}", view.key));
+            }
+            Some(_) => return Ok(()),
+            None if may_fit.next().is_some() => return Ok(()),
+            // At quota it keeps all that come later from what is free.
+            None if grounds.at_quota => return Ok(()),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// What is on an instance, and what may have been sent there.
+fn load_with_sent(input: &PassInput<'_>, view: &InstanceView) -> Option<(Packing, usize)> {
+    let mut load = load_of(input, view)?;
+    // What is being collected takes nothing any more.
+    let shown = |uuid: &ContainerUuid| view.containers.contains(uuid) || view.collecting.contains(uuid);
+    let there = |entry: &QueueEntry| entry.container.instance.as_ref() == view.id();
+    let sent = input.queue.entries.iter().filter(|(uuid, entry)| there(entry) && !shown(uuid));
+    for (_, entry) in sent {
+        load.0.place(&entry.resources);
+        load.1 += 1;
+    }
+    Some(load)
 }
 
 /// 30.4.
