@@ -38,7 +38,7 @@ SEEDS ?= 2000
 SIMULATE := $(CARGO) build --quiet --release --locked -p muster-simulation && target/release/simulate
 simulate: ## the decisions against simulated faults: SEEDS=2000, or one seed with its log: SEED=17
 	@$(SIMULATE) $(if $(SEED),--seed $(SEED),$(SEEDS))
-mutations: ## break ten rules, one after the other: the simulation must find each
+mutations: ## break rules, one after the other: the simulation must find each
 	@tests/simulation/mutate.sh
 # What is installed comes from here; tests install a debug build.
 BUILD ?= target/release

@@ -103,7 +103,12 @@ impl Backlog {
             std::mem::replace(&mut self.containers, pool.containers.clone()),
         );
         let was_known = |uuid: &ContainerUuid| old_places.contains_key(uuid);
-        let is_known = |uuid: &ContainerUuid| pool.containers.contains_key(uuid);
+        // Changes come in the order of the uuids, and so do these.
+        let mut known = pool.containers.keys().peekable();
+        let mut is_known = |uuid: &ContainerUuid| {
+            while known.next_if(|next| *next < uuid).is_some() {}
+            known.peek() == Some(&uuid)
+        };
         let mut arrivals = Vec::new();
         for item in old_entries.diff(&queue.entries) {
             let (uuid, old, new) = match item {
