@@ -170,7 +170,11 @@ fn a_row_per_reason() {
             },
             "; at most 1 workflow container runs at a time (SupervisorFraction)",
         ),
-        ("on hold", &|w| w.add(9, Queued, |entry| entry.container.priority = 0), "; its priority is 0"),
+        (
+            "on hold",
+            &|w| w.add(9, Queued, |entry| entry.container.priority = 0),
+            "; its priority is 0: raise it with `muster priority`",
+        ),
         (
             "after others",
             &|w| {
@@ -216,7 +220,7 @@ fn what_it_needs() {
         (entry.resources.vcpus, entry.resources.ram, entry.resources.scratch) = (8, 61 * GIB / 2, 100 * GIB);
         (entry.resources.gpus, entry.resources.gpu_vram) = (2, 16 * GIB);
     });
-    let expected = "needs 8 VCPUs, 30.5 GiB, 100 GiB of scratch and 2 GPUs of 16 GiB; its priority is 0";
+    let expected = "needs 8 VCPUs, 30.5 GiB, 100 GiB of scratch and 2 GPUs of 16 GiB; its priority is 0: raise it with `muster priority`";
     assert_eq!(explained(&world, 1).as_deref(), Some(expected));
 }
 

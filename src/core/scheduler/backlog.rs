@@ -53,12 +53,8 @@ enum Class {
     NotReady,
 }
 
-/// A new member of a group.
-struct Arrival {
-    shape: Shape,
-    turn: Turn,
-    entry: Versioned<QueueEntry>,
-}
+/// New members of groups.
+type Arrivals = BTreeMap<Shape, Vec<(Turn, Versioned<QueueEntry>)>>;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backlog {
@@ -109,7 +105,7 @@ impl Backlog {
             while known.next_if(|next| *next < uuid).is_some() {}
             known.peek() == Some(&uuid)
         };
-        let mut arrivals = Vec::new();
+        let mut arrivals = Arrivals::new();
         for item in old_entries.diff(&queue.entries) {
             let (uuid, old, new) = match item {
                 DiffItem::Add(uuid, new) => (uuid, None, Some(new)),
@@ -160,13 +156,12 @@ impl Backlog {
     }
 
     /// In order: many at once, at the start or from one submission, are then added end to end.
-    fn add_to_groups(&mut self, mut arrivals: Vec<Arrival>) {
-        arrivals.sort_unstable_by(|one, other| (one.shape, &one.turn).cmp(&(other.shape, &other.turn)));
-        for of_one_shape in arrivals.chunk_by(|one, other| one.shape == other.shape) {
-            let Some(first) = of_one_shape.first() else { continue };
-            let line = self.groups.entry(first.shape).or_default();
-            for Arrival { turn, entry, .. } in of_one_shape {
-                line.insert(turn.clone(), entry.clone());
+    fn add_to_groups(&mut self, arrivals: Arrivals) {
+        for (shape, mut members) in arrivals {
+            members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            let line = self.groups.entry(shape).or_default();
+            for (turn, entry) in members {
+                line.insert(turn, entry);
             }
         }
     }
@@ -176,7 +171,7 @@ impl Backlog {
         uuid: &ContainerUuid,
         entry: Option<&Versioned<QueueEntry>>,
         class: Option<Class>,
-        arrivals: &mut Vec<Arrival>,
+        arrivals: &mut Arrivals,
     ) {
         match (class, entry) {
             (Some(Class::Active), _) => drop(self.active.insert(uuid.clone())),
@@ -184,7 +179,7 @@ impl Backlog {
             (Some(Class::OnHold), Some(entry)) => drop(self.on_hold.insert(Turn::of(entry), entry.clone())),
             (Some(Class::NotReady), Some(entry)) => drop(self.not_ready.insert(Turn::of(entry), entry.clone())),
             (Some(Class::Waiting), Some(entry)) => {
-                arrivals.push(Arrival { shape: Shape::of(entry), turn: Turn::of(entry), entry: entry.clone() });
+                arrivals.entry(Shape::of(entry)).or_default().push((Turn::of(entry), entry.clone()));
                 *self.created.entry(entry.container.created_at).or_default() += 1;
             }
             (_, None) | (None, _) => {}

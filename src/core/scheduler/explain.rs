@@ -49,7 +49,7 @@ impl Listing {
         let entry = &one.entry;
         Some(match &one.status {
             Status::Nothing | Status::Allocated | Status::PreviousAttempt => return None,
-            Status::OnHold => vec!["its priority is 0".to_owned()],
+            Status::OnHold => vec!["its priority is 0: raise it with `muster priority`".to_owned()],
             Status::AfterOthers => vec![after(entry)],
             Status::Supervisor => {
                 let most = self.grounds.supervisors_max;
