@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use super::Global;
 use super::exit::Failure;
 use super::locate::{Location, location};
+use crate::core::units::format_duration;
 use crate::management::records::{API_HEADER, API_VERSION};
 
 /// Answers are lists of at most 10,000 containers, or a piece of a log.
@@ -97,7 +98,13 @@ impl Client {
         // A refusal may come before all was written: it says more than the broken pipe.
         let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
         if let (Err(error), true) = (written.and(read.map(drop)), bytes.is_empty()) {
-            return Err(broke(&error.to_string()));
+            let why = match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    format!("no answer came within {}", format_duration(timeout))
+                }
+                _ => error.to_string(),
+            };
+            return Err(broke(&why));
         }
         if bytes.is_empty() {
             return Err(broke("it ended without an answer"));

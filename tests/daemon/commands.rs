@@ -55,3 +55,22 @@ fn instance_types_and_status() {
     assert!(site.ok(&["status"]).contains("Queued"));
     site.stop();
 }
+
+/// Many at once are a few transactions, and each has its own answer.
+#[test]
+fn thousands_at_once() {
+    let mut site = Site::started();
+    let array = site.ok(&["submit", "--priority", "0", "--array", "1-3000", "--", "true"]);
+    let all: Vec<&str> = array.lines().collect();
+    assert_eq!(site.ok(&["priority", "0", "--state", "Queued"]).lines().count(), 3000);
+    let nobody = "local-dz642-000000000000000";
+    let output = site.run(&["cancel", all[0], nobody, all[1]]);
+    let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(&output.stdout), [format!("{}: cancelled", all[0]), format!("{}: cancelled", all[1])]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains(nobody), "{output:?}");
+    assert_eq!(site.ok(&["cancel", "--state", "Queued"]).lines().count(), 2998);
+    assert_eq!(site.json(&["status"])["containers"]["Cancelled"], 3000);
+    let (code, said) = site.fails(&["cancel", all[0]]);
+    assert_eq!((code, said.contains("cannot cancel when Cancelled")), (1, true), "{said}");
+    site.stop();
+}

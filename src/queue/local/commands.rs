@@ -175,16 +175,25 @@ impl LocalQueue {
 
     /// Cancels at a user's wish: Queued → Cancelled at once, else it is marked for the scheduler to kill. `WrongState` when final.
     pub fn request_cancel(&self, uuid: &ContainerUuid) -> Result<CancelOutcome, CommandError> {
-        match self.write(Write::RequestCancel(uuid.clone()))? {
-            Done::Cancel(outcome) => Ok(outcome),
-            other => unreachable!("the writer answers a cancel with its outcome, not {other:?}"),
-        }
+        cancelled(self.write(Write::RequestCancel(uuid.clone())))
+    }
+
+    /// The same for many, in fewer transactions; the answers are in the order of the uuids.
+    pub fn request_cancels(&self, uuids: &[ContainerUuid]) -> Vec<Result<CancelOutcome, CommandError>> {
+        let writes = uuids.iter().map(|uuid| Write::RequestCancel(uuid.clone()));
+        self.write_all(writes).into_iter().map(cancelled).collect()
     }
 
     /// Changes the priority, 0–1000, 0 = hold. `Refused` with a hint when it runs, is being cancelled, or was on hold and fits no
     /// configured type any more; `WrongState` when final.
     pub fn set_priority(&self, uuid: &ContainerUuid, priority: i64) -> Result<(), CommandError> {
         self.write(Write::SetPriority(uuid.clone(), priority)).map(drop)
+    }
+
+    /// The same for many, in fewer transactions; the answers are in the order of the uuids.
+    pub fn set_priorities(&self, uuids: &[ContainerUuid], priority: i64) -> Vec<Result<(), CommandError>> {
+        let writes = uuids.iter().map(|uuid| Write::SetPriority(uuid.clone(), priority));
+        self.write_all(writes).into_iter().map(|done| done.map(drop)).collect()
     }
 
     /// Submits the same request again; its uuid. `after` keeps only the containers that still exist.
@@ -256,5 +265,12 @@ fn check_token(token: Option<&str>) -> Result<(), CommandError> {
             Err(CommandError::Invalid { line: None, field })
         }
         _ => Ok(()),
+    }
+}
+
+fn cancelled(done: Result<Done, CommandError>) -> Result<CancelOutcome, CommandError> {
+    match done? {
+        Done::Cancel(outcome) => Ok(outcome),
+        other => unreachable!("the writer answers a cancel with its outcome, not {other:?}"),
     }
 }

@@ -99,6 +99,13 @@ impl LocalQueue {
         }
     }
 
+    fn write_all(&self, writes: impl Iterator<Item = Write>) -> Vec<Result<Done, CommandError>> {
+        match &self.jobs {
+            Some(jobs) => writer::ask_all(jobs, writes),
+            None => unreachable!("the sender is taken by drop alone, which has the only reference"),
+        }
+    }
+
     /// For the scheduler's operations, which have no other errors than these.
     fn transition(&self, write: Write) -> Result<Done, QueueError> {
         self.write(write).map_err(|error| match error {

@@ -110,14 +110,36 @@ pub(super) fn channel() -> (Sender<Job>, Receiver<Job>) {
     bounded(WAITING)
 }
 
+fn gone(operation: &'static str) -> CommandError {
+    CommandError::Queue(QueueError::Storage { operation, source: "the queue's writer has ended".into() })
+}
+
 /// Has it done, and waits for the commit.
 pub(super) fn ask(jobs: &Sender<Job>, write: Write) -> Result<Done, CommandError> {
     let operation = write.operation();
-    let gone =
-        |_| CommandError::Queue(QueueError::Storage { operation, source: "the queue's writer has ended".into() });
     let (job, answer) = Job::new(write);
-    jobs.send(job).map_err(|_| gone(()))?;
-    answer.recv().map_err(|_| gone(()))?
+    jobs.send(job).map_err(|_| gone(operation))?;
+    answer.recv().map_err(|_| gone(operation))?
+}
+
+/// Has them done, many in one transaction as they fit in, and waits for all; the answers come in the order of the requests. Others get
+/// their turn in between.
+pub(super) fn ask_all(jobs: &Sender<Job>, writes: impl Iterator<Item = Write>) -> Vec<Result<Done, CommandError>> {
+    let mut answers = Vec::new();
+    let mut asked = std::collections::VecDeque::new();
+    let await_one = |(operation, answer): (_, Receiver<_>)| answer.recv().unwrap_or_else(|_| Err(gone(operation)));
+    for write in writes {
+        let operation = write.operation();
+        let (job, answer) = Job::new(write);
+        // Refused only if the writer has ended: the answer says so, for then it never comes.
+        let _ = jobs.send(job);
+        asked.push_back((operation, answer));
+        if asked.len() >= MAX_GROUP {
+            answers.extend(asked.pop_front().map(await_one));
+        }
+    }
+    answers.extend(asked.into_iter().map(await_one));
+    answers
 }
 
 /// Body of the thread.

@@ -94,16 +94,17 @@ impl DaemonBackend {
     }
 
     pub(super) fn cancel_selected(&self, selection: &Selection) -> Result<Outcomes, ApiError> {
-        self.each(selection, true, |uuid| {
-            let outcome = self.queue.request_cancel(uuid)?;
+        let told = |uuid: &ContainerUuid, outcome| {
             let note = Note::new(Level::Info, "queue", "cancel requested").with("ContainerUUID", uuid);
             let (state, message) = match outcome {
                 CancelOutcome::Cancelled => (ContainerState::Cancelled.as_str(), "cancelled"),
                 CancelOutcome::Requested => ("", "will be killed"),
             };
             write_note(&note.with("State", state));
-            Ok((message.to_owned(), None))
-        })
+            message.to_owned()
+        };
+        let texts = self.selected_waiting(selection)?;
+        Ok(outcomes(&texts, |uuids| self.queue.request_cancels(uuids), told))
     }
 
     pub(super) fn prioritise_selected(&self, selection: &Selection) -> Result<Outcomes, ApiError> {
@@ -111,13 +112,13 @@ impl DaemonBackend {
         if !(0..=1000).contains(&priority) {
             return Err(ApiError::bad_request(format!("priority: {priority} is not between 0 and 1000")));
         }
-        self.each(selection, true, |uuid| {
-            self.queue.set_priority(uuid, priority)?;
+        let told = |uuid: &ContainerUuid, ()| {
             let note = Note::new(Level::Info, "queue", "priority changed").with("ContainerUUID", uuid);
             write_note(&note.with("Priority", priority));
-            let message = if priority == 0 { "on hold".to_owned() } else { format!("priority {priority}") };
-            Ok((message, None))
-        })
+            if priority == 0 { "on hold".to_owned() } else { format!("priority {priority}") }
+        };
+        let texts = self.selected_waiting(selection)?;
+        Ok(outcomes(&texts, |uuids| self.queue.set_priorities(uuids, priority), told))
     }
 
     pub(super) fn rerun_selected(&self, selection: &Selection) -> Outcomes {
@@ -131,16 +132,9 @@ impl DaemonBackend {
         Outcomes { items: items.collect() }
     }
 
-    /// Does something to each selected container; `waiting_only` leaves out what a filter finds in a final state.
-    fn each(
-        &self,
-        selection: &Selection,
-        waiting_only: bool,
-        act: impl Fn(&ContainerUuid) -> Result<(String, Option<String>), CommandError>,
-    ) -> Result<Outcomes, ApiError> {
-        let uuids =
-            self.selected(&selection.uuids, selection.name.as_deref(), selection.state.as_deref(), waiting_only)?;
-        Ok(Outcomes { items: uuids.iter().map(|uuid| outcome(uuid, &act)).collect() })
+    /// Those that are named, and of those that the filters find what has not ended.
+    fn selected_waiting(&self, selection: &Selection) -> Result<Vec<String>, ApiError> {
+        self.selected(&selection.uuids, selection.name.as_deref(), selection.state.as_deref(), true)
     }
 
     /// The uuids asked for, then those that both filters match, oldest first, each once.
@@ -177,7 +171,25 @@ pub(super) fn no_container(uuid: &str) -> ApiError {
     ApiError::not_found(format!("there is no container {uuid}"))
 }
 
-fn outcome(text: &str, act: impl Fn(&ContainerUuid) -> Result<(String, Option<String>), CommandError>) -> Outcome {
+/// What became of each, in the order of the texts; `act` answers for the uuids among them in their order, `told` says it.
+fn outcomes<T>(
+    texts: &[String],
+    act: impl FnOnce(&[ContainerUuid]) -> Vec<Result<T, CommandError>>,
+    told: impl Fn(&ContainerUuid, T) -> String,
+) -> Outcomes {
+    let uuids: Vec<ContainerUuid> = texts.iter().filter_map(|text| ContainerUuid::parse(text)).collect();
+    let mut answers = act(&uuids).into_iter();
+    let mut items = Vec::with_capacity(texts.len());
+    for text in texts {
+        items.push(outcome(text, |uuid| match answers.next() {
+            Some(answer) => Ok((told(uuid, answer?), None)),
+            None => unreachable!("there is an answer for each uuid"),
+        }));
+    }
+    Outcomes { items }
+}
+
+fn outcome(text: &str, act: impl FnOnce(&ContainerUuid) -> Result<(String, Option<String>), CommandError>) -> Outcome {
     let result = match ContainerUuid::parse(text) {
         None => Err(no_container(text)),
         Some(uuid) => act(&uuid).map_err(|error| api_error(&error)),
