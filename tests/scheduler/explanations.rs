@@ -96,6 +96,16 @@ fn a_row_per_reason() {
             "; no more instances are created: until fewer than 3 instances remain (tried again at 200s); local-dz642-000000000000008 comes first",
         ),
         (
+            "at quota, and its type at capacity",
+            &|w| {
+                w.add(9, Queued, |_| ());
+                pause(w, 1, 130);
+                w.pool.at_quota = true;
+                w.pool.limits = vec![limit("quota", "MaxInstances is 4", None)];
+            },
+            "; type type1 is at capacity until 130s; no instance has room for it and no more are created: MaxInstances is 4",
+        ),
+        (
             "no create may be made now",
             &|w| {
                 w.add(9, Locked, |_| ());

@@ -364,6 +364,24 @@ fn making_room() {
             &["shutdown a"],
         ),
         (
+            "nor one that is Locked and has to give its lock back",
+            &|w| {
+                w.instance("a", 1, Idle);
+                w.instance("c", 2, Idle);
+                w.instance("d", 2, Idle);
+                w.pool.at_quota = true;
+                w.add(1, Running, |entry| {
+                    supervisor(entry);
+                    entry.resources.vcpus = 2;
+                    (entry.container.instance, entry.container.attempt) = (Some(instance_id("d")), 1);
+                });
+                w.place(1, "d", 1, Listed);
+                w.add(2, Locked, |entry| (supervisor(entry), cores(2, &[2])(entry)).1);
+                w.add(3, Queued, cores(8, &[8]));
+            },
+            &["unlock 2", "shutdown a"],
+        ),
+        (
             "never one that an earlier container could use",
             &|w| {
                 w.instance("a", 1, Idle);

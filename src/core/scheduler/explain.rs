@@ -97,10 +97,16 @@ impl Listing {
         });
         let limits: Vec<String> = limits.collect();
         let why = if limits.is_empty() { "MaxInstances is reached".to_owned() } else { limits.join(", ") };
+        // Also without the quota it could not have one.
+        let mut reasons: Vec<String> = self.unavailable(entry, clock).into_iter().collect();
         match self.grounds.first_over_quota.as_ref().filter(|first| **first != entry.container.uuid) {
-            None => vec![format!("no instance has room for it and no more are created: {why}")],
-            Some(first) => vec![format!("no more instances are created: {why}"), format!("{first} comes first")],
+            None => reasons.push(format!("no instance has room for it and no more are created: {why}")),
+            Some(first) => {
+                reasons.push(format!("no more instances are created: {why}"));
+                reasons.push(format!("{first} comes first"));
+            }
         }
+        reasons
     }
 
     fn no_create(&self, clock: Clock<'_>) -> String {

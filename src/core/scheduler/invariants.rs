@@ -228,10 +228,15 @@ fn places_the_most_urgent(settings: &SchedulerSettings, input: &PassInput<'_>, p
 /// What is on an instance, and what may have been sent there.
 fn load_with_sent(input: &PassInput<'_>, view: &InstanceView) -> Option<(Packing, usize)> {
     let mut load = load_of(input, view)?;
-    // What is being collected takes nothing any more.
+    // What is being collected takes nothing any more; beside an older attempt the present one may come.
+    let is_older = |uuid: &ContainerUuid, entry: &QueueEntry| {
+        let found = input.pool.containers.get(uuid).into_iter().flat_map(|found| &found.places);
+        found.clone().any(|place| Some(&place.instance) == view.id() && place.attempt < entry.container.attempt)
+    };
     let shown = |uuid: &ContainerUuid| view.containers.contains(uuid) || view.collecting.contains(uuid);
     let there = |entry: &QueueEntry| entry.container.instance.as_ref() == view.id();
-    let sent = input.queue.entries.iter().filter(|(uuid, entry)| there(entry) && !shown(uuid));
+    let sent =
+        input.queue.entries.iter().filter(|(uuid, entry)| there(entry) && (!shown(uuid) || is_older(uuid, entry)));
     for (_, entry) in sent {
         load.0.place(&entry.resources);
         load.1 += 1;

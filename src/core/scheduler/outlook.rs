@@ -11,7 +11,7 @@ use super::backlog::{Line, Shape};
 use super::explain::Grounds;
 use super::order::{Rank, Turn};
 use super::plan::Walked;
-use super::status::{Positions, Status, text};
+use super::status::{Hold, Positions, Status, text};
 use crate::core::entry::QueueEntry;
 use crate::core::ids::ContainerUuid;
 use crate::core::versioned::Versioned;
@@ -118,6 +118,11 @@ impl Listing {
             let found = rank.binary_search_by(|one| Turn::of(&one.entry).cmp(&turn)).ok()?;
             rank.get(found)
         })
+    }
+
+    /// No instance has room for it, or for one that comes before it, and no more can be had.
+    pub fn is_over_quota(&self, one: &Listed) -> bool {
+        one.status == Status::Waiting(Hold::OverQuota)
     }
 
     /// The text of spec 82 §3.2; empty once it runs or has ended.

@@ -104,7 +104,9 @@ impl<'a> Plan<'_, 'a> {
                 }
             }
         }
-        for instance_type in self.over.supervisors_types.iter().flat_map(|types| types.iter()) {
+        let locked = self.over.supervisors.iter().map(|index| &items[*index].entry.instance_types);
+        let supervisors = locked.chain(self.over.supervisors_types.iter().copied());
+        for instance_type in supervisors.flat_map(|types| types.iter()) {
             if let Some(known) = first.get_mut(instance_type.name.as_str()) {
                 *known = std::mem::replace(known, FirstUser::Nobody).min(FirstUser::Later);
             }

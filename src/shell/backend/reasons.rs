@@ -22,8 +22,6 @@ use crate::shell::scheduler::Report;
 const SHOWN_MAX: usize = 10;
 /// Named in a container's status.
 const HELD_SHOWN_MAX: usize = 3;
-/// Part of the scheduler's text (spec 82 §3.2).
-const AT_QUOTA: &str = "at cloud account limits";
 
 pub(super) fn row(one: UnlistedInstance) -> InstanceRow {
     InstanceRow {
@@ -65,7 +63,7 @@ impl Reasons {
         let one = listing.find(uuid)?;
         let text = listing.text(one);
         let why = listing.explain(uuid, &|moment| time_of_day(self.clock.wall_of(moment)));
-        let held = self.held.clone().filter(|_| text.contains(AT_QUOTA));
+        let held = self.held.clone().filter(|_| listing.is_over_quota(one));
         let reasons = [why, held, self.cannot_be_had(&one.entry, &text)];
         let explanation = reasons.into_iter().flatten().collect::<Vec<_>>().join("; ");
         Some(Waits { text, explanation })
