@@ -318,6 +318,20 @@ fn nothing_before_the_first_list() {
     assert!(world.plan().is_empty());
 }
 
+/// At quota with three instances, so that one supervisor may run: it does, on `d`; `a` and the larger `c` are idle.
+fn with_the_share_used_up(w: &mut World) {
+    w.instance("a", 1, Idle);
+    w.instance("c", 2, Idle);
+    w.instance("d", 2, Idle);
+    w.pool.at_quota = true;
+    w.add(1, Running, |entry| {
+        supervisor(entry);
+        entry.resources.vcpus = 2;
+        (entry.container.instance, entry.container.attempt) = (Some(instance_id("d")), 1);
+    });
+    w.place(1, "d", 1, Listed);
+}
+
 /// Spec 30 §3, "make room".
 #[test]
 fn making_room() {
@@ -347,16 +361,7 @@ fn making_room() {
         (
             "rather one that no supervisor above the share could use",
             &|w| {
-                w.instance("a", 1, Idle);
-                w.instance("c", 2, Idle);
-                w.instance("d", 2, Idle);
-                w.pool.at_quota = true;
-                w.add(1, Running, |entry| {
-                    supervisor(entry);
-                    entry.resources.vcpus = 2;
-                    (entry.container.instance, entry.container.attempt) = (Some(instance_id("d")), 1);
-                });
-                w.place(1, "d", 1, Listed);
+                with_the_share_used_up(w);
                 w.add(2, Queued, |entry| (supervisor(entry), cores(2, &[2])(entry)).1);
                 w.add(3, Queued, cores(8, &[8]));
                 w.add(4, Queued, |entry| (supervisor(entry), cores(2, &[2])(entry)).1);
@@ -366,16 +371,7 @@ fn making_room() {
         (
             "nor one that is Locked and has to give its lock back",
             &|w| {
-                w.instance("a", 1, Idle);
-                w.instance("c", 2, Idle);
-                w.instance("d", 2, Idle);
-                w.pool.at_quota = true;
-                w.add(1, Running, |entry| {
-                    supervisor(entry);
-                    entry.resources.vcpus = 2;
-                    (entry.container.instance, entry.container.attempt) = (Some(instance_id("d")), 1);
-                });
-                w.place(1, "d", 1, Listed);
+                with_the_share_used_up(w);
                 w.add(2, Locked, |entry| (supervisor(entry), cores(2, &[2])(entry)).1);
                 w.add(3, Queued, cores(8, &[8]));
             },
