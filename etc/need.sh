@@ -25,10 +25,14 @@ if [ "$purpose" != build ]; then
     [ "$(id -u)" != 0 ] || need sudo sudo
 fi
 if [ "$purpose" = test ]; then
-    echo "For the tests also: dropbear-bin, busybox-static, openssl, iproute2 and iptables (used in network namespaces of the tests' own)."
+    echo "For the tests also: dropbear-bin, busybox-static, openssl, podman, runc, strace, iproute2 and iptables (used in network namespaces"
+    echo "of the tests' own)."
     need dropbear dropbear-bin
     need busybox busybox-static
     need openssl openssl
+    need podman podman
+    need runc runc
+    need strace strace
     need ip iproute2
     need iptables iptables
 fi

@@ -41,7 +41,7 @@ pub(super) struct Options {
     /// 1 to 1000, higher is earlier; 0 = on hold
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = values::priority)]
     priority: i64,
-    /// Container image, for engines that run images
+    /// Container image; the engine that runs it is Muster.Runner.Engine
     #[arg(long, value_name = "REF", default_value = "")]
     image: String,
     /// Environment variable of the job; may be repeated

@@ -192,7 +192,7 @@ impl Builder<'_, '_> {
     }
 
     fn runner(&mut self, driver: CloudDriver) -> RunnerConfig {
-        let engines = ["process", "docker", "podman", "singularity"].map(|name| (name, name));
+        let engines = ["process", "docker", "podman", "singularity", "apptainer"].map(|name| (name, name));
         let engine = self.one_of("Muster.Runner.Engine", &engines, "process").to_owned();
         let path = "Muster.Runner.SelfDestructAfter";
         let self_destruct = self.values.duration(path);

@@ -32,12 +32,5 @@ pub fn not_built_yet(config: &Config) -> Vec<Fault> {
         let message = "the queue arvados is not built yet; this version has local (set Muster.Queue.Driver: local)";
         faults.push(config.fault("Muster.Queue.Driver", message));
     }
-    if config.runner.engine != "process" {
-        let message = format!("the engine {} is not built yet; this version has process", config.runner.engine);
-        faults.push(config.fault("Muster.Runner.Engine", &message));
-    }
-    if config.runner.self_destruct_after.is_some() {
-        faults.push(config.fault("Muster.Runner.SelfDestructAfter", "not built yet"));
-    }
     faults
 }

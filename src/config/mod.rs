@@ -114,8 +114,9 @@ pub struct QueueConfig {
 pub struct RunnerConfig {
     /// Whom jobs run as; empty = as spec 52 §2 says (the login user, or `nobody` under root).
     pub user: String,
-    /// `process`, `docker`, `podman` or `singularity`.
+    /// Of containers that name an image: `docker`, `podman`, `singularity` or `apptainer`; `process` = such are refused.
     pub engine: String,
+    /// As [`ContainerSpec::engine_arguments`](muster_runner::protocol::ContainerSpec::engine_arguments).
     pub engine_arguments: Vec<String>,
     /// Runner programs by worker architecture (`uname -m`); empty = the installed one.
     pub binaries: BTreeMap<String, PathBuf>,

@@ -50,6 +50,7 @@ pub struct Runner {
     pub set: Arc<str>,
     /// Containers of other clusters are left out of lists; empty: none are.
     pub cluster_id: Arc<str>,
+    self_destruct_after: Option<Duration>,
     found: Arc<RwLock<Found>>,
 }
 
@@ -104,7 +105,13 @@ impl Runner {
         set: Arc<str>,
         cluster_id: Arc<str>,
     ) -> Self {
-        Self { executor, places, supply, set, cluster_id, found: Arc::default() }
+        Self { executor, places, supply, set, cluster_id, self_destruct_after: None, found: Arc::default() }
+    }
+
+    /// The machine powers itself off when its list was not asked for that long and nothing runs; `None`: never.
+    #[must_use]
+    pub fn self_destructing(self, self_destruct_after: Option<Duration>) -> Self {
+        Self { self_destruct_after, ..self }
     }
 
     /// A runner whose program is known to be at `program`.
@@ -221,6 +228,8 @@ impl Runner {
             words.push("--stdin-prices");
         }
         words.extend(known.iter().flat_map(|token| ["--wait", &seconds, "--known", token]));
+        let after = self.self_destruct_after.map(|after| after.as_secs().max(1).to_string());
+        words.extend(after.iter().flat_map(|after| ["--self-destruct", after]));
         // It says that it is broken once it is not ours any more: nothing would start there.
         words.extend(self.lease_flag());
         let words = self.run(&words)?;

@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Release {
         lease: String,
     },
+    /// Watches whether anybody asks for lists; only started by one.
+    Watchdog,
     Facts,
     Version,
     Help,
@@ -61,6 +63,8 @@ pub(crate) struct Args {
     pub(crate) lease: Option<String>,
     pub(crate) lock_dir: Option<PathBuf>,
     pub(crate) state_dir: Option<PathBuf>,
+    /// With a list: after how long without another one the machine is to power itself off; 0 = never.
+    pub(crate) self_destruct_s: Option<u32>,
 }
 
 /// Longest wait of a long poll and of `--tail`, in seconds.
@@ -82,6 +86,7 @@ struct Flags {
     lease: Option<String>,
     lock_dir: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    self_destruct_s: Option<u32>,
     uuid: Option<String>,
 }
 
@@ -130,9 +135,8 @@ fn positional(flags: &mut Flags, word: &str) -> Result<()> {
 /// Flags without a value; `=true` and `=false` are understood. False if `name` is none of them.
 fn switch(flags: &mut Flags, name: &str, value: Option<&str>) -> Result<bool> {
     let mode = match name {
-        "detach" | "list" | "reap" | "collect" | "forget" | "tail" | "release" | "facts" | "version" | "help" | "h" => {
-            true
-        }
+        "detach" | "list" | "reap" | "collect" | "forget" | "tail" | "release" | "watchdog" | "facts" | "version"
+        | "help" | "h" => true,
         "stdin-config" | "stdin-prices" => false,
         _ => return Ok(false),
     };
@@ -151,7 +155,7 @@ fn switch(flags: &mut Flags, name: &str, value: Option<&str>) -> Result<bool> {
 }
 
 fn set_mode(flags: &mut Flags, name: &str) -> Result<()> {
-    const MODES: [(&str, &str); 12] = [
+    const MODES: [(&str, &str); 13] = [
         ("detach", "detach"),
         ("list", "list"),
         ("kill", "kill"),
@@ -160,6 +164,7 @@ fn set_mode(flags: &mut Flags, name: &str) -> Result<()> {
         ("forget", "forget"),
         ("tail", "tail"),
         ("release", "release"),
+        ("watchdog", "watchdog"),
         ("facts", "facts"),
         ("version", "version"),
         ("help", "help"),
@@ -182,6 +187,7 @@ fn option(flags: &mut Flags, name: &str, value: String) -> Result<()> {
             set_mode(flags, name)?;
         }
         "attempt" => flags.attempt = Some(number(name, &value)?),
+        "self-destruct" => flags.self_destruct_s = Some(number(name, &value)?),
         "offset" => flags.offset = number(name, &value)?,
         "wait" => flags.wait_s = Some(seconds(&value)?),
         "known" => flags.known = Some(value),
@@ -238,6 +244,7 @@ fn finish(flags: Flags, supervise: bool) -> Result<Args> {
         Some("help") => Command::Help,
         Some("version") => Command::Version,
         Some("facts") => Command::Facts,
+        Some("watchdog") => Command::Watchdog,
         Some("detach") if !stdin_config => return Err(usage("--detach needs --stdin-config")),
         Some("detach") if supervise => Command::Supervise { uuid: uuid()? },
         Some("detach") => Command::Detach { uuid: uuid()? },
@@ -262,8 +269,8 @@ fn finish(flags: Flags, supervise: bool) -> Result<Args> {
     if needs_attempt && flags.attempt.is_none() {
         return Err(usage("--attempt N is missing"));
     }
-    let Flags { set, attempt, lease, lock_dir, state_dir, .. } = flags;
-    Ok(Args { command, set, attempt, lease, lock_dir, state_dir })
+    let Flags { set, attempt, lease, lock_dir, state_dir, self_destruct_s, .. } = flags;
+    Ok(Args { command, set, attempt, lease, lock_dir, state_dir, self_destruct_s })
 }
 
 pub(crate) const HELP: &str = "\
@@ -285,6 +292,8 @@ muster-runner runs one container on a worker and answers its dispatcher.
   --attempt N       which attempt
   --lease ID        with --detach: start only while the file `owner` says that the set has this
                     machine under this lease; with --list: print `broken` if it does not
+  --self-destruct S with --list: power this machine off when nobody has asked for a list for S seconds
+                    and nothing runs; 0 = never (any more)
   --lock-dir DIR    default: /run/lock or /var/lock; without root /tmp/muster-runner-UID
   --state-dir DIR   default: /var/lib/muster-runner; without root $HOME/.local/state/muster-runner/HOSTNAME
 
@@ -337,6 +346,8 @@ mod tests {
             (format!("--kill fifteen {U}"), None),
             (format!("--list --set ../x {U}"), None),
             ("--list --lock-dir here".into(), None),
+            ("--list --self-destruct 600".into(), list(false, 0.0, None)),
+            ("--list --self-destruct -1".into(), None),
             ("--facts".into(), Some(Command::Facts)),
             ("--frobnicate".into(), None),
             (String::new(), None),

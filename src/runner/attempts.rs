@@ -172,7 +172,7 @@ pub(crate) fn remove(place: &Place, uuid: &str, attempt: u32, keep_work: bool) -
     // First, so that a removal cut short is no result with half its files.
     remove_file(&dir.join("result.json"))?;
     if keep_work {
-        for name in ["stdout", "stderr", "result.json~"] {
+        for name in ["stdout", "stderr", "environment", "pid", "result.json~"] {
             remove_file(&dir.join(name))?;
         }
         return remove_tree(&dir.join("tmp"));

@@ -6,6 +6,8 @@ use rustix::fs::statvfs;
 use rustix::process::geteuid;
 use rustix::system::{sysinfo, uname};
 
+use crate::cgroup;
+use crate::engine;
 use crate::error::{Error, Result};
 use crate::place::Place;
 use muster_runner::protocol::{Facts, PROTOCOL};
@@ -24,9 +26,8 @@ pub(crate) fn facts(place: &Place) -> Result<()> {
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         ram: memory.totalram.saturating_mul(memory.mem_unit.into()),
         free_disk: disk.f_bavail.saturating_mul(disk.f_frsize),
-        engines: vec!["process".into()],
-        // Limits are a later addition: none of the hierarchies is used, whatever the machine has.
-        cgroup: "none".into(),
+        engines: engine::available(),
+        cgroup: cgroup::version().into(),
         isolates_user: geteuid().is_root(),
     };
     let mut line = serde_json::to_vec(&facts).expect("plain data serialises");

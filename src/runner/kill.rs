@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::attempts;
+use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::lock::{self, All, Found, Holder};
 use crate::place::Place;
@@ -20,8 +21,8 @@ use crate::procs::{self, Process};
 const GONE_TIMEOUT: Duration = Duration::from_secs(1);
 const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Signals the runner of `uuid` and waits a little (`wait_s`, at most and by default a second). With `attempt` it first makes sure that no attempt up to this one can start
-/// any more, and spares a later one that runs.
+/// Signals the runner of `uuid` and waits a little (`wait_s`, at most and by default a second). With `attempt` it first makes sure
+/// that no attempt up to this one can start any more, and spares a later one that runs.
 ///
 /// # Errors
 /// [`Error::Refused`] while it is (or may be) still there.
@@ -100,7 +101,8 @@ fn handle(holder: &Holder) -> Option<OwnedFd> {
 /// # Errors
 /// [`Error::Refused`] if the runner lives, or something is still there.
 pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()> {
-    let deadline = Instant::now() + REAP_TIMEOUT;
+    let mut deadline = Instant::now() + REAP_TIMEOUT;
+    let mut removed = false;
     loop {
         // Taken anew each time: nobody may wait for our patience.
         let all = All::take(&place.lock_dir)?;
@@ -114,7 +116,19 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
             }
             Found::Stale(holder) => holder,
         };
+        if let Some(container) = holder.container.as_ref().filter(|_| !removed) {
+            // An engine may take long; others wait for the lock.
+            drop(all);
+            container.remove().map_err(|e| Error::Refused(format!("{uuid}: {e}")))?;
+            removed = true;
+            deadline = Instant::now() + REAP_TIMEOUT;
+            continue;
+        }
         let left = leftovers(place, &holder)?;
+        if removed && left.is_empty() && all.acquire(uuid)?.is_some() {
+            // Only we know that the engine has nothing any more.
+            return lock::discard(&all, &holder);
+        }
         let killed: Vec<OwnedFd> = left.iter().filter_map(kill_process).collect();
         // Not earlier: a runner that lists has lock files open for a moment, and would look like one of those left.
         drop(all);
@@ -130,7 +144,7 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
     }
 }
 
-/// Who holds the lock, and who is left of the runner's session.
+/// Who holds the lock, and who is left of the runner's session and of the job's control groups.
 fn leftovers(place: &Place, holder: &Holder) -> Result<Vec<Process>> {
     let path = lock::path(&place.lock_dir, &holder.uuid);
     let io = |source| Error::Io { what: "cannot read /proc".into(), source };
@@ -139,6 +153,7 @@ fn leftovers(place: &Place, holder: &Holder) -> Result<Vec<Process>> {
         Err(_) => Vec::new(),
     };
     left.extend(procs::survivors(holder.pid, holder.start).map_err(io)?);
+    left.extend(cgroup::members(&holder.groups));
     Ok(left)
 }
 

@@ -15,9 +15,14 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup;
+use crate::engine::handle::Handle;
 use crate::error::{Error, Result};
 use crate::place::is_uuid;
 use crate::procs;
+
+/// Of what is read of a lock file: the arguments of an engine may be long.
+const CONTENT_BYTES_MAX: u64 = 64 << 10;
 
 /// Content of a lock file. A crunch-run writes the first two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,12 @@ pub(crate) struct Holder {
     pub(crate) attempt: u32,
     /// When the process started, in clock ticks since boot: tells it from a later one with its number. 0 = not said.
     pub(crate) start: u64,
+    /// The job's control groups: who has left the session, and closed the lock, is still in them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<PathBuf>,
+    /// A container that an engine keeps; it may outlive all processes of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) container: Option<Handle>,
 }
 
 /// What a container's lock file says.
@@ -126,7 +137,10 @@ impl All {
             Err(e) => return Err(Error::io("cannot test the lock", &path, e)),
         };
         let mut content = Vec::new();
-        (&mut file).take(4096).read_to_end(&mut content).map_err(|e| Error::io("cannot read", &path, e))?;
+        (&mut file)
+            .take(CONTENT_BYTES_MAX)
+            .read_to_end(&mut content)
+            .map_err(|e| Error::io("cannot read", &path, e))?;
         // One line; what a job of the runner's own user may have added does not hide its runner.
         let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let holder = serde_json::from_slice::<Holder>(line);
@@ -164,13 +178,30 @@ fn abandoned(path: &Path, holder: Option<Holder>) -> Found {
     if let Some(holder) = holder.as_ref().filter(|holder| holder.start != 0 && procs::lives(holder.pid, holder.start)) {
         return Found::Alive(holder.clone());
     }
-    match holder.filter(|holder| procs::survivors(holder.pid, holder.start).is_ok_and(|left| !left.is_empty())) {
-        Some(holder) => Found::Stale(holder),
-        None => {
+    // What an engine keeps is not visible here: it is there until `--reap` has had it removed.
+    let is_left = |holder: &Holder| {
+        holder.container.is_some()
+            || procs::survivors(holder.pid, holder.start).is_ok_and(|left| !left.is_empty())
+            || !cgroup::members(&holder.groups).is_empty()
+    };
+    match holder {
+        Some(holder) if is_left(&holder) => Found::Stale(holder),
+        holder => {
+            cgroup::remove(&holder.unwrap_or_default().groups);
             // Not ours to report: perhaps the runner has removed it just now.
             let _ = fs::remove_file(path);
             Found::Absent
         }
+    }
+}
+
+/// Removes the lock file and the control groups of one of which nothing is left.
+pub(crate) fn discard(all: &All, holder: &Holder) -> Result<()> {
+    cgroup::remove(&holder.groups);
+    let path = path(&all.dir, &holder.uuid);
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("cannot remove", &path, e)),
+        _ => Ok(()),
     }
 }
 

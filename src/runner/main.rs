@@ -1,13 +1,16 @@
 //! `muster-runner`: runs one container on a worker and answers its dispatcher (spec 50, 52). Each call does one thing and ends.
 //!
-//! `args` reads the command line; `place`, `lock` and `attempts` are the files on disk; `start` → `run` → `job` is a
-//! container's life, with `user`, `stream` and `outputs`; `list`, `kill`, `results`, `release` and `facts` are the other commands;
-//! `owner` says who has the machine;
-//! `procs` and `poll` ask the kernel. Exit status: 0 done, 1 failed, 2 wrong usage. One thread.
+//! `args` reads the command line; `place`, `lock` and `attempts` are the files on disk; `start` → `run` → `execute` → `job` is a
+//! container's life, with `process` or `engine`, and `user`, `stream` and `outputs`; `list`, `kill`, `results`, `release` and `facts`
+//! are the other commands; `owner` says who has the machine, `trouble` what its engines' errors mean;
+//! `watchdog` powers a machine off that nobody asks for; `procs`, `cgroup`, `signals` and `poll` ask the kernel. Exit status: 0 done, 1 failed, 2 wrong usage. One thread.
 
 mod args;
 mod attempts;
+mod cgroup;
+mod engine;
 mod error;
+mod execute;
 mod facts;
 mod job;
 mod kill;
@@ -17,13 +20,17 @@ mod outputs;
 mod owner;
 mod place;
 mod poll;
+mod process;
 mod procs;
 mod release;
 mod results;
 mod run;
+mod signals;
 mod start;
 mod stream;
+mod trouble;
 mod user;
+mod watchdog;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -65,9 +72,15 @@ fn execute(args: &Args, words: &[String]) -> Result<()> {
                 known: known.as_deref(),
                 lease: args.lease.as_deref(),
             };
-            list::list(&Place::open(args)?, &options)
+            let place = Place::open(args)?;
+            if let Err(error) = watchdog::asked(args, &place) {
+                // A list that fails for this would cost the machine all the same, and its containers.
+                let _ = writeln!(std::io::stderr(), "muster-runner: {error}");
+            }
+            list::list(&place, &options)
         }
         Command::Kill { signal, uuid, wait_s } => kill::kill(&Place::open(args)?, uuid, args.attempt, *signal, *wait_s),
+        Command::Watchdog => watchdog::watch(&Place::open(args)?),
         Command::Release { lease } => release::release(&Place::open(args)?, lease),
         Command::Reap { uuid } => kill::reap(&Place::open(args)?, uuid, args.attempt),
         Command::Collect { uuid } => results::collect(&Place::open(args)?, uuid, attempt()?),

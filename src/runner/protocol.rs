@@ -45,9 +45,14 @@ pub struct ContainerSpec {
     /// The job's standard input; empty = end of file at once.
     #[serde(default)]
     pub stdin: String,
-    /// `process`, or empty for the same.
+    /// `process`, or empty for the same; `docker`, `podman`, `singularity`, `apptainer`.
     #[serde(default)]
     pub engine: String,
+    /// Options of the engine's program, the word `run` (`exec` for the last two), options of the container; without that word all
+    /// are options of the container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub engine_arguments: Vec<String>,
+    /// Empty with `process`, and only there.
     #[serde(default)]
     pub image: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,9 +85,9 @@ impl std::fmt::Debug for ContainerSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// 0 = no limit. Not enforced without a writable cgroup, as `ram`.
+    /// 0 = no limit. Not enforced for a process without a writable cgroup, as `ram`; see [`Facts::cgroup`].
     pub vcpus: i64,
-    /// Bytes; 0 = no limit.
+    /// Bytes; 0 = no limit, and a process gets at least 16 MiB.
     pub ram: i64,
     /// Bytes; 0 = no limit. Not enforced.
     pub scratch: i64,
@@ -177,10 +182,11 @@ pub struct ResultRecord {
     pub started_at: i64,
     #[serde(default)]
     pub finished_at: i64,
-    /// Bytes; of the largest process.
+    /// Bytes; of the largest process, or more if the job's cgroup was seen to use more (without page cache). Not known of containers
+    /// that docker or podman keep.
     #[serde(default)]
     pub peak_memory: Option<u64>,
-    /// User and system time of all processes that were waited for.
+    /// User and system time of all processes in the job's cgroup; without one, of those that were waited for.
     #[serde(default)]
     pub cpu_seconds: Option<f64>,
     /// For people; empty when there is nothing to add.

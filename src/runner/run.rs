@@ -9,17 +9,17 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::sys::resource::{UsageWho, getrusage};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::process::{getpid, set_child_subreaper, setsid};
 
 use crate::args::Args;
 use crate::error::{Error, Result};
-use crate::job::{self, Ended, Signals};
+use crate::execute::{self, Ended, Setup};
 use crate::lock::{self, Holder};
 use crate::outputs;
 use crate::place::{Place, make_dir};
 use crate::procs;
+use crate::signals::Signals;
 use crate::start;
 use crate::stream::Stream;
 use crate::user::{self, User};
@@ -27,13 +27,13 @@ use muster_runner::protocol::{ContainerSpec, Reason, ResultRecord};
 
 /// Runs the attempt whose lock this process inherited and whose configuration comes on standard input.
 pub(crate) fn supervise(args: &Args, uuid: &str) -> Result<()> {
-    let mut signals = Signals::install()
+    let signals = Signals::install()
         .map_err(|source| Error::Io { what: "cannot handle signals".into(), source })
         .inspect_err(|e| answer(&e.to_string()))?;
-    let (place, spec) = prepare(args, uuid).inspect_err(|e| answer(&e.to_string()))?;
+    let (place, spec, setup) = prepare(args, uuid).inspect_err(|e| answer(&e.to_string()))?;
     let dir = place.attempt_dir(uuid, spec.attempt);
-    let mut attempt = Attempt { place: &place, spec: &spec, dir: &dir, streams: None };
-    let ended = attempt.execute(&mut signals);
+    let mut attempt = Attempt { place: &place, spec: &spec, dir: &dir, setup: &setup, streams: None };
+    let ended = attempt.execute(&signals);
     attempt.record(&ended)?;
     if !ended.left_behind {
         // The container is seen as finished from here on. (With something left the lock stays taken: stale, to be reaped.)
@@ -48,7 +48,7 @@ fn answer(line: &str) {
     let _ = rustix::net::shutdown(io::stdin(), rustix::net::Shutdown::Both);
 }
 
-fn prepare(args: &Args, uuid: &str) -> Result<(Place, ContainerSpec)> {
+fn prepare(args: &Args, uuid: &str) -> Result<(Place, ContainerSpec, Setup)> {
     let io = |what: &str, source: io::Error| Error::Io { what: what.to_owned(), source };
     let mut config = Vec::new();
     let mut stdin = io::stdin().lock().take(start::CONFIG_BYTES_MAX + 1);
@@ -69,25 +69,30 @@ fn prepare(args: &Args, uuid: &str) -> Result<(Place, ContainerSpec)> {
     set_child_subreaper(Some(getpid())).map_err(|e| io("cannot adopt orphans", e.into()))?;
     let pid = getpid().as_raw_nonzero().get();
     let start = procs::read(pid).map_or(0, |process| process.start);
-    let holder = Holder { uuid: uuid.to_owned(), pid, set: place.set.clone(), attempt: spec.attempt, start };
+    let setup = Setup::new(&spec, &dir);
+    let groups = setup.group.as_ref().map(|group| group.dirs().to_vec()).unwrap_or_default();
+    let container = setup.handle.clone();
+    let (uuid_, set, attempt) = (uuid.to_owned(), place.set.clone(), spec.attempt);
+    let holder = Holder { uuid: uuid_, pid, set, attempt, start, groups, container };
     holder.publish(&place.lock_dir)?;
     answer(&format!(r#"{{"UUID":"{uuid}","PID":{pid}}}"#));
-    Ok((place, spec))
+    Ok((place, spec, setup))
 }
 
 struct Attempt<'a> {
     place: &'a Place,
     spec: &'a ContainerSpec,
     dir: &'a Path,
+    setup: &'a Setup,
     streams: Option<[Stream; 2]>,
 }
 
 impl Attempt<'_> {
-    fn execute(&mut self, signals: &mut Signals) -> Ended {
+    fn execute(&mut self, signals: &Signals) -> Ended {
         let mut ended = match self.furnish() {
             Ok((user, streams)) => {
                 let streams = self.streams.insert(streams);
-                job::run(self.spec, self.dir, user, streams, signals)
+                execute::run(self.setup, self.spec, self.dir, user, streams, signals)
             }
             Err(Error::Io { source, what }) if is_full(&source) => {
                 Ended::never(Reason::DiskFull, format!("{what}: {source}"))
@@ -100,8 +105,10 @@ impl Attempt<'_> {
                 ended.detail = format!("cannot write the job's output: {e}");
             }
         }
-        if ended.reason == Reason::DiskFull {
+        if ended.broken || ended.reason == Reason::DiskFull {
             let _ = lock::mark_broken(&self.place.broken_mark());
+        }
+        if ended.reason == Reason::DiskFull {
             self.streams.iter_mut().flatten().for_each(Stream::make_room);
         }
         ended
@@ -136,7 +143,6 @@ impl Attempt<'_> {
             );
             detail = [detail, text].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
         }
-        let usage = getrusage(UsageWho::RUSAGE_CHILDREN).ok();
         let began = ended.exit_code.is_some() || ended.signal.is_some();
         let result = ResultRecord {
             uuid: self.spec.uuid.clone(),
@@ -146,8 +152,8 @@ impl Attempt<'_> {
             signal: ended.signal,
             started_at: ended.started_at,
             finished_at: ended.finished_at,
-            peak_memory: usage.filter(|_| began).and_then(|u| u64::try_from(u.max_rss()).ok()).map(|kib| kib << 10),
-            cpu_seconds: usage.filter(|_| began).map(|u| seconds(u.user_time()) + seconds(u.system_time())),
+            peak_memory: ended.peak_memory.filter(|_| began),
+            cpu_seconds: ended.cpu_seconds.filter(|_| began),
             detail,
             stdout_bytes: self.streams.as_ref().map_or(0, |streams| streams[0].total_bytes()),
             stderr_bytes: self.streams.as_ref().map_or(0, |streams| streams[1].total_bytes()),
@@ -167,12 +173,6 @@ impl Attempt<'_> {
         }
         .map_err(|e| Error::io("cannot write the result in", self.dir, e))
     }
-}
-
-fn seconds(time: nix::sys::time::TimeVal) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a process uses less than 2^53 microseconds")]
-    let micros = (time.tv_sec() * 1_000_000 + time.tv_usec()) as f64;
-    micros / 1e6
 }
 
 /// Milliseconds since 1970.

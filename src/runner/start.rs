@@ -18,10 +18,12 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::args::Args;
 use crate::attempts;
+use crate::engine;
 use crate::error::{Error, Result};
 use crate::lock::{self, All, Found};
 use crate::owner;
 use crate::place::Place;
+use crate::signals;
 use crate::user;
 use muster_runner::protocol::{ContainerSpec, StartConfig};
 
@@ -90,6 +92,7 @@ fn spawn(lock: &OwnedFd, arguments: &[String]) -> std::io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     // From here on whatever this process starts shares the lock.
     fcntl_setfd(lock, FdFlags::empty())?;
+    signals::hold_listers_off()?;
     // Not by its path: the file may have been replaced by a newer one meanwhile.
     Command::new("/proc/self/exe")
         .arg0("muster-runner")
@@ -127,11 +130,8 @@ fn fault(spec: &ContainerSpec, uuid: &str, attempt: Option<u32>) -> Option<Strin
     if spec.attempt == 0 || attempt.is_some_and(|attempt| attempt != spec.attempt) {
         return Some(format!("Container.attempt {} must be at least 1 and equal to --attempt", spec.attempt));
     }
-    if !matches!(spec.engine.as_str(), "" | "process") {
-        return Some(format!("engine {:?} is not available in this runner: only \"process\" is", spec.engine));
-    }
-    if !spec.image.is_empty() {
-        return Some(format!("engine \"process\" cannot run an image ({:?})", spec.image));
+    if let Some(text) = engine::fault(spec) {
+        return Some(text);
     }
     if spec.command.first().is_none_or(String::is_empty) || spec.command.iter().any(|word| nul(word)) {
         return Some("Container.command is empty or holds a NUL".into());

@@ -42,7 +42,9 @@ pub const REFUSALS_MAX: u32 = 10;
 #[derive(Clone, Debug)]
 pub struct JobSettings {
     pub user: String,
+    /// Of containers with an image.
     pub engine: String,
+    pub engine_arguments: Vec<String>,
     pub limits: UnpackLimits,
     /// `StateDir/containers`.
     pub results: PathBuf,
@@ -138,7 +140,11 @@ impl Containers {
 
     fn start_config(&self, container: &Container, attempt: Attempt) -> StartConfig {
         let request = &container.request;
-        let engine = if self.jobs.engine.is_empty() { "process" } else { &self.jobs.engine };
+        // An image needs an engine, and only an image does.
+        let (engine, engine_arguments) = match request.container_image.as_str() {
+            "" => ("process", Vec::new()),
+            _ => (self.jobs.engine.as_str(), self.jobs.engine_arguments.clone()),
+        };
         let spec = ContainerSpec {
             uuid: container.uuid.to_string(),
             attempt,
@@ -147,6 +153,7 @@ impl Containers {
             environment: request.environment.clone(),
             stdin: request.stdin.clone(),
             engine: engine.to_owned(),
+            engine_arguments,
             image: request.container_image.clone(),
             array_index: request.array_index,
             limits: Limits {

@@ -32,6 +32,8 @@ pub struct RoundContext {
     /// Knows what the instance costs.
     pub cloud: Arc<dyn InstanceSet>,
     pub boot_probe_command: Arc<str>,
+    /// Of containers with an image; `process` if there can be none.
+    pub engine: Arc<str>,
     pub metrics: Arc<Metrics>,
     pub connected: bool,
     pub facts_logged: bool,
@@ -165,6 +167,13 @@ fn log_facts(context: &RoundContext, facts: &Facts) {
     let note = note.with("Architecture", &facts.architecture).with("CPUs", facts.cpus).with("RAM", facts.ram);
     let note = note.with("FreeDisk", facts.free_disk).with("Engines", facts.engines.join(","));
     write_note(&note.with("Cgroup", &facts.cgroup).with("Runner", &facts.version));
+    // One project under two names: either will do.
+    let names =
+        if matches!(&*context.engine, "singularity" | "apptainer") { "singularity apptainer" } else { &context.engine };
+    if !names.split(' ').any(|name| facts.engines.iter().any(|engine| engine == name)) {
+        let message = "the configured engine is not on the instance: containers with an image will fail there";
+        write_note(&context.note(Level::Warn, message).with("Engine", &context.engine));
+    }
     if !facts.isolates_user {
         let message = "the runner has no root: jobs run as its own user and are not isolated from it";
         write_note(&context.note(Level::Warn, message));

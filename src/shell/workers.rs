@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -27,6 +27,10 @@ pub struct WorkerParts {
     pub set: Arc<str>,
     pub cluster_id: Arc<str>,
     pub boot_probe_command: Arc<str>,
+    /// `Muster.Runner.Engine`.
+    pub engine: Arc<str>,
+    /// `Muster.Runner.SelfDestructAfter`.
+    pub self_destruct_after: Option<Duration>,
     /// The runner, and where it is put.
     pub supply: Arc<RunnerSupply>,
     pub metrics: Arc<Metrics>,
@@ -86,6 +90,7 @@ impl Workers {
         let Access { executor, places } = parts.cloud.open(instance, secret)?;
         let (supply, set, cluster_id) = (parts.supply.clone(), parts.set.clone(), parts.cluster_id.clone());
         let runner = Runner::new(executor, Arc::new(places), supply, set, cluster_id);
+        let runner = runner.self_destructing(parts.self_destruct_after);
         let handle = Arc::new(WorkerHandle::new(instance.clone(), runner)?);
         let closing = StopSource::new();
         let context = RoundContext {
@@ -93,6 +98,7 @@ impl Workers {
             runner: handle.runner.clone(),
             cloud: parts.cloud.clone(),
             boot_probe_command: parts.boot_probe_command.clone(),
+            engine: parts.engine.clone(),
             metrics: parts.metrics.clone(),
             connected: false,
             facts_logged: false,

@@ -4,6 +4,7 @@ mod client;
 mod commands;
 mod crashes;
 mod deployment;
+mod engines;
 mod errors;
 mod harness;
 mod hosts;
@@ -11,3 +12,5 @@ mod instances;
 mod keys;
 mod lifecycle;
 mod operations;
+#[path = "../../src/runner/tests/runner/podman.rs"]
+mod podman;

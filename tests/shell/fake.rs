@@ -274,14 +274,21 @@ impl Fake {
             set: "local".into(),
             cluster_id: "local".into(),
             boot_probe_command: "true".into(),
+            engine: "process".into(),
+            self_destruct_after: None,
             supply: Arc::new(RunnerSupply::of_binary(RunnerBinary::new(b"x".to_vec()), None)),
             metrics: metrics.clone(),
         }));
         let queue: Arc<dyn ContainerQueue> = Arc::new(AnyQueue);
         let results = tempfile::tempdir().expect("a folder");
         let limits = muster::remote::unpack::UnpackLimits { log_bytes: 1000, output_bytes: 1000 };
-        let jobs =
-            JobSettings { user: String::new(), engine: String::new(), limits, results: results.path().to_owned() };
+        let jobs = JobSettings {
+            user: String::new(),
+            engine: String::new(),
+            engine_arguments: Vec::new(),
+            limits,
+            results: results.path().to_owned(),
+        };
         let containers = Containers {
             door: door.clone(),
             workers: workers.clone(),

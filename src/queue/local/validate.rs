@@ -31,8 +31,14 @@ const MAX_SIZE: i64 = 1 << 53;
 pub fn validate(request: &ContainerRequest, images_allowed: bool) -> Result<(), FieldError> {
     check_texts(request)?;
     check_numbers(request)?;
-    if !request.container_image.is_empty() && !images_allowed {
-        return refuse("container_image", "the configured engine of the workers runs plain processes and no images");
+    if !request.container_image.is_empty() {
+        if !images_allowed {
+            return refuse(
+                "container_image",
+                "the workers run plain processes and no images: set Muster.Runner.Engine",
+            );
+        }
+        check_image(request)?;
     }
     check_outputs(&request.outputs)?;
     if request.after.len() > MAX_AFTER {
@@ -117,6 +123,24 @@ fn check_numbers(request: &ContainerRequest) -> Result<(), FieldError> {
         return refuse("scheduling_parameters.max_run_time", "0 would end it at once: leave it out for no limit");
     }
     Ok(())
+}
+
+/// What the runner demands of containers with an image: the variables reach them through a file of lines, or as names with a prefix.
+fn check_image(request: &ContainerRequest) -> Result<(), FieldError> {
+    let image = &request.container_image;
+    if image.starts_with('-') || image.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return refuse("container_image", format!("{image:?} is not the name of an image"));
+    }
+    let is_name = |name: &str| {
+        name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.starts_with(|c: char| c.is_ascii_digit())
+    };
+    match request.environment.iter().find(|(name, value)| !is_name(name) || value.contains(['\n', '\r'])) {
+        Some((name, _)) => refuse(
+            "environment",
+            format!("{name:?}: with an image, names are letters, digits and _, and values have no line break"),
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Outputs are fetched from below the working directory, so they must stay there.

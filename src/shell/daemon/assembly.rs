@@ -134,6 +134,8 @@ fn connect(
         set: set.into(),
         cluster_id: config.cluster_id.as_str().into(),
         boot_probe_command: config.cloud.boot_probe_command.as_str().into(),
+        engine: config.runner.engine.as_str().into(),
+        self_destruct_after: config.runner.self_destruct_after,
         supply,
         metrics: metrics.clone(),
     }));
@@ -177,6 +179,7 @@ fn lanes(base: &Base) -> Lanes {
         jobs: JobSettings {
             user: config.runner.user.clone(),
             engine: config.runner.engine.clone(),
+            engine_arguments: config.runner.engine_arguments.clone(),
             limits,
             results: base.results.clone(),
         },

@@ -121,6 +121,8 @@ impl Shell {
             set: "local".into(),
             cluster_id: "local".into(),
             boot_probe_command: "true".into(),
+            engine: "process".into(),
+            self_destruct_after: None,
             supply: Arc::new(RunnerSupply::of_binary(RunnerBinary::new(b"a runner".to_vec()), None)),
             metrics: metrics.clone(),
         }));
@@ -207,7 +209,7 @@ fn lanes(door: &Arc<PoolDoor>, workers: &Arc<Workers>, queue: &Arc<LocalQueue>, 
         door: door.clone(),
         workers: workers.clone(),
         queue: queue.clone(),
-        jobs: JobSettings { user: String::new(), engine: String::new(), limits, results },
+        jobs: JobSettings { user: String::new(), engine: String::new(), engine_arguments: Vec::new(), limits, results },
         refusals: Mutex::default(),
     };
     Lanes::new(move |work| containers.carry_out(&work))

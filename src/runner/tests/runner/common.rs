@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use muster_runner::protocol::{ContainerSpec, Limits, ResultRecord, StartConfig};
+use muster_runner::protocol::{ContainerSpec, Facts, Limits, ResultRecord, StartConfig};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
@@ -21,13 +21,20 @@ pub(crate) fn uuid(n: usize) -> String {
 pub(crate) struct Host {
     dir: tempfile::TempDir,
     pub(crate) set: &'static str,
+    /// Put before the PATH of the runner's commands.
+    pub(crate) programs: Option<PathBuf>,
 }
 
 impl Host {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
-        Self { dir, set: "test-set" }
+        Self { dir, set: "test-set", programs: None }
+    }
+
+    /// For a test's own files.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub(crate) fn lock_dir(&self) -> PathBuf {
@@ -49,6 +56,10 @@ impl Host {
         command.args(["-c", "umask 077; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_muster-runner")]);
         command.args(line.split_whitespace());
         command.args(["--set", self.set]);
+        if let Some(programs) = &self.programs {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", programs.display()));
+        }
         command.arg("--lock-dir").arg(self.lock_dir()).arg("--state-dir").arg(self.state_dir());
         command
     }
@@ -99,6 +110,10 @@ impl Host {
         self.result(spec)
     }
 
+    pub(crate) fn facts(&self) -> Facts {
+        serde_json::from_slice(&self.ok("--facts")).unwrap()
+    }
+
     pub(crate) fn result(&self, spec: &ContainerSpec) -> ResultRecord {
         let path = self.attempt_dir(&spec.uuid, spec.attempt).join("result.json");
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -117,7 +132,13 @@ impl Host {
     /// Long polls until the list has exactly this one line (`""`: none).
     #[track_caller]
     pub(crate) fn wait_for(&self, line: &str) {
-        let expected: Vec<&str> = Some(line).filter(|line| !line.is_empty()).into_iter().collect();
+        let expected: Vec<String> = Some(line).filter(|line| !line.is_empty()).map(str::to_owned).into_iter().collect();
+        self.wait_for_all(&expected);
+    }
+
+    /// Long polls until the list has exactly these lines.
+    #[track_caller]
+    pub(crate) fn wait_for_all(&self, expected: &[String]) {
         let deadline = Instant::now() + PATIENCE;
         let (mut lines, mut token) = self.list();
         while lines != expected {
@@ -137,10 +158,15 @@ impl Host {
         self.find_runner(uuid).unwrap()
     }
 
+    /// The content of the lock file, if there is one.
+    pub(crate) fn holder(&self, uuid: &str) -> Option<serde_json::Value> {
+        let text = fs::read(self.lock_dir().join(format!("crunch-run-{uuid}.lock"))).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
     /// `None` once it has ended.
     fn find_runner(&self, uuid: &str) -> Option<Pid> {
-        let text = fs::read(self.lock_dir().join(format!("crunch-run-{uuid}.lock"))).ok()?;
-        let holder: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        let holder = self.holder(uuid)?;
         Pid::from_raw(holder["PID"].as_i64()?.try_into().ok()?)
     }
 

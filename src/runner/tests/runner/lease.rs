@@ -119,7 +119,9 @@ fn no_room_for_a_tombstone() {
 #[test]
 fn a_machine_is_given_back_only_when_nothing_runs() {
     let host = held();
-    assert!(start(&host, &script(1, "while :; do sleep 0.1; done"), LEASE).status.success());
+    let spec = script(1, "echo > ready; while :; do sleep 0.1; done");
+    assert!(start(&host, &spec, LEASE).status.success());
+    host.wait_for_file(&spec, "ready");
     let runner = host.runner_pid(&uuid(1));
     let line = format!("--release --lease {LEASE}");
     assert!(host.refused(&line).contains(&format!("{}: runs: the machine is not given back", uuid(1))));

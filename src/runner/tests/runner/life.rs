@@ -196,7 +196,8 @@ fn usage_errors_and_facts() {
     assert_eq!(muster_runner::protocol::parse_version(&version).map(|(_, protocol)| protocol), Some(1));
     let facts: muster_runner::protocol::Facts = serde_json::from_slice(&host.ok("--facts")).unwrap();
     assert!(facts.cpus >= 1 && facts.ram > 1 << 20 && facts.free_disk > 0, "{facts:?}");
-    assert_eq!(facts.engines, ["process"]);
+    // Others as far as they are here.
+    assert_eq!(facts.engines[0], "process");
 }
 
 #[test]

@@ -4,8 +4,13 @@
 
 mod common;
 mod concurrency;
+mod engines;
 mod files;
 mod jobs;
 mod lease;
 mod life;
+mod limits;
 mod listing;
+mod podman;
+mod stand_ins;
+mod switches;

@@ -1,0 +1,267 @@
+//! The execution of one attempt: by which engine, within which limits, and what its end means (spec 52 §2).
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use rustix::process::Signal;
+
+use crate::cgroup::Group;
+use crate::engine::handle::{Handle, State};
+use crate::engine::{Engine, client, singularity};
+use crate::job::{self, Job};
+use crate::process;
+use crate::run::now_ms;
+use crate::signals::{Signals, arrived};
+use crate::stream::Stream;
+use crate::trouble;
+use crate::user::User;
+use muster_runner::protocol::{ContainerSpec, Reason};
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) reason: Reason,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) started_at: i64,
+    pub(crate) finished_at: i64,
+    pub(crate) detail: String,
+    /// Bytes.
+    pub(crate) peak_memory: Option<u64>,
+    pub(crate) cpu_seconds: Option<f64>,
+    /// Something of it could not be ended; the lock stays taken for it.
+    pub(crate) left_behind: bool,
+    /// The machine cannot run containers.
+    pub(crate) broken: bool,
+}
+
+impl Ended {
+    /// The job did not begin.
+    pub(crate) fn never(reason: Reason, detail: String) -> Self {
+        let now = now_ms();
+        Self {
+            reason,
+            exit_code: None,
+            signal: None,
+            started_at: now,
+            finished_at: now,
+            detail,
+            peak_memory: None,
+            cpu_seconds: None,
+            left_behind: false,
+            broken: false,
+        }
+    }
+
+    fn add(&mut self, text: &str) {
+        self.detail = if self.detail.is_empty() { text.to_owned() } else { format!("{}; {text}", self.detail) };
+    }
+}
+
+/// What an attempt is executed with. Made before its lock file says so, since others must find what a crash leaves.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// `Err`: its program is not here.
+    engine: Result<Option<Engine>, String>,
+    /// For jobs that are processes of ours, where the machine lets us.
+    pub(crate) group: Option<Group>,
+    /// For jobs that are not.
+    pub(crate) handle: Option<Handle>,
+}
+
+impl Setup {
+    pub(crate) fn new(spec: &ContainerSpec, dir: &Path) -> Self {
+        let engine = Engine::of(spec);
+        // With our number, since runners with other lock directories know nothing of ours, and share engine and kernel with us.
+        let name = format!("muster-{}-{}-{}", spec.uuid, spec.attempt, std::process::id());
+        let handle = engine.as_ref().ok().and_then(Option::as_ref).and_then(|engine| Handle::new(engine, &name, dir));
+        let group = if engine.is_ok() && handle.is_none() { Group::create(&name) } else { None };
+        Self { engine, group, handle }
+    }
+
+    fn command(&self, spec: &ContainerSpec, dir: &Path, user: User) -> io::Result<Command> {
+        let mut command = match (&self.engine, &self.handle) {
+            // The engine changes the user.
+            (Ok(Some(engine)), Some(handle)) => return client::command(engine, handle, spec, dir, user),
+            (Ok(Some(engine)), None) => singularity::command(engine, spec, dir),
+            (Ok(None), _) => process::command(spec, dir),
+            (Err(text), _) => return Err(io::Error::other(text.clone())),
+        };
+        if user.switch {
+            // As root this also drops all supplementary groups.
+            command.gid(user.gid).uid(user.uid);
+        }
+        Ok(command)
+    }
+}
+
+/// Runs the job to its end. The streams are complete but for [`Stream::finish`].
+pub(crate) fn run(
+    setup: &Setup,
+    spec: &ContainerSpec,
+    dir: &Path,
+    user: User,
+    streams: &mut [Stream; 2],
+    signals: &Signals,
+) -> Ended {
+    if arrived(&signals.stop) {
+        return Ended::never(Reason::Killed, "killed before the job began".into());
+    }
+    let limits = &spec.limits;
+    let limited = setup.group.as_ref().map_or(Ok(()), |group| group.limit(limits.vcpus, limits.ram));
+    let mut command = match limited.and_then(|()| setup.command(spec, dir, user)) {
+        Ok(command) => command,
+        Err(e) => return trouble::never(format!("cannot start the job: {e}")),
+    };
+    command
+        .process_group(0)
+        .stdin(if spec.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let started_at = now_ms();
+    let spawned = match &setup.group {
+        Some(group) => group.around(|| command.spawn()),
+        None => Ok(command.spawn()),
+    };
+    let child = match spawned {
+        Ok(Ok(child)) => child,
+        Ok(Err(e)) if matches!(setup.engine, Ok(None)) => return process::not_executed(spec, &e, &mut streams[1]),
+        Ok(Err(e)) => return trouble::never(format!("cannot start {}: {e}", command.get_program().display())),
+        Err(e) => {
+            // Perhaps begun, and this process in its group.
+            job::signal_all(&[], Signal::KILL);
+            return Ended { left_behind: true, ..Ended::never(Reason::EngineError, format!("its control group: {e}")) };
+        }
+    };
+    let mut job = match Job::new(spec, setup, child, streams, signals) {
+        Ok(job) => job,
+        // Nothing is known to lead here; the session's processes would be found as stale.
+        Err(e) => return Ended { left_behind: true, ..Ended::never(Reason::EngineError, e.to_string()) },
+    };
+    let mut ended = job.run(started_at);
+    match &setup.handle {
+        Some(handle) => {
+            ask_engine(&mut ended, handle, limits.ram, dir);
+            // It may hold secrets, and the directory may stay for a while.
+            let _ = fs::remove_file(client::environment_file(dir));
+        }
+        None => account(&mut ended, setup.group.as_ref(), limits.ram),
+    }
+    ended.finished_at = now_ms();
+    ended
+}
+
+/// What a job that was made of our processes has used, and whether that was too much.
+fn account(ended: &mut Ended, group: Option<&Group>, ram: i64) {
+    let children = getrusage(UsageWho::RUSAGE_CHILDREN).ok();
+    let largest = children.and_then(|usage| u64::try_from(usage.max_rss()).ok()).map(|kib| kib << 10);
+    ended.peak_memory = ended.peak_memory.max(largest);
+    ended.cpu_seconds = children.map(|usage| seconds(usage.user_time()) + seconds(usage.system_time()));
+    let Some(group) = group else { return };
+    let usage = group.usage();
+    ended.cpu_seconds = usage.cpu_seconds.or(ended.cpu_seconds);
+    if usage.oom_kills > 0 {
+        match ended.reason {
+            Reason::Exited if ended.exit_code == Some(0) => {
+                ended.add("one of its processes was killed because memory ran out");
+            }
+            Reason::Exited | Reason::Signaled => {
+                ended.reason = Reason::Oom;
+                ended.add(&out_of_memory(ram));
+            }
+            _ => {}
+        }
+    }
+    if !ended.left_behind {
+        group.remove();
+    }
+}
+
+fn out_of_memory(ram: i64) -> String {
+    format!("it needs more than the {ram} bytes of memory that it asked for")
+}
+
+fn seconds(time: nix::sys::time::TimeVal) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a process uses less than 2^53 microseconds")]
+    let micros = (time.tv_sec() * 1_000_000 + time.tv_usec()) as f64;
+    micros / 1e6
+}
+
+/// The client has ended, which says little: what the engine knows of its container counts. Then the container is removed.
+fn ask_engine(ended: &mut Ended, handle: &Handle, ram: i64, dir: &Path) {
+    let state = handle.inspect();
+    let by_itself = matches!(ended.reason, Reason::Exited | Reason::Signaled);
+    let of_client = std::mem::take(&mut ended.exit_code);
+    let client_was_killed = std::mem::take(&mut ended.signal).is_some();
+    match (state, of_client) {
+        (Ok(Some(State::Ended { exit_code, oom })), _) => {
+            ended.exit_code = Some(exit_code);
+            let oom = oom && exit_code != 0 || ram > 0 && handle.means_oom(exit_code);
+            if by_itself && oom {
+                ended.reason = Reason::Oom;
+                ended.add(&out_of_memory(ram));
+            } else if by_itself {
+                ended.reason = Reason::Exited;
+            }
+        }
+        // Of a command in the image that is not there or not executable. The engine has said it on standard error.
+        (Ok(Some(State::NotBegun)), Some(code @ (126 | 127))) if by_itself => ended.exit_code = Some(code),
+        (state, code) if by_itself => {
+            let text = match state {
+                Ok(Some(State::Running)) => "the engine's client ended while its container ran".to_owned(),
+                Ok(_) if client_was_killed => "the engine's client was killed".to_owned(),
+                Err(e) => format!("cannot ask the engine about its container: {e}"),
+                _ => format!("the engine could not start the container (its exit code is {})", code.unwrap_or(-1)),
+            };
+            let said = trouble::last_words(&dir.join("stderr"));
+            *ended = Ended { started_at: ended.started_at, ..trouble::never(format!("{text}: {said}")) };
+        }
+        _ => {}
+    }
+    if let Err(e) = handle.remove() {
+        ended.left_behind = true;
+        ended.add(&e.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_was_killed_before_it_began_does_not_begin() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, mut sender) = UnixStream::pair().unwrap();
+        stop.set_nonblocking(true).unwrap();
+        sender.write_all(&[1]).unwrap();
+        let signals = Signals { stop, child: UnixStream::pair().unwrap().0 };
+        let spec = ContainerSpec { command: vec!["touch".into(), "begun".into()], ..ContainerSpec::default() };
+        let stream = |name| Stream::create(&dir.path().join(name), 10).unwrap();
+        let user = User { uid: 0, gid: 0, switch: false };
+        let setup = Setup { engine: Ok(None), group: None, handle: None };
+        let ended = run(&setup, &spec, dir.path(), user, &mut [stream("stdout"), stream("stderr")], &signals);
+        assert_eq!((ended.reason, ended.exit_code, ended.signal), (Reason::Killed, None, None));
+        assert_eq!(ended.started_at, ended.finished_at);
+    }
+
+    #[test]
+    fn an_engine_that_is_not_here_is_named_and_breaks_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let signals = Signals { stop: UnixStream::pair().unwrap().0, child: UnixStream::pair().unwrap().0 };
+        signals.stop.set_nonblocking(true).unwrap();
+        let stream = |name| Stream::create(&dir.path().join(name), 10).unwrap();
+        let setup = Setup { engine: Err("engine \"x\": there is no program x".into()), group: None, handle: None };
+        let user = User { uid: 0, gid: 0, switch: false };
+        let spec = ContainerSpec::default();
+        let ended = run(&setup, &spec, dir.path(), user, &mut [stream("stdout"), stream("stderr")], &signals);
+        assert_eq!((ended.reason, ended.broken), (Reason::EngineError, false));
+        assert!(ended.detail.contains("no program x"), "{}", ended.detail);
+    }
+}

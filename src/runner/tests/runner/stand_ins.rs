@@ -1,0 +1,241 @@
+//! Engines that are not on every machine: small programs stand in for docker, singularity and apptainer. They check what they are
+//! called with and run the job as a process; nothing here shows that the real ones agree. (podman is tested for real in `engines`.)
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use muster_runner::protocol::{ContainerSpec, Limits, Reason};
+use rustix::process::{Signal, kill_process};
+
+use crate::common::{Host, uuid, wait_gone};
+
+/// A container is a directory with a process number and an exit code. Each call is written down, one word a line.
+const DOCKER: &str = r#"#!/bin/sh
+state=${0%/*}/state
+mkdir -p "$state"
+{ echo "== call"; for word; do echo "$word"; done; } >> "$state/calls"
+[ "$1" = --context ] && [ "$2" = here ] && shift 2 || { echo "docker: global options are missing" >&2; exit 125; }
+verb=$1; shift
+for name; do :; done
+case $verb in
+run)
+    while :; do
+        case $1 in
+        --name) name=$2; shift 2 ;;
+        --env-file) cp "$2" "$state/environment"; shift 2 ;;
+        --entrypoint) program=$2; shift 2 ;;
+        --workdir) cd "$2" || exit 125; shift 2 ;;
+        --interactive) stdin=1; shift ;;
+        --network=none) shift ;;
+        --log-driver | --volume | --user | --memory | --cpus) shift 2 ;;
+        -*) echo "docker: unknown flag $1" >&2; exit 125 ;;
+        *) break ;;
+        esac
+    done
+    case $1 in missing*) echo "docker: Cannot connect to the Docker daemon" >&2; exit 125 ;; esac
+    shift
+    mkdir "$state/$name"
+    [ "$stdin" ] || exec </dev/null
+    exec 4<&0
+    setsid "$program" "$@" <&4 4<&- &
+    echo $! > "$state/$name/pid"
+    # Signals are for the container, not for this program.
+    trap : TERM
+    while :; do wait $!; code=$?; kill -0 $! 2>/dev/null || break; done
+    echo $code > "$state/$name/code"
+    exit $code ;;
+inspect)
+    [ -d "$state/$name" ] || { echo "Error: No such container: $name" >&2; exit 1; }
+    if [ -f "$state/$name/code" ]; then
+        oom=false; [ ! -e "$state/oom" ] || oom=true
+        echo "exited $(cat "$state/$name/code") $oom 2026-11-28T21:02:49.9Z"
+    else
+        echo "running 0 false 2026-11-28T21:02:49.9Z"
+    fi ;;
+stop) [ -d "$state/$name" ] || exit 1; kill -TERM "$(cat "$state/$name/pid")" ;;
+rm)
+    [ -d "$state/$name" ] || { echo "Error: No such container: $name" >&2; exit 1; }
+    kill -KILL "-$(cat "$state/$name/pid")" 2>/dev/null
+    rm -r "$state/$name" ;;
+*) exit 125 ;;
+esac
+"#;
+
+/// The options up to the image are written down; then the job runs, with the variables that have the prefix.
+const SINGULARITY: &str = r#"#!/bin/sh
+state=${0%/*}/state
+mkdir -p "$state"
+for word; do echo "$word"; done > "$state/calls"
+while [ "$1" != image.sif ]; do [ $# -gt 0 ] || exit 255; shift; done
+shift
+prefix=$(basename "$0" | tr a-z A-Z)ENV_
+for variable in $(env | sed -n "s/^$prefix\([A-Z_]*\)=.*/\1/p"); do
+    eval "export $variable=\"\$$prefix$variable\""
+done
+cd "$HOME" && exec "$@"
+"#;
+
+fn host_with(name: &str, text: &str) -> (Host, PathBuf) {
+    let mut host = Host::new();
+    let programs = host.path().join("programs");
+    fs::create_dir(&programs).unwrap();
+    let program = programs.join(name);
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    // The job's user runs singularity, and both write there.
+    let state = programs.join("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
+    host.programs = Some(programs);
+    (host, state)
+}
+
+fn spec(n: usize, engine: &str, script: &str) -> ContainerSpec {
+    ContainerSpec {
+        uuid: uuid(n),
+        attempt: 1,
+        command: ["sh", "-c", script].map(str::to_owned).into(),
+        engine: engine.into(),
+        image: "image.sif".into(),
+        environment: BTreeMap::from([("SECRET".to_owned(), "a 'b' $c".to_owned())]),
+        ..ContainerSpec::default()
+    }
+}
+
+fn docker(n: usize, script: &str) -> ContainerSpec {
+    let arguments = ["--context", "here", "run", "--network=none"].map(str::to_owned);
+    let limits = Limits { vcpus: 1, ram: 1 << 26, ..Limits::default() };
+    ContainerSpec { engine_arguments: arguments.into(), limits, ..spec(n, "docker", script) }
+}
+
+#[test]
+fn docker_is_called_as_it_wants_to_be() {
+    let (host, state) = host_with("docker", DOCKER);
+    let job = ContainerSpec { stdin: "fed".into(), ..docker(1, "cat; echo err >&2; exit 7") };
+    let result = host.finished(&job);
+    assert_eq!(
+        (result.reason, result.exit_code),
+        (Reason::Exited, Some(7)),
+        "{result:?} {}",
+        host.stream(&job, "stderr")
+    );
+    assert_eq!((host.stream(&job, "stdout"), host.stream(&job, "stderr")), ("fed".into(), "err\n".into()));
+    let calls = fs::read_to_string(state.join("calls")).unwrap();
+    let calls: Vec<Vec<&str>> = calls.split("== call\n").skip(1).map(|call| call.lines().collect()).collect();
+    let work = host.attempt_dir(&job.uuid, 1).join("work");
+    let (work, name) = (work.to_str().unwrap(), calls[0][4]);
+    let tmp = work.strip_suffix("work").unwrap().to_owned() + "tmp";
+    let volumes = [work, &tmp].map(|path| format!("{path}:{path}:z"));
+    let user = calls[0][14];
+    let environment = format!("{}environment", work.strip_suffix("work").unwrap());
+    let run = [
+        &["--context", "here", "run", "--name", name, "--log-driver", "none", "--interactive", "--volume", &volumes[0]]
+            [..],
+        &["--volume", &volumes[1], "--workdir", work, "--user", user, "--memory", "67108864b", "--cpus", "1"],
+        &["--env-file", &environment, "--network=none", "--entrypoint", "sh", "image.sif", "-c", &job.command[2]],
+    ];
+    // The word after --user is the last one that is not known beforehand.
+    let mut given = calls[0].clone();
+    given[15] = user;
+    assert_eq!(given, run.concat());
+    assert!(name.starts_with(&format!("muster-{}-1-", job.uuid)), "{name}");
+    assert!(
+        calls[1..].iter().all(|call| call[..2] == ["--context", "here"] && *call.last().unwrap() == name),
+        "{calls:?}"
+    );
+    let verbs: Vec<&str> = calls.iter().map(|call| call[2]).collect();
+    assert_eq!(verbs, ["run", "inspect", "rm", "inspect"]);
+    assert!(!calls.concat().concat().contains("a 'b' $c"), "on a command line everybody can read it");
+    assert!(fs::read_to_string(state.join("environment")).unwrap().contains("SECRET=a 'b' $c\n"));
+}
+
+#[test]
+fn dockers_word_on_memory_counts() {
+    let (host, state) = host_with("docker", DOCKER);
+    fs::write(state.join("oom"), "").unwrap();
+    let result = host.finished(&docker(1, "exit 137"));
+    assert_eq!((result.reason, result.exit_code), (Reason::Oom, Some(137)), "{result:?}");
+    fs::remove_file(state.join("oom")).unwrap();
+    let job = docker(2, "exit 137");
+    host.started(&job);
+    host.wait_for_all(&[format!("{} finished", uuid(1)), format!("{} finished", uuid(2))]);
+    assert_eq!(host.result(&job).reason, Reason::Exited);
+}
+
+#[test]
+fn a_kill_and_a_crash_go_through_docker() {
+    let (host, state) = host_with("docker", DOCKER);
+    let job = docker(1, "trap 'exit 4' TERM; echo > ready; while :; do sleep 0.1; done");
+    host.started(&job);
+    host.wait_for_file(&job, "ready");
+    host.run(&format!("--kill 15 {} --attempt 1", job.uuid));
+    host.wait_for(&format!("{} finished", job.uuid));
+    let result = host.result(&job);
+    assert_eq!((result.reason, result.exit_code), (Reason::Killed, Some(4)), "{result:?}");
+    host.ok(&format!("--forget {} --attempt 1", job.uuid));
+    let job = docker(2, "echo > ready; sleep 1000");
+    host.started(&job);
+    host.wait_for_file(&job, "ready");
+    let runner = host.runner_pid(&job.uuid);
+    kill_process(runner, Signal::KILL).unwrap();
+    wait_gone(runner);
+    host.wait_for(&format!("{} stale", job.uuid));
+    host.ok(&format!("--reap {} --attempt 1", job.uuid));
+    host.wait_for("");
+    let calls = fs::read_to_string(state.join("calls")).unwrap();
+    assert!(calls.contains(&format!("rm\n--force\n--volumes\nmuster-{}-1-", job.uuid)), "{calls}");
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_breaks_the_machine() {
+    let (host, _) = host_with("docker", DOCKER);
+    let job = ContainerSpec { image: "missing".into(), ..docker(1, "true") };
+    host.started(&job);
+    host.wait_for_all(&["broken".to_owned(), format!("{} finished", job.uuid)]);
+    let result = host.result(&job);
+    assert_eq!((result.reason, result.exit_code), (Reason::EngineError, None), "{result:?}");
+    assert!(result.detail.contains("Cannot connect to the Docker daemon"), "{}", result.detail);
+}
+
+#[test]
+fn singularity_and_apptainer_run_the_job_as_a_process() {
+    for name in ["singularity", "apptainer"] {
+        // Asked for by the other name: whichever is here will do.
+        for asked in ["singularity", "apptainer"] {
+            let (host, state) = host_with(name, SINGULARITY);
+            let arguments = ["--quiet", "exec", "--nv"].map(str::to_owned).into();
+            let job = ContainerSpec {
+                engine_arguments: arguments,
+                ..spec(1, asked, "echo \"$SECRET|$MUSTER_ATTEMPT|$MINE\"; pwd; exit 5")
+            };
+            let result = host.finished(&job);
+            let stderr = host.stream(&job, "stderr");
+            assert_eq!((result.reason, result.exit_code), (Reason::Exited, Some(5)), "{result:?} {stderr}");
+            let work = host.attempt_dir(&job.uuid, 1).join("work");
+            let (work, tmp) = (work.display().to_string(), work.with_file_name("tmp").display().to_string());
+            assert_eq!(host.stream(&job, "stdout"), format!("a 'b' $c|1|\n{work}\n"));
+            let calls = fs::read_to_string(state.join("calls")).unwrap();
+            let expected =
+                ["--quiet", "exec", "--cleanenv", "--contain", "--home", &work, "--bind", &tmp, "--pwd", &work];
+            let expected = [&expected[..], &["--nv", "image.sif", "sh", "-c", &job.command[2]]].concat();
+            assert_eq!(calls.lines().collect::<Vec<_>>(), expected, "{name}");
+            assert!(result.cpu_seconds.is_some() && result.peak_memory.is_some(), "{result:?}");
+        }
+    }
+}
+
+/// What the facts say and what a start finds is the same.
+#[test]
+fn an_engine_that_is_not_here_is_named_and_breaks_nothing() {
+    let host = Host::new();
+    let engines = host.facts().engines;
+    let result = host.finished(&spec(1, "singularity", "true"));
+    let is_missed = result.detail.contains("no program singularity on this machine");
+    assert_eq!(is_missed, !engines.contains(&"singularity".to_owned()), "{engines:?}: {}", result.detail);
+    if is_missed {
+        assert_eq!((result.reason, result.exit_code), (Reason::EngineError, None), "{result:?}");
+    }
+    assert!(!host.lock_dir().join("crunch-run-broken").exists());
+}

@@ -1,0 +1,122 @@
+//! What acts on a runner and its machine from outside: signals of other versions' listers, and nobody asking any more.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use muster_runner::protocol::StartConfig;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+
+use crate::common::{Host, PATIENCE, pause, script};
+
+/// Of a process that has the words of a runner that is just being started, and no handler for SIGUSR2 yet.
+fn unready_runner(uuid: &str) -> Option<Pid> {
+    let is_ours = |pid: &i32| {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let words = read("cmdline");
+        let caught =
+            read("status").lines().find_map(|line| line.strip_prefix("SigCgt:").map(str::trim).map(str::to_owned));
+        let catches = u64::from_str_radix(&caught.unwrap_or_default(), 16).unwrap_or(u64::MAX) >> 11 & 1 == 1;
+        words.contains("-no-detach") && words.contains(uuid) && !words.contains("strace") && !catches
+    };
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_ours).find_map(Pid::from_raw)
+}
+
+/// The kernel is made slow where handlers are set, so that there is time for it (spec 50 §5).
+#[test]
+fn a_listers_signal_does_not_end_a_runner_that_has_no_handler_yet() {
+    let host = Host::new();
+    let spec = script(1, "grep ^Sig /proc/self/status");
+    let config = StartConfig { container: Some(spec.clone()), ..StartConfig::default() };
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=rt_sigaction"]);
+    strace.args(["-e", "inject=rt_sigaction:delay_enter=20000"]);
+    let runner = host.command(&format!("--detach --stdin-config {} --attempt 1", spec.uuid));
+    strace.arg(runner.get_program()).args(runner.get_args());
+    let mut strace = strace.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("strace is installed");
+    strace.stdin.take().unwrap().write_all(&serde_json::to_vec(&config).unwrap()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let runner = loop {
+        if let Some(runner) = unready_runner(&spec.uuid) {
+            break runner;
+        }
+        assert!(Instant::now() < deadline, "the runner was never seen without its handlers");
+        pause();
+    };
+    for signal in [Signal::USR1, Signal::USR2] {
+        kill_process(runner, signal).unwrap();
+    }
+    host.wait_for(&format!("{} finished", spec.uuid));
+    // It ends with the last process that it follows.
+    strace.wait().unwrap();
+    assert_eq!(host.result(&spec).exit_code, Some(0));
+    for line in
+        host.stream(&spec, "stdout").lines().filter(|line| line.starts_with("SigBlk") || line.starts_with("SigIgn"))
+    {
+        let signals = u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap();
+        let of_listers = 1 << (Signal::USR1.as_raw() - 1) | 1 << (Signal::USR2.as_raw() - 1);
+        assert_eq!(signals & of_listers, 0, "the job has the usual signals: {line}");
+    }
+}
+
+/// In the place of what powers a machine off. Each ends who has called it, so nothing more drastic follows.
+fn stand_ins(host: &mut Host) -> std::path::PathBuf {
+    let programs = host.path().join("programs");
+    fs::create_dir(&programs).unwrap();
+    for name in ["poweroff", "shutdown", "systemctl"] {
+        let text = format!("#!/bin/sh\necho {name} $* >> \"${{0%/*}}/called\"\nkill -9 $PPID\n");
+        fs::write(programs.join(name), text).unwrap();
+        fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    host.programs = Some(programs.clone());
+    programs.join("called")
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        pause();
+    }
+}
+
+fn nobody_watches(lock: &Path) -> bool {
+    fs::File::open(lock).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok())
+}
+
+#[test]
+fn a_machine_that_nobody_asks_goes_when_nothing_runs() {
+    let mut host = Host::new();
+    let called = stand_ins(&mut host);
+    let lock = host.state_dir().join(format!("watchdog-{}.lock", host.set));
+    if !geteuid().is_root() {
+        let output = host.run("--list --self-destruct 1");
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("only root"), "{output:?}");
+        return;
+    }
+    let spec = script(1, &format!("echo > ready; sleep 3; [ ! -e {} ]", called.display()));
+    host.started(&spec);
+    host.wait_for_file(&spec, "ready");
+    host.ok("--list --self-destruct 1");
+    assert!(!nobody_watches(&lock));
+    wait_until("the machine was powered off", || called.exists());
+    assert_eq!(fs::read_to_string(&called).unwrap(), "poweroff\n");
+    assert_eq!(host.result(&spec).exit_code, Some(0), "not while something runs");
+    wait_until("what watched has ended", || nobody_watches(&lock));
+    // The switch is taken away by whoever asks without it.
+    fs::remove_file(&called).unwrap();
+    host.ok("--list --self-destruct 60");
+    host.ok("--list --self-destruct 60");
+    assert!(!nobody_watches(&lock));
+    host.ok("--list --self-destruct 1");
+    host.ok("--list");
+    assert!(!host.state_dir().join(format!("asked-{}", host.set)).exists());
+    // Its own pace is a tenth of the time it was last told, at most half a minute.
+    wait_until("what watched has ended", || nobody_watches(&lock));
+}

@@ -1,0 +1,97 @@
+//! Errors of engines that mean that the machine cannot run containers (spec 50 §7, "broken node").
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use crate::execute::Ended;
+use muster_runner::protocol::Reason;
+
+/// Bytes of what an engine said last.
+const LAST_WORDS: u64 = 2 << 10;
+
+/// Parts that come in this order.
+const BROKEN: [&[&str]; 4] = [
+    &["annot connect to the Docker daemon"],
+    &[
+        "oci runtime error",
+        "starting container process",
+        "container init",
+        "mounting",
+        "to rootfs",
+        "no such file or directory",
+    ],
+    &["grpc: the connection is unavailable"],
+    &["no space left on device"],
+];
+
+/// An attempt that has not begun, because of an engine that says this.
+pub(crate) fn never(text: String) -> Ended {
+    let broken = means_broken(&text);
+    let reason = if text.contains("no space left on device") { Reason::DiskFull } else { Reason::EngineError };
+    Ended { broken, ..Ended::never(reason, text) }
+}
+
+fn means_broken(text: &str) -> bool {
+    let has_all = |parts: &&[&str]| {
+        let mut rest = text;
+        parts.iter().all(|part| match rest.find(part) {
+            Some(at) => {
+                rest = &rest[at + part.len()..];
+                true
+            }
+            None => false,
+        })
+    };
+    BROKEN.iter().any(has_all)
+}
+
+/// The end of a stream's file, in one line.
+pub(crate) fn last_words(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(mut file) = File::open(path) {
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        let _ = file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS)));
+        // What cannot be read is not told.
+        let _ = file.take(LAST_WORDS).read_to_end(&mut bytes);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_errors_mean_that_a_machine_is_broken() {
+        for (text, broken) in [
+            ("docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", true),
+            ("error: cannot connect to the Docker daemon", true),
+            (
+                "oci runtime error: x: starting container process caused \"container init: mounting /proc to rootfs: no such file or \
+                 directory\"",
+                true,
+            ),
+            ("oci runtime error: no such file or directory", false),
+            ("rpc error: grpc: the connection is unavailable", true),
+            ("write /var/lib/x: no space left on device", true),
+            ("Error: no such image", false),
+            ("", false),
+        ] {
+            let ended = never(text.to_owned());
+            assert_eq!(ended.broken, broken, "{text}");
+            assert_eq!(ended.reason == Reason::DiskFull, text.contains("no space"), "{text}");
+        }
+    }
+
+    #[test]
+    fn last_words_are_one_short_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stderr");
+        assert_eq!(last_words(&path), "");
+        std::fs::write(&path, format!("{}\n  one\n\ntwo \n", "x".repeat(5000))).unwrap();
+        let text = last_words(&path);
+        assert!(text.ends_with(" / one / two") && text.len() < 3000, "{text}");
+    }
+}
