@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::Faults;
-use super::files::{check_binary, read_key};
+use super::files::read_key;
 use super::load::{Cluster, LoadOptions, choose_cluster};
 use super::values::Values;
 use super::yaml::Node;
 use super::{
     CloudConfig, CloudDriver, Config, ConfigSource, ContainersConfig, DeployRunner, DriverParameters, LogConfig,
-    LogFormat, QueueConfig, QueueDriver, RunnerConfig, Secret, StaticConfig, hosts, types,
+    LogFormat, QueueConfig, QueueDriver, Secret, StaticConfig, hosts, types,
 };
 use crate::core::ids::TypeName;
 use crate::core::instance_type::InstanceType;
@@ -57,21 +57,21 @@ pub(super) fn build(
     })
 }
 
-struct Builder<'a, 'o> {
+pub(super) struct Builder<'a, 'o> {
     file: Option<&'a Path>,
-    values: &'a Values,
-    cluster: &'a Cluster<'a>,
+    pub(super) values: &'a Values,
+    pub(super) cluster: &'a Cluster<'a>,
     options: &'a LoadOptions<'o>,
-    faults: &'a mut Faults,
+    pub(super) faults: &'a mut Faults,
 }
 
 impl Builder<'_, '_> {
-    fn error(&mut self, path: &str, message: impl Into<String>) {
+    pub(super) fn error(&mut self, path: &str, message: impl Into<String>) {
         let key = format!("{}{path}", self.values.prefix);
         self.faults.error(self.values.mark(path), &key, message);
     }
 
-    fn path(&self, text: &str) -> PathBuf {
+    pub(super) fn path(&self, text: &str) -> PathBuf {
         absolute(self.file, text)
     }
 
@@ -101,7 +101,7 @@ impl Builder<'_, '_> {
         Secret::new(&token)
     }
 
-    fn one_of<T: Copy>(&mut self, path: &str, choices: &[(&str, T)], default: T) -> T {
+    pub(super) fn one_of<T: Copy>(&mut self, path: &str, choices: &[(&str, T)], default: T) -> T {
         let text = self.values.text(path);
         if text.is_empty() {
             return default;
@@ -189,44 +189,6 @@ impl Builder<'_, '_> {
             }
         }
         if addresses.is_empty() { vec!["127.0.0.1:9006".to_owned()] } else { addresses }
-    }
-
-    fn runner(&mut self, driver: CloudDriver) -> RunnerConfig {
-        let engines = ["process", "docker", "podman", "singularity", "apptainer"].map(|name| (name, name));
-        let engine = self.one_of("Muster.Runner.Engine", &engines, "process").to_owned();
-        let path = "Muster.Runner.SelfDestructAfter";
-        let self_destruct = self.values.duration(path);
-        if !self_destruct.is_zero() && matches!(driver, CloudDriver::Loopback | CloudDriver::Static) {
-            // Spec 52 §2.
-            self.error(path, "hosts of the drivers loopback and static are not ours to power off: remove this key");
-        }
-        RunnerConfig {
-            user: self.values.text("Muster.Runner.User"),
-            engine,
-            engine_arguments: self.values.texts("Muster.Runner.EngineArguments"),
-            binaries: self.binaries(),
-            self_destruct_after: (!self_destruct.is_zero()).then_some(self_destruct),
-        }
-    }
-
-    fn binaries(&mut self) -> BTreeMap<String, PathBuf> {
-        let key = "Muster.Runner.Binaries";
-        let paths = self.values.text_map(key);
-        let paths: BTreeMap<_, _> = paths.into_iter().map(|(name, path)| (name, self.path(&path))).collect();
-        if !paths.is_empty() && self.deploy_runner() != DeployRunner::Default {
-            let message = "not used: DeployRunnerBinary says which runner all workers get";
-            self.faults.warn(self.values.mark(key), &format!("{}{key}", self.values.prefix), message);
-        }
-        for (architecture, path) in &paths {
-            if let Err(why) = check_binary(architecture, path) {
-                let entry = format!("{key}.{architecture}");
-                let node = self.cluster.node.and_then(|node| super::values::find(node, &entry));
-                let mark = node.map(|node| node.mark).or(self.values.mark(key));
-                let message = format!("{}: {why}", path.display());
-                self.faults.error(mark, &format!("{}{entry}", self.values.prefix), message);
-            }
-        }
-        paths
     }
 
     /// Checked here as far as that can be done: the rest is on the workers (spec 62 §3).
@@ -406,7 +368,7 @@ impl Builder<'_, '_> {
         fraction.min(1.0)
     }
 
-    fn deploy_runner(&self) -> DeployRunner {
+    pub(super) fn deploy_runner(&self) -> DeployRunner {
         match self.values.text("Containers.CloudVMs.DeployRunnerBinary").as_str() {
             "/proc/self/exe" => DeployRunner::Default,
             "" => DeployRunner::PreInstalled,

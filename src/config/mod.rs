@@ -12,6 +12,7 @@ mod hosts;
 mod keys;
 mod load;
 mod reload;
+mod runner;
 mod secret;
 #[cfg(test)]
 mod tests;

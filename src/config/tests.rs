@@ -173,6 +173,15 @@ fn single_faults_and_warnings() {
         ("Containers: {DispatchPrivateKey: nonsense, CloudVMs: {MaxInstances: -1}}", "-1 is negative"),
         ("Services: {DispatchCloud: {InternalURLs: {\"https://h:1\": {}}}}", "https is not built yet"),
         ("Muster: {Queue: {MaxAttempts: 0}}", "must be at least 1"),
+        ("Muster: {Runner: {Engine: rkt}}", "Muster.Runner.Engine"),
+        (
+            "Containers: {CloudVMs: {Driver: exec}}\nMuster: {Runner: {SelfDestructAfter: 299s}}",
+            "power themselves off while in use: at least 300s",
+        ),
+        (
+            "Containers: {CloudVMs: {Driver: exec, ProbeInterval: 2m}}\nMuster: {Runner: {SelfDestructAfter: 5m}}",
+            "at least 360s",
+        ),
         ("Muster: {Metrics: {Prefix: a-b}}", "no metric name"),
         ("Containers: {CloudVMs: {Driver: exec}}\nInstanceTypes: {a: {RAM: 1.5}}", "fraction of a byte"),
         (
@@ -189,6 +198,7 @@ fn single_faults_and_warnings() {
             "1:25: Containers.CloudVMs.TimeoutIdel: deprecated or unknown config entry (perhaps you meant TimeoutIdle?)",
         ),
         ("Muster: {statedir: /x}", "perhaps you meant StateDir?"),
+        ("Muster: {Runner: {EngineArguments: [--rm]}}", "not used: Muster.Runner.Engine is process"),
         ("InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB, Scratch: 1GB}}", "unknown config entry"),
         ("SystemRootToken: short", "too short"),
         ("Clusters: {aaaaa: {}}\nMuster: {StateDir: /x}", "2:1: Muster: ignored"),

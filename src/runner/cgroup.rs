@@ -208,6 +208,19 @@ pub(crate) fn remove(dirs: &[PathBuf]) {
     }
 }
 
+/// Removes the empty groups of processes that are gone: a runner may crash after it has made one and before it could say so.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker =
+            name.to_str().and_then(|name| name.strip_prefix("muster-")?.rsplit('-').next()?.parse::<i32>().ok());
+        if maker.is_some_and(|maker| procs::read(maker).is_none()) {
+            // Fails while anything is in it.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
 impl Hierarchies {
     /// From `/proc/self/mountinfo` and `/proc/self/cgroup`. `has_memory` tells it of the v2 hierarchy mounted there.
     fn of(mounts: &str, own: &str, has_memory: impl Fn(&Path) -> bool) -> Option<Self> {
@@ -236,12 +249,9 @@ impl Hierarchies {
         let mut group = Group { version: self.version, dirs: Vec::new(), homes: Vec::new() };
         for (home, parent) in &self.places {
             let dir = parent.join(name);
-            let made = self.furnish(parent).and_then(|()| match fs::create_dir(&dir) {
-                // Of an attempt whose runner crashed before anybody could know of it: nothing is in it.
-                Err(e) if e.kind() == ErrorKind::AlreadyExists && members(std::slice::from_ref(&dir)).is_empty() => {
-                    Ok(())
-                }
-                other => other,
+            let made = self.furnish(parent).and_then(|()| {
+                sweep(parent);
+                fs::create_dir(&dir)
             });
             if let Err(e) = made {
                 group.remove();

@@ -52,23 +52,31 @@ fn limits_of_the_second_version() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let parent = root.join("muster");
-    fs::create_dir_all(parent.join("m")).unwrap();
-    for (file, text) in [
-        ("cgroup.subtree_control", "cpuset memory\n"),
-        ("muster/cgroup.subtree_control", ""),
-        ("muster/m/memory.max", "max\n"),
-        ("muster/m/memory.swap.max", "max\n"),
-        ("muster/m/cpu.max", "max 100000\n"),
-        ("muster/m/memory.stat", "anon 4096\nfile 99\nshmem 8192\nanon_thp 7\n"),
-        ("muster/m/memory.events", "low 0\noom 3\noom_kill 2\n"),
-        ("muster/m/cpu.stat", "usage_usec 1500000\nuser_usec 1\n"),
-        ("muster/m/cgroup.procs", ""),
-    ] {
+    fs::create_dir_all(&parent).unwrap();
+    // Of a process that is gone, of one that lives, and of nobody we know.
+    let left = [format!("muster-x-1-{}", i32::MAX), format!("muster-x-1-{}", std::process::id()), "other-1".to_owned()];
+    left.iter().for_each(|name| fs::create_dir(parent.join(name)).unwrap());
+    let found = Hierarchies { version: Version::V2, places: vec![(root.to_owned(), parent.clone())] };
+    for (file, text) in [("cgroup.subtree_control", "cpuset memory\n"), ("muster/cgroup.subtree_control", "")] {
         fs::write(root.join(file), text).unwrap();
     }
     let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
-    let found = Hierarchies { version: Version::V2, places: vec![(root.to_owned(), parent)] };
-    let group = found.make("m").unwrap();
+    // A kernel would have put files there: without them the controller is not ours to use.
+    assert_eq!(found.make("m").unwrap_err().kind(), ErrorKind::Unsupported);
+    assert!(!parent.join("m").exists());
+    assert_eq!([0, 1, 2].map(|n| parent.join(&left[n]).exists()), [false, true, true]);
+    let group = Group { version: Version::V2, dirs: vec![parent.join("m")], homes: vec![root.to_owned()] };
+    fs::create_dir(parent.join("m")).unwrap();
+    for (file, text) in [
+        ("memory.max", "max\n"),
+        ("memory.swap.max", "max\n"),
+        ("cpu.max", "max 100000\n"),
+        ("memory.stat", "anon 4096\nfile 99\nshmem 8192\nanon_thp 7\n"),
+        ("memory.events", "low 0\noom 3\noom_kill 2\n"),
+        ("cpu.stat", "usage_usec 1500000\nuser_usec 1\n"),
+    ] {
+        fs::write(parent.join("m").join(file), text).unwrap();
+    }
     assert_eq!((read("cgroup.subtree_control"), read("muster/cgroup.subtree_control")), ("+cpu".into(), "+cpu".into()));
     group.limit(0, 0).unwrap();
     assert_eq!((read("muster/m/memory.max"), read("muster/m/cpu.max")), ("max\n".into(), "max 100000\n".into()));
@@ -79,8 +87,6 @@ fn limits_of_the_second_version() {
     assert_eq!(read("muster/m/memory.max"), RAM_MIN.to_string());
     let expected = Usage { memory: Some(12288), cpu_seconds: Some(1.5), oom_kills: 2 };
     assert_eq!(group.usage(), expected);
-    fs::remove_file(root.join("muster/m/memory.max")).unwrap();
-    assert_eq!(found.make("m").unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
 #[test]
