@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -17,6 +18,16 @@ const ALLOWANCE: u64 = 16 * 1024 * 1024;
 
 /// Of headers between two files: long names and the like, which the crate reads whole before it shows an entry.
 const BETWEEN_BYTES_MAX: u64 = 1024 * 1024;
+/// Of a whole path here, as the kernel has it: looked at before the first of its directories is made.
+const PATH_BYTES_MAX: usize = 4095;
+/// Deeper than a runner sends, and little enough for what removes such a tree with a descriptor for each level.
+const DEPTH_MAX: usize = 128;
+/// Names of directories are remembered, and one entry may name hundreds: their number has the limit of entries, and all of their bytes
+/// this one. A runner sends half of that.
+const DIRECTORY_NAMES_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Of what was left out so many names are told, and so much of each.
+const LEFT_OUT_MAX: usize = 100;
+const TOLD_CHARACTERS_MAX: usize = 200;
 
 /// An archive whose bytes are counted: there are never more than what was agreed to.
 struct Metered<'a, R> {
@@ -65,60 +76,189 @@ fn refuse(text: impl std::fmt::Display) -> UnpackError {
     UnpackError::Archive(text.to_string())
 }
 
+/// As much of a name as people are told.
+fn told(name: &Path) -> String {
+    let bytes = name.as_os_str().as_bytes();
+    // Enough for the characters that are kept, whatever they are.
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(TOLD_CHARACTERS_MAX * 4)]);
+    match text.char_indices().nth(TOLD_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into_owned(),
+    }
+}
+
+/// The names of entries that were not stored, in bounded memory.
+#[derive(Debug, Default)]
+struct LeftOut {
+    names: BTreeSet<String>,
+    more: usize,
+}
+
+impl LeftOut {
+    fn add(&mut self, name: &Path) {
+        if self.names.len() >= LEFT_OUT_MAX {
+            self.more += 1;
+            return;
+        }
+        self.names.insert(told(name));
+    }
+
+    fn into_names(self) -> Vec<String> {
+        let more = (self.more > 0).then(|| format!("and {} more", self.more));
+        self.names.into_iter().chain(more).collect()
+    }
+}
+
+/// The directories of a result that were made here, in bounded memory.
+#[derive(Debug, Default)]
+struct Made {
+    /// Relative to the result's.
+    paths: BTreeSet<PathBuf>,
+    bytes: usize,
+}
+
+impl Made {
+    fn add(&mut self, path: &Path) -> Result<(), UnpackError> {
+        self.bytes += path.as_os_str().len();
+        self.paths.insert(path.to_owned());
+        if self.paths.len() > ENTRIES_MAX || self.bytes > DIRECTORY_NAMES_BYTES_MAX {
+            return Err(refuse(format!(
+                "more than {ENTRIES_MAX} directories, or {DIRECTORY_NAMES_BYTES_MAX} bytes of their names"
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// Unpacks `archive` into `directory`, which must be new and empty, and syncs every file and directory.
-/// Links, devices and whatever else is no file or directory, and names that are too long for our file system, are left out; their names
-/// are returned, sorted.
+/// Links, devices, sparse files and whatever else is no plain file or directory, names that came before, and names that are too long or
+/// too deep for our file system, are left out; their names are returned, sorted, at most 100 and a line that says how many more.
+/// Nothing is decompressed.
 ///
 /// # Errors
 /// See [`UnpackError`]; what was written so far stays, for the caller to remove.
 pub fn unpack(archive: impl Read, directory: &Path, limits: UnpackLimits) -> Result<Vec<String>, UnpackError> {
-    let mut left_out = BTreeSet::new();
-    let mut output_bytes = 0;
     let left = Cell::new(BETWEEN_BYTES_MAX);
     let mut archive = tar::Archive::new(Metered { archive, left: &left });
     let entries = archive.entries().map_err(refuse)?;
-    let mut made = BTreeSet::new();
-    let mut files = 0;
+    let mut unpacking =
+        Unpacking { directory, limits, output_bytes: 0, files: 0, made: Made::default(), left_out: LeftOut::default() };
     for (count, entry) in entries.enumerate() {
         let mut entry = entry.map_err(refuse)?;
         if count >= ENTRIES_MAX {
             return Err(refuse(format!("more than {ENTRIES_MAX} entries")));
         }
+        left.set(BETWEEN_BYTES_MAX);
+        unpacking.entry(&mut entry, &left)?;
+    }
+    unpacking.sync()
+}
+
+struct Unpacking<'a> {
+    directory: &'a Path,
+    limits: UnpackLimits,
+    output_bytes: u64,
+    files: usize,
+    made: Made,
+    left_out: LeftOut,
+}
+
+impl Unpacking<'_> {
+    /// `left`: what may be read until the next entry.
+    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>, left: &Cell<u64>) -> Result<(), UnpackError> {
         let name = entry.path().map_err(refuse)?.into_owned();
         let relative = safe_path(&name)?;
-        let target = directory.join(&relative);
-        left.set(BETWEEN_BYTES_MAX);
-        match entry.header().entry_type() {
-            tar::EntryType::Directory => {
-                if !make_directories(directory, &relative, &mut made)? {
-                    left_out.insert(name.to_string_lossy().into_owned());
-                }
-            }
-            tar::EntryType::Regular => {
+        let stored = match entry.header().entry_type() {
+            tar::EntryType::Directory => self.make_directories(&relative)?,
+            tar::EntryType::Regular if is_plain(entry)? => {
                 let size = entry.size();
-                check_size(&relative, size, &mut output_bytes, limits)?;
+                self.check_size(&relative, size)?;
                 left.set(size.saturating_add(BETWEEN_BYTES_MAX));
-                let parent = relative.parent().unwrap_or(Path::new(""));
-                files += 1;
-                if !make_directories(directory, parent, &mut made)?
-                    || !write_file(&mut entry, &target, size, files <= SYNCED_ALONE_MAX)?
-                {
-                    left_out.insert(name.to_string_lossy().into_owned());
-                }
+                self.files += 1;
+                self.make_directories(relative.parent().unwrap_or(Path::new("")))?
+                    && self.can_be_file(&relative)
+                    && write_file(entry, &self.directory.join(&relative), size, self.files <= SYNCED_ALONE_MAX)?
             }
-            _ => {
-                left_out.insert(name.to_string_lossy().into_owned());
+            _ => false,
+        };
+        if !stored {
+            self.left_out.add(&name);
+        }
+        Ok(())
+    }
+
+    fn check_size(&mut self, relative: &Path, size: u64) -> Result<(), UnpackError> {
+        let in_outputs = relative.starts_with("outputs");
+        if in_outputs {
+            self.output_bytes = self.output_bytes.saturating_add(size);
+        }
+        let (is, may) = match in_outputs {
+            true => (self.output_bytes, self.limits.output_bytes),
+            false => (size, self.limits.log_bytes.saturating_add(ALLOWANCE)),
+        };
+        if is > may {
+            return Err(refuse(format!("{} needs {is} bytes, {may} are allowed", told(relative))));
+        }
+        Ok(())
+    }
+
+    /// A name that a file can have here: of something in the directory, and neither too long nor too deep for what will be done with it.
+    fn can_be_file(&self, relative: &Path) -> bool {
+        relative.file_name().is_some() && self.fits(relative)
+    }
+
+    fn fits(&self, relative: &Path) -> bool {
+        self.directory.as_os_str().len() + 1 + relative.as_os_str().len() <= PATH_BYTES_MAX
+            && relative.components().count() <= DEPTH_MAX
+    }
+
+    /// Makes each missing directory itself, so that none of them is a link that the archive made. False for a name that cannot be.
+    fn make_directories(&mut self, relative: &Path) -> Result<bool, UnpackError> {
+        if !self.fits(relative) {
+            return Ok(false);
+        }
+        let mut path = PathBuf::new();
+        for part in relative.components() {
+            path.push(part);
+            if self.made.paths.contains(&path) {
+                continue;
+            }
+            let target = self.directory.join(&path);
+            match DirBuilder::new().mode(0o755).create(&target) {
+                Ok(()) => self.made.add(&path)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(refuse(format!("{} is a file and a directory", target.display())));
+                }
+                Err(error) if is_bad_name(&error) => return Ok(false),
+                Err(error) => return Err(storage(&target)(error)),
             }
         }
+        Ok(true)
     }
-    if files > SYNCED_ALONE_MAX {
-        let synced = File::open(directory).and_then(|opened| Ok(rustix::fs::syncfs(&opened)?));
-        synced.map_err(storage(directory))?;
+
+    /// Everything is durable when this returns; what was left out.
+    fn sync(self) -> Result<Vec<String>, UnpackError> {
+        if self.files > SYNCED_ALONE_MAX {
+            let synced = File::open(self.directory).and_then(|opened| Ok(rustix::fs::syncfs(&opened)?));
+            synced.map_err(storage(self.directory))?;
+        }
+        for path in self.made.paths.iter().rev() {
+            sync_directory(&self.directory.join(path))?;
+        }
+        sync_directory(self.directory)?;
+        Ok(self.left_out.into_names())
     }
-    for path in made.iter().rev().chain([&directory.to_path_buf()]) {
-        sync_directory(path)?;
+}
+
+/// Its bytes in the archive are its content. Of a sparse file in the PAX form they are a map and parts of it.
+fn is_plain(entry: &mut tar::Entry<'_, impl Read>) -> Result<bool, UnpackError> {
+    let Some(extensions) = entry.pax_extensions().map_err(refuse)? else { return Ok(true) };
+    for extension in extensions {
+        if extension.map_err(refuse)?.key_bytes().starts_with(b"GNU.sparse.") {
+            return Ok(false);
+        }
     }
-    Ok(left_out.into_iter().collect())
+    Ok(true)
 }
 
 /// Only names: no root, no `..`.
@@ -128,25 +268,10 @@ fn safe_path(name: &Path) -> Result<PathBuf, UnpackError> {
         match component {
             Component::Normal(part) => safe.push(part),
             Component::CurDir => {}
-            _ => return Err(refuse(format!("the name {:?} leads out of it", name.to_string_lossy()))),
+            _ => return Err(refuse(format!("the name {:?} leads out of it", told(name)))),
         }
     }
     Ok(safe)
-}
-
-fn check_size(relative: &Path, size: u64, output_bytes: &mut u64, limits: UnpackLimits) -> Result<(), UnpackError> {
-    let in_outputs = relative.starts_with("outputs");
-    if in_outputs {
-        *output_bytes = output_bytes.saturating_add(size);
-    }
-    let (is, may) = match in_outputs {
-        true => (*output_bytes, limits.output_bytes),
-        false => (size, limits.log_bytes.saturating_add(ALLOWANCE)),
-    };
-    if is > may {
-        return Err(refuse(format!("{} needs {is} bytes, {may} are allowed", relative.display())));
-    }
-    Ok(())
 }
 
 fn storage(path: &Path) -> impl FnOnce(io::Error) -> UnpackError {
@@ -157,28 +282,6 @@ fn storage(path: &Path) -> impl FnOnce(io::Error) -> UnpackError {
 /// of our storage, which would be tried again for ever.
 fn is_bad_name(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput)
-}
-
-/// Makes each missing directory itself, so that none of them is a link that the archive made. False for a name that cannot be.
-fn make_directories(base: &Path, relative: &Path, made: &mut BTreeSet<PathBuf>) -> Result<bool, UnpackError> {
-    let mut path = base.to_owned();
-    for part in relative.components() {
-        path.push(part);
-        if made.contains(&path) {
-            continue;
-        }
-        match DirBuilder::new().mode(0o755).create(&path) {
-            Ok(()) => {
-                made.insert(path.clone());
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(refuse(format!("{} is a file and a directory", path.display())));
-            }
-            Err(error) if is_bad_name(&error) => return Ok(false),
-            Err(error) => return Err(storage(&path)(error)),
-        }
-    }
-    Ok(true)
 }
 
 /// False for a name that came before (outputs may overlap): what is there stays; and for one that cannot be.
@@ -210,139 +313,4 @@ fn sync_directory(path: &Path) -> Result<(), UnpackError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: UnpackLimits = UnpackLimits { log_bytes: 1000, output_bytes: 2000 };
-
-    struct Archive(tar::Builder<Vec<u8>>);
-
-    impl Archive {
-        fn new() -> Self {
-            Self(tar::Builder::new(Vec::new()))
-        }
-
-        fn entry(mut self, kind: tar::EntryType, name: &str, claimed: u64, content: &[u8]) -> Self {
-            let mut header = tar::Header::new_gnu();
-            let field = &mut header.as_old_mut().name;
-            field[..name.len()].copy_from_slice(name.as_bytes());
-            header.set_entry_type(kind);
-            header.set_size(claimed);
-            header.set_mode(0o6777);
-            if kind == tar::EntryType::Symlink {
-                header.set_link_name("/etc").expect("short");
-            }
-            header.set_cksum();
-            self.0.append(&header, content).expect("appended");
-            self
-        }
-
-        fn file(self, name: &str, content: &[u8]) -> Self {
-            self.entry(tar::EntryType::Regular, name, content.len() as u64, content)
-        }
-
-        fn bytes(self) -> Vec<u8> {
-            self.0.into_inner().expect("complete")
-        }
-    }
-
-    fn unpacked(bytes: &[u8]) -> (tempfile::TempDir, Result<Vec<String>, UnpackError>) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let target = folder.path().join("result");
-        std::fs::create_dir(&target).expect("made");
-        let result = unpack(bytes, &target, LIMITS);
-        (folder, result)
-    }
-
-    #[test]
-    fn files_and_directories_are_stored_with_modes_of_ours() {
-        use std::os::unix::fs::PermissionsExt;
-        let bytes = Archive::new()
-            .file("result.json", b"{}")
-            .file("stdout", b"hello")
-            .entry(tar::EntryType::Directory, "outputs/", 0, b"")
-            .file("outputs/a/b.txt", b"deep")
-            .bytes();
-        let (folder, result) = unpacked(&bytes);
-        assert_eq!(result.expect("acceptable"), Vec::<String>::new());
-        let file = folder.path().join("result/outputs/a/b.txt");
-        assert_eq!(std::fs::read(&file).expect("there"), b"deep");
-        assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o7133, 0, "masked");
-    }
-
-    #[test]
-    fn hostile_archives_are_refused() {
-        let entry = |kind, name, claimed, content: &[u8]| Archive::new().entry(kind, name, claimed, content).bytes();
-        let regular = tar::EntryType::Regular;
-        for (what, bytes, text) in [
-            ("parent", entry(regular, "../x", 1, b"x"), "leads out"),
-            ("parent inside", entry(regular, "outputs/../../x", 1, b"x"), "leads out"),
-            ("root", entry(regular, "/etc/x", 1, b"x"), "leads out"),
-            ("large log", entry(regular, "stdout", 1 << 40, b""), "allowed"),
-            (
-                "large output",
-                Archive::new().file("outputs/a", &[0; 1500]).file("outputs/b", &[0; 600]).bytes(),
-                "allowed",
-            ),
-            ("file as directory", Archive::new().file("a", b"1").file("a/b", b"2").bytes(), "file and a directory"),
-            ("long name", entry(tar::EntryType::GNULongName, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
-            ("long link", entry(tar::EntryType::GNULongLink, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
-            ("extensions", entry(tar::EntryType::XHeader, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
-            ("large link", entry(tar::EntryType::Symlink, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
-            ("garbage", vec![7; 2048], ""),
-        ] {
-            let (_folder, result) = unpacked(&bytes);
-            let error = result.expect_err(what).to_string();
-            assert!(error.contains(text), "{what}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_name_that_comes_twice_counts_once_and_many_files_are_stored() {
-        let (folder, result) = unpacked(&Archive::new().file("a", b"1").file("a", b"2").bytes());
-        assert_eq!(result.expect("acceptable"), ["a"]);
-        assert_eq!(std::fs::read(folder.path().join("result/a")).expect("there"), b"1");
-        let many = (0..200).fold(Archive::new(), |archive, number| archive.file(&format!("outputs/{number}"), b"x"));
-        let (folder, result) = unpacked(&many.bytes());
-        assert!(result.expect("acceptable").is_empty());
-        assert_eq!(std::fs::read_dir(folder.path().join("result/outputs")).expect("there").count(), 200);
-    }
-
-    /// Legal where they come from; too long where they go to.
-    #[test]
-    fn names_that_cannot_be_are_left_out() {
-        let part = "d".repeat(200);
-        let (deep, long) =
-            (format!("outputs/{}/file", vec![part; 21].join("/")), format!("outputs/{}", "n".repeat(300)));
-        let mut archive = Archive::new();
-        for name in [&deep, &long] {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(1);
-            header.set_mode(0o644);
-            archive.0.append_data(&mut header, name, &b"x"[..]).expect("appended");
-        }
-        let (folder, result) = unpacked(&archive.file("outputs/short", b"kept").bytes());
-        let mut left_out = vec![deep, long];
-        left_out.sort();
-        assert_eq!(result.expect("acceptable"), left_out);
-        assert_eq!(std::fs::read(folder.path().join("result/outputs/short")).expect("there"), b"kept");
-    }
-
-    #[test]
-    fn links_are_left_out_and_never_followed() {
-        let bytes =
-            Archive::new().entry(tar::EntryType::Symlink, "outputs", 0, b"").file("outputs/passwd", b"x").bytes();
-        let (folder, result) = unpacked(&bytes);
-        assert_eq!(result.expect("acceptable"), ["outputs"]);
-        assert!(folder.path().join("result/outputs/passwd").is_file());
-    }
-
-    #[test]
-    fn a_cut_archive_is_refused_at_every_length() {
-        let bytes = Archive::new().file("result.json", &[b'x'; 700]).bytes();
-        for cut in (1..512 + 700).step_by(37) {
-            let (_folder, result) = unpacked(&bytes[..cut]);
-            assert!(matches!(result, Err(UnpackError::Archive(_))), "cut at {cut}: {result:?}");
-        }
-    }
-}
+mod tests;

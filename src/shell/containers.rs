@@ -250,7 +250,11 @@ impl Containers {
         let checked = check_fetched(fetched, outcome, &temporary);
         match checked {
             Ok(left_out) if !left_out.is_empty() => {
-                let note = note(Level::Warn, "the result contains what is neither file nor directory: left out", order);
+                let note = note(
+                    Level::Warn,
+                    "a part of the result was left out: no plain files, or names that cannot be here",
+                    order,
+                );
                 write_note(&note.with("Names", left_out.join(" ")));
             }
             Ok(_) => {}

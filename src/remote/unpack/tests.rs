@@ -1,0 +1,131 @@
+//! Archives as bytes, honest and hostile.
+
+mod hostile;
+
+use super::*;
+
+const LIMITS: UnpackLimits = UnpackLimits { log_bytes: 1000, output_bytes: 2000 };
+
+struct Archive(tar::Builder<Vec<u8>>);
+
+impl Archive {
+    fn new() -> Self {
+        Self(tar::Builder::new(Vec::new()))
+    }
+
+    fn entry(mut self, kind: tar::EntryType, name: &str, claimed: u64, content: &[u8]) -> Self {
+        let mut header = tar::Header::new_gnu();
+        let field = &mut header.as_old_mut().name;
+        field[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(claimed);
+        header.set_mode(0o6777);
+        if kind == tar::EntryType::Symlink {
+            header.set_link_name("/etc").expect("short");
+        }
+        header.set_cksum();
+        self.0.append(&header, content).expect("appended");
+        self
+    }
+
+    fn file(self, name: &str, content: &[u8]) -> Self {
+        self.entry(tar::EntryType::Regular, name, content.len() as u64, content)
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.into_inner().expect("complete")
+    }
+}
+
+fn unpacked(bytes: &[u8]) -> (tempfile::TempDir, Result<Vec<String>, UnpackError>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = folder.path().join("result");
+    std::fs::create_dir(&target).expect("made");
+    let result = unpack(bytes, &target, LIMITS);
+    (folder, result)
+}
+
+#[test]
+fn files_and_directories_are_stored_with_modes_of_ours() {
+    use std::os::unix::fs::PermissionsExt;
+    let bytes = Archive::new()
+        .file("result.json", b"{}")
+        .file("stdout", b"hello")
+        .entry(tar::EntryType::Directory, "outputs/", 0, b"")
+        .file("outputs/a/b.txt", b"deep")
+        .bytes();
+    let (folder, result) = unpacked(&bytes);
+    assert_eq!(result.expect("acceptable"), Vec::<String>::new());
+    let file = folder.path().join("result/outputs/a/b.txt");
+    assert_eq!(std::fs::read(&file).expect("there"), b"deep");
+    assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o7133, 0, "masked");
+}
+
+#[test]
+fn hostile_archives_are_refused() {
+    let entry = |kind, name, claimed, content: &[u8]| Archive::new().entry(kind, name, claimed, content).bytes();
+    let regular = tar::EntryType::Regular;
+    for (what, bytes, text) in [
+        ("parent", entry(regular, "../x", 1, b"x"), "leads out"),
+        ("parent inside", entry(regular, "outputs/../../x", 1, b"x"), "leads out"),
+        ("root", entry(regular, "/etc/x", 1, b"x"), "leads out"),
+        ("large log", entry(regular, "stdout", 1 << 40, b""), "allowed"),
+        ("large output", Archive::new().file("outputs/a", &[0; 1500]).file("outputs/b", &[0; 600]).bytes(), "allowed"),
+        ("file as directory", Archive::new().file("a", b"1").file("a/b", b"2").bytes(), "file and a directory"),
+        ("long name", entry(tar::EntryType::GNULongName, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
+        ("long link", entry(tar::EntryType::GNULongLink, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
+        ("extensions", entry(tar::EntryType::XHeader, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
+        ("large link", entry(tar::EntryType::Symlink, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
+        ("garbage", vec![7; 2048], ""),
+    ] {
+        let (_folder, result) = unpacked(&bytes);
+        let error = result.expect_err(what).to_string();
+        assert!(error.contains(text), "{what}: {error}");
+    }
+}
+
+#[test]
+fn a_name_that_comes_twice_counts_once_and_many_files_are_stored() {
+    let (folder, result) = unpacked(&Archive::new().file("a", b"1").file("a", b"2").bytes());
+    assert_eq!(result.expect("acceptable"), ["a"]);
+    assert_eq!(std::fs::read(folder.path().join("result/a")).expect("there"), b"1");
+    let many = (0..200).fold(Archive::new(), |archive, number| archive.file(&format!("outputs/{number}"), b"x"));
+    let (folder, result) = unpacked(&many.bytes());
+    assert!(result.expect("acceptable").is_empty());
+    assert_eq!(std::fs::read_dir(folder.path().join("result/outputs")).expect("there").count(), 200);
+}
+
+/// Legal where they come from; too long where they go to.
+#[test]
+fn names_that_cannot_be_are_left_out() {
+    let part = "d".repeat(200);
+    let (deep, long) = (format!("outputs/{}/file", vec![part; 21].join("/")), format!("outputs/{}", "n".repeat(300)));
+    let mut archive = Archive::new();
+    for name in [&deep, &long] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        header.set_mode(0o644);
+        archive.0.append_data(&mut header, name, &b"x"[..]).expect("appended");
+    }
+    let (folder, result) = unpacked(&archive.file("outputs/short", b"kept").bytes());
+    let left_out = [deep, long].map(|name| format!("{}…", &name[..TOLD_CHARACTERS_MAX]));
+    assert_eq!(result.expect("acceptable"), left_out);
+    assert_eq!(std::fs::read(folder.path().join("result/outputs/short")).expect("there"), b"kept");
+}
+
+#[test]
+fn links_are_left_out_and_never_followed() {
+    let bytes = Archive::new().entry(tar::EntryType::Symlink, "outputs", 0, b"").file("outputs/passwd", b"x").bytes();
+    let (folder, result) = unpacked(&bytes);
+    assert_eq!(result.expect("acceptable"), ["outputs"]);
+    assert!(folder.path().join("result/outputs/passwd").is_file());
+}
+
+#[test]
+fn a_cut_archive_is_refused_at_every_length() {
+    let bytes = Archive::new().file("result.json", &[b'x'; 700]).bytes();
+    for cut in (1..512 + 700).step_by(37) {
+        let (_folder, result) = unpacked(&bytes[..cut]);
+        assert!(matches!(result, Err(UnpackError::Archive(_))), "cut at {cut}: {result:?}");
+    }
+}
