@@ -5,16 +5,14 @@
 //! looking at young ones. Starting, killing and forgetting hold the `all` lock (spec 52 §1) while they use this.
 
 use std::fs;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::PermissionsExt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use rustix::process::geteuid;
 
 use crate::error::{Error, Result};
 use crate::lock::All;
 use crate::place::{Place, is_uuid, make_dir};
+use crate::remove;
 
 /// A start cannot be on its way for longer than this.
 const TOMBSTONE_DAYS: u64 = 30;
@@ -175,9 +173,9 @@ pub(crate) fn remove(place: &Place, uuid: &str, attempt: u32, keep_work: bool) -
         for name in ["stdout", "stderr", "environment", "pid", "result.json~"] {
             remove_file(&dir.join(name))?;
         }
-        return remove_tree(&dir.join("tmp"));
+        return remove::tree(&dir.join("tmp"));
     }
-    remove_tree(&dir)?;
+    remove::tree(&dir)?;
     // Fails while another attempt has files there.
     let _ = fs::remove_dir(place.container_dir(uuid));
     Ok(())
@@ -187,33 +185,6 @@ fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("cannot remove", path, e)),
         _ => Ok(()),
-    }
-}
-
-fn remove_tree(dir: &Path) -> Result<()> {
-    let gone = |outcome: io::Result<()>| match outcome {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    gone(fs::remove_dir_all(dir))
-        .or_else(|error| {
-            // Without root, a directory that the job has locked against its own user stops us. Root needs no modes, and must not
-            // follow what a process of the job might put in a directory's place.
-            if geteuid().is_root() {
-                return Err(error);
-            }
-            unlock(dir);
-            gone(fs::remove_dir_all(dir))
-        })
-        .map_err(|e| Error::io("cannot remove", dir, e))
-}
-
-fn unlock(dir: &Path) {
-    let mut waiting = vec![dir.to_owned()];
-    while let Some(dir) = waiting.pop() {
-        let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
-        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
-        waiting.extend(entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
     }
 }
 

@@ -13,10 +13,23 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat, ope
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-const ENTRIES_MAX: usize = 100_000;
-const DEPTH_MAX: usize = 64;
+const LIMITS: Limits = Limits { entries: 100_000, names_bytes: 32 << 20, looked_at: 1_000_000, depth: 64 };
 const SKIPPED_MAX: usize = 100;
+const SKIPPED_CHARACTERS_MAX: usize = 400;
 const OPEN: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
+
+/// Of all outputs together.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Files and directories that are sent.
+    entries: usize,
+    /// Bytes of their paths: the dispatcher remembers those of directories.
+    names_bytes: usize,
+    /// Names in directories, links and the like among them: a job may make more than anybody waits for.
+    looked_at: usize,
+    /// Levels below an output.
+    depth: usize,
+}
 
 /// What was found of the requested outputs.
 #[derive(Debug, Default)]
@@ -30,6 +43,10 @@ pub(crate) struct Found {
 
 /// Looks at the outputs that `requested` names beneath `work`.
 pub(crate) fn examine(work: &Path, requested: &[String], bytes_max: u64) -> Found {
+    examine_within(LIMITS, work, requested, bytes_max)
+}
+
+fn examine_within(limits: Limits, work: &Path, requested: &[String], bytes_max: u64) -> Found {
     let mut result = Found::default();
     if requested.is_empty() {
         return result;
@@ -40,6 +57,7 @@ pub(crate) fn examine(work: &Path, requested: &[String], bytes_max: u64) -> Foun
         bytes = bytes.saturating_add(entry.bytes());
         Ok(())
     });
+    walk.limits = limits;
     for path in requested {
         match walk.output(path, &mut skipped) {
             Ok(true) => result.found.push(path.clone()),
@@ -69,10 +87,15 @@ pub(crate) struct Skipped {
 impl Skipped {
     fn add(&mut self, path: &str, why: &str) {
         if self.lines.len() < SKIPPED_MAX {
-            self.lines.push(format!("{path}: {why}"));
+            self.lines.push(format!("{}: {why}", printable(path)));
         } else {
             self.more += 1;
         }
+    }
+
+    /// What people must see, however much else there is.
+    fn first(&mut self, path: &Path, why: &str) {
+        self.lines.insert(0, format!("{}: {why}", printable(&path.to_string_lossy())));
     }
 
     fn finish(mut self) -> Vec<String> {
@@ -81,6 +104,19 @@ impl Skipped {
         }
         self.lines
     }
+}
+
+/// A path as it may be shown on a terminal, where line ends and escape sequences would be obeyed; of a very long one the beginning.
+fn printable(path: &str) -> String {
+    let mut text = String::new();
+    for (number, character) in path.chars().enumerate() {
+        if number == SKIPPED_CHARACTERS_MAX {
+            text.push('…');
+            break;
+        }
+        if character.is_control() { text.extend(character.escape_default()) } else { text.push(character) }
+    }
+    text
 }
 
 /// One file or directory of an output.
@@ -94,6 +130,8 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// A file's length, not what it takes on the disk: the archive has its holes as zeros, and so has what becomes of it, since nobody
+    /// who unpacks it could tell a large claim from a hostile one. So a sparse giant is above the limit, as if it were full.
     fn bytes(&self) -> u64 {
         if self.file.is_some() { self.metadata.size() } else { 0 }
     }
@@ -103,7 +141,12 @@ impl Entry<'_> {
 pub(crate) struct Walk<F> {
     work: io::Result<(OwnedFd, Option<u32>)>,
     visit: F,
+    limits: Limits,
     entries: usize,
+    names_bytes: usize,
+    looked_at: usize,
+    /// Said once: nothing more is sent.
+    full: bool,
 }
 
 impl<F: FnMut(&Entry<'_>) -> io::Result<()>> Walk<F> {
@@ -115,7 +158,7 @@ impl<F: FnMut(&Entry<'_>) -> io::Result<()>> Walk<F> {
             let only = (geteuid().is_root() && owner != 0).then_some(owner);
             Ok((dir.into(), only))
         };
-        Self { work: open(), visit, entries: 0 }
+        Self { work: open(), visit, limits: LIMITS, entries: 0, names_bytes: 0, looked_at: 0, full: false }
     }
 
     /// Visits the output at `path`. False if there is none there that may be sent.
@@ -129,7 +172,11 @@ impl<F: FnMut(&Entry<'_>) -> io::Result<()>> Walk<F> {
         };
         let (work, only) = match &self.work {
             Ok((work, only)) => (work.try_clone()?, *only),
-            Err(e) => return Err(io::Error::new(e.kind(), e.to_string())),
+            // A job of the runner's own user may have removed it.
+            Err(e) => {
+                skipped.add(path, &format!("no working directory: {e}"));
+                return Ok(false);
+            }
         };
         match open_beneath(&work, &relative) {
             Ok(opened) => self.entry(&opened, &relative, only, 0, skipped),
@@ -161,21 +208,39 @@ impl<F: FnMut(&Entry<'_>) -> io::Result<()>> Walk<F> {
         let refused = match () {
             () if only.is_some_and(|owner| owner != metadata.uid()) => Some("belongs to another user"),
             () if !metadata.is_dir() && !metadata.is_file() => Some("neither a file nor a directory"),
-            () if self.entries >= ENTRIES_MAX => Some("too many files"),
-            () if depth > DEPTH_MAX => Some("too deep"),
+            () if depth > self.limits.depth => Some("too deep"),
             () => None,
         };
         if let Some(why) = refused {
             skipped.add(&path.display().to_string(), why);
             return Ok(false);
         }
+        if self.is_full(path, skipped) {
+            return Ok(false);
+        }
         self.entries += 1;
+        self.names_bytes += path.as_os_str().len();
         let directory = metadata.is_dir();
         (self.visit)(&Entry { path, file: (!directory).then_some(&file), metadata: &metadata })?;
         if directory {
             self.children(opened, path, only, depth, skipped)?;
         }
         Ok(true)
+    }
+
+    /// Whether there is no room for one more; says so where that is found out.
+    fn is_full(&mut self, path: &Path, skipped: &mut Skipped) -> bool {
+        let Limits { entries, names_bytes, looked_at, .. } = self.limits;
+        let full = match () {
+            () if self.entries >= entries => format!("more than {entries} files and directories"),
+            () if self.names_bytes >= names_bytes => format!("more than {names_bytes} bytes of paths"),
+            () if self.looked_at >= looked_at => format!("more than {looked_at} names"),
+            () => return false,
+        };
+        if !std::mem::replace(&mut self.full, true) {
+            skipped.first(path, &format!("{full}: it and all that follows is left out"));
+        }
+        true
     }
 
     fn children(
@@ -193,6 +258,10 @@ impl<F: FnMut(&Entry<'_>) -> io::Result<()>> Walk<F> {
                 continue;
             }
             let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            if self.is_full(&path, skipped) {
+                break;
+            }
+            self.looked_at += 1;
             // Looked at before it is opened: opening a device may do something.
             let kind = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode));
             match kind {
@@ -206,9 +275,6 @@ impl<F: FnMut(&Entry<'_>) -> io::Result<()>> Walk<F> {
             match openat(dir, name, OFlags::RDONLY | OPEN, Mode::empty()) {
                 Ok(opened) => self.entry(&opened, &path, only, depth + 1, skipped).map(drop)?,
                 Err(e) => skipped.add(&path.display().to_string(), &io::Error::from(e).to_string()),
-            }
-            if self.entries >= ENTRIES_MAX {
-                break;
             }
         }
         Ok(())
@@ -327,6 +393,40 @@ mod tests {
         let result = examine(&dir.path().join("work"), &["a".to_owned()], 5);
         assert_eq!((result.bytes, result.too_large), (5, false));
         assert_eq!(result.skipped, ["a/b/inner: neither a file nor a directory"]);
+    }
+
+    /// Whichever limit it is: what is beyond is said, before all else, and once.
+    #[test]
+    fn what_has_no_room_any_more_is_said() {
+        let dir = furnished();
+        let work = dir.path().join("work");
+        fs::create_dir(work.join("many")).unwrap();
+        for n in 0..20 {
+            fs::write(work.join(format!("many/{n:02}")), "1").unwrap();
+            symlink("..", work.join(format!("many/link{n:02}"))).unwrap();
+        }
+        let requested = ["a", "many", "a/b"].map(str::to_owned);
+        for (limits, part, found) in [
+            (Limits { entries: 12, ..LIMITS }, "more than 12 files and directories", 2),
+            (Limits { entries: 3, ..LIMITS }, "more than 3 files and directories", 1),
+            (Limits { entries: 0, ..LIMITS }, "more than 0 files and directories", 0),
+            (Limits { names_bytes: 50, ..LIMITS }, "more than 50 bytes of paths", 2),
+            (Limits { looked_at: 30, ..LIMITS }, "more than 30 names", 2),
+        ] {
+            let result = examine_within(limits, &work, &requested, 1000);
+            assert_eq!(result.found.len(), found, "{result:?}");
+            assert!(result.skipped[0].contains(part) && result.skipped[0].contains("all that follows"), "{result:?}");
+            assert!(result.skipped[0].starts_with(if found == 2 { "many" } else { "" }), "{result:?}");
+            assert_eq!(result.skipped.iter().filter(|line| line.contains("all that follows")).count(), 1);
+        }
+        let result = examine_within(Limits { entries: 26, ..LIMITS }, &work, &requested, 1000);
+        assert_eq!((result.found.len(), result.bytes), (3, 30), "just enough: {result:?}");
+    }
+
+    #[test]
+    fn names_are_told_as_they_may_be_shown() {
+        assert_eq!(printable("a\u{1b}[2J\nb\u{7f}é "), "a\\u{1b}[2J\\nb\\u{7f}é ");
+        assert_eq!(printable(&"é".repeat(5000)), "é".repeat(400) + "…");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod common;
 mod concurrency;
 mod engines;
 mod files;
+mod hostile;
 mod jobs;
 mod lease;
 mod life;
