@@ -146,7 +146,9 @@ impl All {
         let holder = serde_json::from_slice::<Holder>(line);
         if free {
             let removed = file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
-            return Ok(if removed { Found::Absent } else { abandoned(&path, holder.ok()) });
+            // Session 0, for one, is that of all of the kernel's own processes.
+            let holder = holder.ok().filter(|holder| holder.uuid == uuid && holder.pid > 0);
+            return Ok(if removed { Found::Absent } else { abandoned(&path, holder) });
         }
         if content.is_empty() {
             return Ok(Found::Starting);

@@ -71,8 +71,10 @@ fn claim(place: &Place, spec: &ContainerSpec, lease: Option<&str>) -> Result<Own
     let path = lock::path(&place.lock_dir, &spec.uuid);
     let taken = || Error::Refused(format!("lock {}: resource temporarily unavailable", path.display()));
     // Survivors of a crashed runner count although they may not hold the lock.
-    if !matches!(all.examine(&spec.uuid)?, Found::Absent) {
-        return Err(taken());
+    match all.examine(&spec.uuid)? {
+        Found::Absent => {}
+        Found::Strange(text) | Found::Foreign(text) => return Err(Error::Refused(text)),
+        Found::Starting | Found::Alive(_) | Found::Stale(_) => return Err(taken()),
     }
     let lock = all.acquire(&spec.uuid)?.ok_or_else(taken)?;
     attempts::create(&all, place, &spec.uuid, spec.attempt).inspect_err(|_| {

@@ -15,3 +15,4 @@ mod listing;
 mod podman;
 mod stand_ins;
 mod switches;
+mod locks;
