@@ -1,7 +1,7 @@
 //! `--list`: which containers have a runner here, or a result to collect; with `--wait` as a long poll (spec 50 §5, 52 §1).
 //!
-//! One line for each uuid: a live or stale runner wins over an older attempt's result. `#attempt UUID N` follows it. The last
-//! line is `# TOKEN`, a hash of the list, so that a list cut short is never taken for a short one.
+//! One line for each uuid: a live or stale runner wins over an older attempt's result. `#attempt UUID N` follows it. `#broken WHY` may
+//! follow `broken`. The last line is `# TOKEN`, a hash of the list, so that a list cut short is never taken for a short one.
 //!
 //! Waiting is for inotify on the lock directory (starts, regular ends, the broken mark), for the exit of the runners listed (a
 //! crash), and for standard input's end. The watch is set before the scan. Opening and closing lock files is not watched: two
@@ -117,8 +117,12 @@ impl Scan {
             }
         }
         let held = lease.map_or(Ok(true), |lease| owner::is(place, lease))?;
-        if !held || place.broken_mark().exists() {
+        let unusable = place.unusable();
+        if !held || unusable.is_some() || place.broken_mark().exists() {
             scan.text.push_str("broken\n");
+        }
+        if let Some(why) = unusable {
+            let _ = writeln!(scan.text, "#broken {why}");
         }
         for (uuid, (line, attempt)) in lines {
             let word = match line {

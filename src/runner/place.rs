@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
 use crate::args::Args;
@@ -75,6 +76,13 @@ impl Place {
         self.state_dir.join("owner")
     }
 
+    /// Why nothing can be started here, if that shows: a disk that is full of errors is made read-only, with all that runs.
+    pub(crate) fn unusable(&self) -> Option<String> {
+        let fault = |dir: &PathBuf| access(dir, Access::WRITE_OK | Access::EXEC_OK).err().map(|e| (dir.clone(), e));
+        let (dir, e) = [&self.lock_dir, &self.state_dir].into_iter().find_map(fault)?;
+        Some(format!("nothing can be written in {}: {}", dir.display(), std::io::Error::from(e)))
+    }
+
     /// Existence means that this machine cannot run containers.
     pub(crate) fn broken_mark(&self) -> PathBuf {
         self.lock_dir.join("crunch-run-broken")
@@ -90,6 +98,8 @@ fn default_lock_dir() -> Result<PathBuf> {
         }
         return own(&dir, 0o700);
     }
+    // The first that is a directory, also where only the other could be used: whoever looks for locks must look where they are, before
+    // and after one of the two became read-only, or what runs would be invisible, given up for lost, and started again.
     ["/run/lock", "/var/lock"].into_iter().map(PathBuf::from).find(|dir| dir.is_dir()).ok_or_else(|| {
         Error::Refused("neither /run/lock nor /var/lock is a directory: create one or give --lock-dir".into())
     })

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::core::ids::{Attempt, ContainerUuid};
 
+/// Characters of a reason that are kept.
+const REASON_MAX: usize = 300;
+
 /// State of one listed container's runner. In the order of what counts if it is listed twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RunnerState {
@@ -27,6 +30,8 @@ pub struct Listing {
     pub runners: BTreeMap<ContainerUuid, Listed>,
     /// The instance says that it cannot start containers.
     pub broken: bool,
+    /// Why, for the log; empty if it does not say.
+    pub broken_because: String,
     /// Names this state of the list, for the next long poll; `None` from a runner without that.
     pub token: Option<String>,
 }
@@ -54,6 +59,10 @@ pub fn parse(output: &[u8], cluster_id: &str, token_expected: bool) -> Result<Li
         let mut words = line.split_whitespace();
         match (words.next(), words.next(), words.next()) {
             (Some("broken"), None, _) => listing.broken = true,
+            (Some("#broken"), Some(_), _) => {
+                let text = line.trim_start_matches("#broken").trim();
+                listing.broken_because = text.chars().filter(|letter| !letter.is_control()).take(REASON_MAX).collect();
+            }
             (Some("#attempt"), Some(uuid), Some(number)) => {
                 if let (Some(uuid), Ok(number)) = (ContainerUuid::parse(uuid), number.parse::<Attempt>()) {
                     // Of several attempts of one container the last one counts: only that one can be alive.
@@ -105,6 +114,8 @@ mod tests {
         for (line, a, broken) in [
             ("", None, false),
             ("broken", None, true),
+            ("broken\n#broken why", None, true),
+            ("#broken why", None, false),
             ("zzzzz-dz642-00000000000000a", None, false),
             ("garbage in the list", None, false),
             ("local-dz642-00000000000000a", listed(RunnerState::Alive), false),
@@ -117,6 +128,14 @@ mod tests {
             assert_eq!(listing.runners.get(&uuid).copied(), a, "{line:?}");
             assert_eq!(listing.broken, broken, "{line:?}");
         }
+    }
+
+    #[test]
+    fn reasons_can_be_shown() {
+        let of = |text: &str| parse(text.as_bytes(), "local", false).expect("complete").broken_because;
+        assert_eq!(of("broken\n#broken   /run/lock is  read-only\u{1b}[2J \n"), "/run/lock is  read-only[2J");
+        assert_eq!(of("broken\n#broken\n#brokenness x\n"), "");
+        assert_eq!(of(&format!("broken\n#broken {}\n", "é".repeat(5000))), "é".repeat(REASON_MAX));
     }
 
     /// Giving a machine back is about everything of the set, also from before the cluster id was changed.

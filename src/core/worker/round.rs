@@ -81,9 +81,10 @@ impl Worker {
             self.booted_logged = true;
             cx.note(self.note(Level::Info, "instance booted; will try run probe"));
         }
-        let reported_broken = report.listing.as_ref().is_some_and(|listing| self.is_broken(listing, cx));
-        if reported_broken {
-            self.reported_broken(cx);
+        if let Some(listing) = &report.listing
+            && self.is_broken(listing, cx)
+        {
+            self.reported_broken(&listing.broken_because, cx);
         }
         if let Some(facts) = &report.facts {
             self.judge_facts(facts, cx);
@@ -149,12 +150,13 @@ impl Worker {
         })
     }
 
-    fn reported_broken(&mut self, cx: &mut Context<'_>) {
+    fn reported_broken(&mut self, why: &str, cx: &mut Context<'_>) {
         self.fault.get_or_insert(Fault::Broken);
         if self.idle_behavior != IdleBehavior::Run {
             return;
         }
-        cx.note(self.note(Level::Warn, "instance reports itself broken; draining it"));
+        let note = self.note(Level::Warn, "instance reports itself broken; draining it");
+        cx.note(if why.is_empty() { note } else { note.with("Reason", why) });
         self.report_boot_outcome(BootOutcome::Failure, cx);
         self.set_idle_behavior(IdleBehavior::Drain, cx);
         self.shut_down_if_eligible(cx);

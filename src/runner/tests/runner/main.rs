@@ -16,3 +16,4 @@ mod podman;
 mod stand_ins;
 mod switches;
 mod locks;
+mod places;
