@@ -8,7 +8,7 @@ FMT_FLAGS := -- --config-path etc/rustfmt.toml
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --target $(HOST) -p muster-runner
 
-.PHONY: help need build test check demo bench simulate mutations install uninstall clean
+.PHONY: help need build static test check demo bench simulate mutations install uninstall clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/' | sort
 NEEDED_FOR := build
@@ -18,12 +18,15 @@ build: need ## release build
 	$(CARGO) build --release --locked
 	$(STATIC) --release
 	cp -f target/$(HOST)/release/muster-runner target/release/muster-runner
+static: ## a debug build of the runner that needs no library, for its own test
+	$(STATIC)
 test: ## formatting, lints, documentation and all tests: everything CI runs
 	@sh etc/need.sh test
 	$(CARGO) fmt --all --check $(FMT_FLAGS)
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items --lib
 	$(CARGO) build --locked --workspace --bins
+	$(STATIC)
 	$(CARGO) test --locked --workspace
 check: test ## the same as test
 demo: NEEDED_FOR := demo

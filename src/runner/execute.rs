@@ -13,6 +13,7 @@ use crate::cgroup::Group;
 use crate::engine::handle::{Handle, State};
 use crate::engine::{Engine, client, singularity};
 use crate::job::{self, Job};
+use crate::null;
 use crate::process;
 use crate::run::now_ms;
 use crate::signals::{Signals, arrived};
@@ -113,13 +114,15 @@ pub(crate) fn run(
     }
     let limits = &spec.limits;
     let limited = setup.group.as_ref().map_or(Ok(()), |group| group.limit(limits.vcpus, limits.ram));
-    let mut command = match limited.and_then(|()| setup.command(spec, dir, user)) {
+    let stdin = if spec.stdin.is_empty() { null::input() } else { Ok(Stdio::piped()) };
+    let command = limited.and_then(|()| Ok((setup.command(spec, dir, user)?, stdin?)));
+    let (mut command, stdin) = match command {
         Ok(command) => command,
         Err(e) => return trouble::never(format!("cannot start the job: {e}")),
     };
     command
         .process_group(0)
-        .stdin(if spec.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let started_at = now_ms();

@@ -2,8 +2,9 @@
 //!
 //! `args` reads the command line; `place`, `lock` and `attempts` are the files on disk; `start` → `run` → `execute` → `job` is a
 //! container's life, with `process` or `engine`, and `user`, `stream` and `outputs`; `list`, `kill`, `results`, `release` and `facts`
-//! are the other commands; `owner` says who has the machine, `remove` takes away what a job left, `trouble` what its engines' errors mean;
-//! `watchdog` powers a machine off that nobody asks for; `procs`, `cgroup`, `signals` and `poll` ask the kernel. Exit status: 0 done, 1 failed, 2 wrong usage. One thread.
+//! are the other commands; `owner` says who has the machine, `remove` takes away what a job left, `trouble` what its engines' errors
+//! mean; `watchdog` powers a machine off that nobody asks for; `procs`, `cgroup`, `signals` and `poll` ask the kernel; `null` is streams
+//! of nothing. Exit status: 0 done, 1 failed, 2 wrong usage. One thread.
 
 mod args;
 mod attempts;
@@ -16,6 +17,7 @@ mod job;
 mod kill;
 mod list;
 mod lock;
+mod null;
 mod outputs;
 mod owner;
 mod place;

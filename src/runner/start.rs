@@ -21,6 +21,7 @@ use crate::attempts;
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::lock::{self, All, Found};
+use crate::null;
 use crate::owner;
 use crate::place::Place;
 use crate::signals;
@@ -102,8 +103,8 @@ fn spawn(lock: &OwnedFd, arguments: &[String]) -> std::io::Result<UnixStream> {
         .args(arguments)
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stdout(null::output()?)
+        .stderr(null::output()?)
         .spawn()?;
     Ok(ours)
 }

@@ -16,4 +16,5 @@ mod podman;
 mod stand_ins;
 mod switches;
 mod locks;
+mod minimal;
 mod places;
