@@ -5,6 +5,7 @@ mod connecting;
 mod fixture;
 mod identity;
 mod lanes;
+mod life;
 mod traps;
 mod uplink;
 mod users;

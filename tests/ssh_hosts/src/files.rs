@@ -9,9 +9,17 @@ use std::path::Path;
 use crate::layout::named;
 use crate::options::{HostOptions, Login, Sudo};
 
-/// Prints where a careful one would be silent, and on both streams.
+/// Prints where a careful one would be silent, and on both streams: greetings, and what commands of ours might answer, an archive's end
+/// among it.
 pub(crate) const NOISY_BASHRC: &str = "echo 'Welcome to this machine!'\necho 'It prints in every shell.'\n\
-    echo 'warning: something unimportant' >&2\nprintf 'no newline at the end: '\n";
+    echo 'warning: something unimportant' >&2\n\
+    printf '%s\\n' broken '#broken by noise' missing 'ok /tmp/another' /nowhere other-machine 'muster-runner 9.9.9 protocol 99'\n\
+    printf '%s\\n' '{\"cpus\": 1}' 'local-dz642-99999999999999n stale' local-dz642-99999999999999o '#attempt local-dz642-99999999999999o 7'\n\
+    printf '%s\\n' '# 0123456789abcdef' '' '--muster-begin-- not yet' '--muster-end--'\n\
+    head -c 1024 /dev/zero\nprintf 'no newline at the end: '\n";
+
+/// What OpenSSH runs before the login shell, whatever that is.
+pub(crate) const NOISY_RC: &str = "echo 'Welcome once more!'\ncat >/dev/null\necho broken\nprintf '# 00'\n";
 
 /// Who logs in.
 #[derive(Clone, Debug)]

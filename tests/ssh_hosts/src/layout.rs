@@ -199,8 +199,15 @@ impl Layout {
         write_file(&home.join(".ssh/authorized_keys"), &keys, 0o600)?;
         made.push(home.join(".ssh/authorized_keys"));
         if options.noisy {
-            write_file(&home.join(".bashrc"), files::NOISY_BASHRC, 0o644)?;
-            made.push(home.join(".bashrc"));
+            // All that shells read, those that log in and those that do not; only the first is read here.
+            for name in [".bashrc", ".bash_profile", ".profile", ".cshrc"] {
+                write_file(&home.join(name), files::NOISY_BASHRC, 0o644)?;
+                made.push(home.join(name));
+            }
+            if options.server == Server::OpenSsh {
+                write_file(&home.join(".ssh/rc"), files::NOISY_RC, 0o644)?;
+                made.push(home.join(".ssh/rc"));
+            }
         }
         for path in made {
             chown(&path, Some(self.user.uid), Some(self.user.gid)).map_err(|error| named(&path, &error))?;
@@ -241,7 +248,9 @@ impl Layout {
         for folder in [&bin, &sbin, &none] {
             make_dir(folder, 0o755)?;
         }
-        for applet in run(Command::new(&busybox).arg("--list"))?.lines().filter(|applet| *applet != "busybox") {
+        let wanted = |applet: &&str| *applet == "sh" || options.applets.is_none_or(|applets| applets.contains(applet));
+        let all = run(Command::new(&busybox).arg("--list"))?;
+        for applet in all.lines().filter(|applet| *applet != "busybox").filter(wanted) {
             symlink("/usr/bin/busybox", bin.join(applet))?;
         }
         self.put(&bin, "busybox", &busybox)?;

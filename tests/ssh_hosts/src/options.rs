@@ -30,14 +30,14 @@ pub enum Login {
     Caller,
 }
 
-/// What `sudo` does for `worker`.
+/// What `sudo` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sudo {
     /// Everything without a password, with `secure_path` as distributions set it.
     Passwordless,
-    /// It asks for a password that nobody has.
+    /// It asks `worker` for a password that nobody has.
     Refused,
-    /// There is no such program.
+    /// There is no such program, whoever logs in.
     Missing,
 }
 
@@ -69,6 +69,7 @@ pub struct HostOptions {
     pub(crate) name: Option<String>,
     pub(crate) network: Option<Network>,
     pub(crate) small_disk: Option<u32>,
+    pub(crate) applets: Option<&'static [&'static str]>,
 }
 
 impl HostOptions {
@@ -92,6 +93,7 @@ impl HostOptions {
             name: None,
             network: None,
             small_disk: None,
+            applets: None,
         }
     }
 
@@ -109,7 +111,7 @@ impl HostOptions {
         self
     }
 
-    /// What `sudo` does for `worker` (default: everything).
+    /// What `sudo` does (default: everything).
     #[must_use]
     pub fn sudo(mut self, sudo: Sudo) -> Self {
         self.sudo = sudo;
@@ -120,6 +122,13 @@ impl HostOptions {
     #[must_use]
     pub fn shell(mut self, shell: Shell) -> Self {
         self.shell = shell;
+        self
+    }
+
+    /// Of busybox's applets these only, and `sh` ([`Shell::Busybox`]; default: all).
+    #[must_use]
+    pub fn only_applets(mut self, applets: &'static [&'static str]) -> Self {
+        self.applets = Some(applets);
         self
     }
 
@@ -176,7 +185,8 @@ impl HostOptions {
         self
     }
 
-    /// A `~/.bashrc` that prints lines on both streams also where nobody reads them (bash, OpenSSH and Dropbear).
+    /// Start files that print lines on both streams also where nobody reads them, and lines that look like answers: `~/.bashrc`, other
+    /// shells' too, and `~/.ssh/rc` with OpenSSH (bash, OpenSSH and Dropbear).
     #[must_use]
     pub fn noisy_bashrc(mut self) -> Self {
         self.noisy = true;
@@ -240,8 +250,11 @@ impl HostOptions {
         if self.server == Server::Dropbear && !self.config.is_empty() {
             return invalid("sshd_config lines are for OpenSSH; Dropbear reads none");
         }
-        if self.login != Login::Worker && self.sudo != Sudo::Passwordless {
-            return invalid("the sudo option is about the user worker");
+        if self.login != Login::Worker && self.sudo == Sudo::Refused {
+            return invalid("sudo asks the user worker only for a password");
+        }
+        if self.applets.is_some() && self.shell != Shell::Busybox {
+            return invalid("applets are busybox's");
         }
         if self.noisy && self.shell != Shell::Bash {
             return invalid("a noisy ~/.bashrc needs bash as login shell");
