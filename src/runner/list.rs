@@ -118,7 +118,7 @@ impl Scan {
         }
         let held = lease.map_or(Ok(true), |lease| owner::is(place, lease))?;
         let unusable = place.unusable();
-        if !held || unusable.is_some() || place.broken_mark().exists() {
+        if !held || unusable.is_some() || place.is_marked_broken() {
             scan.text.push_str("broken\n");
         }
         if let Some(why) = unusable {

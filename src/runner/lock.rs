@@ -237,8 +237,11 @@ fn refuse_strangers(file: &File, path: &Path) -> Result<()> {
     Err(Error::Refused(format!("{path} belongs to user {owner} or is no plain file: remove it")))
 }
 
-/// Creates the mark that this machine cannot run containers; nothing removes it.
+/// Creates the mark that this machine cannot run containers; nothing removes it. One of another user, which counts for nothing, makes room.
 pub(crate) fn mark_broken(mark: &Path) -> std::io::Result<()> {
+    if fs::symlink_metadata(mark).is_ok_and(|metadata| metadata.uid() != geteuid().as_raw()) {
+        fs::remove_file(mark)?;
+    }
     let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open(2)");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o700).custom_flags(nofollow).open(mark).map(drop)
@@ -249,6 +252,22 @@ mod tests {
     use super::*;
 
     const U: &str = "local-dz642-00000000000000a";
+
+    #[test]
+    fn a_mark_of_another_user_is_none_and_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("crunch-run-broken");
+        let ours = || fs::symlink_metadata(&mark).unwrap().uid() == geteuid().as_raw();
+        if geteuid().is_root() {
+            fs::write(&mark, "").unwrap();
+            std::os::unix::fs::chown(&mark, Some(65_534), Some(65_534)).unwrap();
+            assert!(!ours());
+        }
+        for _ in 0..2 {
+            mark_broken(&mark).unwrap();
+            assert!(ours());
+        }
+    }
 
     /// A job inherits the descriptor, and with it may unlock what its runner has locked.
     #[test]

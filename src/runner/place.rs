@@ -83,9 +83,14 @@ impl Place {
         Some(format!("nothing can be written in {}: {}", dir.display(), std::io::Error::from(e)))
     }
 
-    /// Existence means that this machine cannot run containers.
+    /// Existence means that this machine cannot run containers, if it is the runner's own.
     pub(crate) fn broken_mark(&self) -> PathBuf {
         self.lock_dir.join("crunch-run-broken")
+    }
+
+    /// The directory of locks is often everybody's: a mark that a job made there says nothing.
+    pub(crate) fn is_marked_broken(&self) -> bool {
+        fs::symlink_metadata(self.broken_mark()).is_ok_and(|mark| mark.uid() == geteuid().as_raw())
     }
 }
 

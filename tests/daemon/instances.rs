@@ -141,7 +141,7 @@ fn metrics_and_health() {
 }
 
 /// Just enough of a client, so that nothing of the product tests itself.
-mod http {
+pub(crate) mod http {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 

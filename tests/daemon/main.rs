@@ -9,6 +9,7 @@ mod errors;
 mod harness;
 mod hosts;
 mod instances;
+mod isolation;
 mod keys;
 mod lifecycle;
 mod operations;

@@ -92,7 +92,12 @@ fn files_of_others_among_the_locks() {
         make(&path);
         std::os::unix::fs::lchown(&path, nobody, nobody).unwrap();
     }
+    let mark = host.lock_dir().join("crunch-run-broken");
+    fs::write(&mark, "").unwrap();
+    std::os::unix::fs::chown(&mark, nobody, nobody).unwrap();
     assert_eq!(host.list().0, Vec::<String>::new());
+    std::os::unix::fs::chown(&mark, Some(0), Some(0)).unwrap();
+    assert_eq!(host.list().0, ["broken"]);
     assert_eq!(release(&host), "released\n");
 }
 
