@@ -11,6 +11,7 @@ mod hosts;
 mod instances;
 mod isolation;
 mod keys;
+mod leftovers;
 mod lifecycle;
 mod operations;
 #[path = "../../src/runner/tests/runner/podman.rs"]

@@ -25,11 +25,11 @@ fn collected(archive: impl Read) -> Vec<(String, u64, Vec<u8>)> {
     found
 }
 
-/// Output of a command of the first container that must succeed, with few descriptors.
+/// Output of a command of the first container that must succeed, with few descriptors and little memory.
 fn ok(host: &Host, command: &str) -> Vec<u8> {
     let plain = host.command(&format!("{command} {} --attempt 1", uuid(1)));
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 250; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+    command.args(["-c", "ulimit -n 250; ulimit -v 65536; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
