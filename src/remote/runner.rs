@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use muster_runner::protocol::{Facts, PROTOCOL, StartConfig, parse_version};
+use muster_runner::protocol::{Facts, HAS_RUN, PROTOCOL, StartConfig, parse_version};
 use parking_lot::RwLock;
 
 pub use self::errors::{CommandError, FailedCommand, ListError, NotDeployed};
@@ -256,12 +256,15 @@ impl Runner {
         self.ask(Lane::Action, program, &stdin).map(drop)
     }
 
-    /// SIGTERM to a runner, after a tombstone for this attempt. `Ok`: there is no such process (any more).
+    /// SIGTERM to a runner, after a tombstone for this attempt. `Ok`: there is no such process (any more); and whether this attempt has
+    /// been there.
     ///
     /// # Errors
     /// It may be alive.
-    pub fn kill(&self, uuid: &ContainerUuid, attempt: Attempt) -> Result<(), CommandError> {
-        self.act(&["--kill", "15"], uuid, attempt)
+    pub fn kill(&self, uuid: &ContainerUuid, attempt: Attempt) -> Result<bool, CommandError> {
+        let program = self.on_container(&["--kill", "15"], uuid, attempt)?;
+        let output = self.ask(Lane::Action, program, b"")?;
+        Ok(output.stdout.trim_ascii_end() == HAS_RUN.as_bytes())
     }
 
     /// [`Runner::kill`] that does not wait for the runner's end, so that many can be told at once.

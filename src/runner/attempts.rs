@@ -44,6 +44,11 @@ pub(crate) fn create(_all: &All, place: &Place, uuid: &str, attempt: u32) -> Res
     }
 }
 
+/// This very attempt has been started here; nobody has removed its files.
+pub(crate) fn has_run(_all: &All, place: &Place, uuid: &str, attempt: u32) -> bool {
+    place.attempt_dir(uuid, attempt).exists()
+}
+
 /// Takes back what [`create`] made for an attempt that did not start; others' directories stay.
 pub(crate) fn undo(_all: &All, place: &Place, uuid: &str, attempt: u32) {
     for dir in [place.attempt_dir(uuid, attempt), place.container_dir(uuid), place.set_dir()] {

@@ -16,13 +16,15 @@ use crate::lock::{self, All, Found, Holder};
 use crate::place::Place;
 use crate::poll;
 use crate::procs::{self, Process};
+use muster_runner::protocol::HAS_RUN;
 
 /// How long one call waits at most for the runner to be gone; the dispatcher repeats it.
 const GONE_TIMEOUT: Duration = Duration::from_secs(1);
 const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Signals the runner of `uuid` and waits a little (`wait_s`, at most and by default a second). With `attempt` it first makes sure
-/// that no attempt up to this one can start any more, and spares a later one that runs.
+/// that no attempt up to this one can start any more, and spares a later one that runs; at last it says whether that attempt was here,
+/// which a dispatcher that has not seen it run cannot know (its runner may have crashed before anybody looked).
 ///
 /// # Errors
 /// [`Error::Refused`] while it is (or may be) still there.
@@ -38,7 +40,13 @@ pub(crate) fn kill(place: &Place, uuid: &str, attempt: Option<u32>, signal: i32,
     let all = All::take(&place.lock_dir)?;
     // On a full disk there may be no room for it. That must not keep the signal from a runner, but nothing is ruled out then.
     let buried = attempt.map_or(Ok(()), |attempt| attempts::bury(&all, place, uuid, attempt));
-    end(all, place, (uuid, attempt), signal, wait_s).and(buried)
+    let has_run = attempt.is_some_and(|attempt| attempts::has_run(&all, place, uuid, attempt));
+    end(all, place, (uuid, attempt), signal, wait_s).and(buried)?;
+    if has_run {
+        writeln!(std::io::stdout(), "{HAS_RUN}")
+            .map_err(|source| Error::Io { what: "cannot write to standard output".into(), source })?;
+    }
+    Ok(())
 }
 
 fn end(

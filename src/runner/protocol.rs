@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub const PROTOCOL: u32 = 1;
 /// Exit code of a start whose runner has been made and has not answered: it may run later. Other failed starts have no runner.
 pub const MAY_STILL_RUN: u8 = 75;
+/// What a successful `--kill` of an attempt prints if that one has been here: it may have run, and has not ended before it began.
+pub const HAS_RUN: &str = "has run";
 /// First word of the version line.
 pub const NAME: &str = "muster-runner";
 

@@ -176,7 +176,8 @@ impl Containers {
             return;
         }
         let answer = match runner.kill(&order.uuid, order.attempt) {
-            Ok(()) => KillReturn::Gone,
+            Ok(true) => KillReturn::GoneAfterRun,
+            Ok(false) => KillReturn::Gone,
             Err(error) => {
                 write_note(&note(Level::Debug, "kill command failed", order).with("error", error.text()));
                 KillReturn::Failed

@@ -232,7 +232,7 @@ impl World {
     }
 
     pub(crate) fn exited(&mut self, number: usize, attempt: Attempt, when: Moment) {
-        self.whereabouts(&uuid(number)).exited = Some(Exit { at: when, attempt });
+        self.whereabouts(&uuid(number)).exited = Some(Exit { at: when, attempt, has_run: false });
     }
 
     pub(crate) fn input(&self) -> PassInput<'_> {

@@ -230,7 +230,7 @@ impl Model {
             let attempt = whereabouts.places.iter().find(|place| place.instance == *instance).map_or(0, |p| p.attempt);
             whereabouts.places.retain(|place| place.instance != *instance);
             if exit && whereabouts.places.is_empty() {
-                whereabouts.exited = Some(Exit { at, attempt });
+                whereabouts.exited = Some(Exit { at, attempt, has_run: false });
             }
         }
     }

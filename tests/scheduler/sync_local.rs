@@ -6,7 +6,7 @@ use muster::core::vocabulary::ContainerState::{Locked, Queued, Running};
 use muster::core::vocabulary::IdleBehavior;
 use muster::core::vocabulary::WorkerState::{Booting, Idle, Running as InService, Shutdown, Unknown};
 
-use crate::fixture::{World, at, instance_id, shown};
+use crate::fixture::{World, at, instance_id, shown, uuid};
 use crate::sync_table::{check, on, zero};
 
 fn asked_to_cancel(entry: &mut QueueEntry) {
@@ -322,6 +322,24 @@ fn ruled_out_but_listed_is_lost() {
     world.exited(1, 2, at(99));
     let lost = ["lost 1#2: its runner ended without a result"];
     assert_eq!(shown(&world.pass(&mut scheduler).actions), lost);
+}
+
+/// No list showed it, but the host says that it was there: its runner crashed before anybody looked, while the dispatcher was down.
+/// Unlocked it would run again although it may have used its last attempt.
+#[test]
+fn ruled_out_but_has_run_is_lost() {
+    let mut world = World::new();
+    world.pool.creates_accepted = 0;
+    world.instance("a", 1, Idle);
+    world.add(1, Locked, on("a", 2));
+    let mut scheduler = world.scheduler();
+    world.place(1, "a", 2, Starting).killing = true;
+    assert!(world.pass(&mut scheduler).actions.is_empty());
+    world.pool.containers.clear();
+    world.nth(0).containers.clear();
+    world.exited(1, 2, at(99));
+    world.whereabouts(&uuid(1)).exited.as_mut().expect("just now").has_run = true;
+    assert_eq!(shown(&world.pass(&mut scheduler).actions), ["lost 1#2: its runner ended without a result"]);
 }
 
 /// The pool refused to rule it out, so it was sent again: what ends then without a result is a lost attempt.

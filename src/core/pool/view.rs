@@ -99,6 +99,8 @@ pub struct Exit {
     pub at: Moment,
     /// 0 = not known.
     pub attempt: Attempt,
+    /// It is known to have run there: seen, or told by the host.
+    pub has_run: bool,
 }
 
 impl Whereabouts {

@@ -164,7 +164,7 @@ impl<'a> Draft<'a> {
         match exited {
             Some(exit) if self.is_exit_of_current(container, exit) => {
                 if self.refreshed_after(exit) {
-                    self.locked_has_exited(container, ruled_out);
+                    self.locked_has_exited(container, exit, ruled_out);
                 }
                 return Standing::Settling;
             }
@@ -198,9 +198,10 @@ impl<'a> Draft<'a> {
     }
 
     /// Locked, and its attempt ended without a result.
-    fn locked_has_exited(&mut self, container: &Container, ruled_out: &RuledOut) {
+    fn locked_has_exited(&mut self, container: &Container, exit: Exit, ruled_out: &RuledOut) {
         let uuid = &container.uuid;
-        let never_ran = ruled_out.get(uuid) == Some(&container.attempt);
+        // Its runner may have crashed before any list showed it: then the host knows better.
+        let never_ran = ruled_out.get(uuid) == Some(&container.attempt) && !exit.has_run;
         if container.cancel_requested && self.keeps_attempts {
             self.cancel(container, CANCELLED);
         } else if !self.keeps_attempts || never_ran {

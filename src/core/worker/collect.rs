@@ -91,7 +91,7 @@ impl Worker {
             self.collecting.remove(uuid);
             cx.timers.cancel(&Timer::Collect(self.id.clone(), uuid.clone()));
             let newest = cx.exited.get(uuid).map_or(*attempt, |exit| exit.attempt.max(*attempt));
-            cx.exited.insert(uuid.clone(), Exit { at: cx.now, attempt: newest });
+            cx.exited.insert(uuid.clone(), Exit { at: cx.now, attempt: newest, has_run: true });
             self.changed(uuid);
             let note = self.note(Level::Warn, "result is not on the worker any more").with("ContainerUUID", uuid);
             cx.note(note.with("Attempt", attempt));

@@ -29,6 +29,8 @@ pub enum KillState {
 pub enum KillReturn {
     /// Exit status 0: there is no such process (any more), and the attempt cannot start any more.
     Gone,
+    /// The same, and the attempt has been there: it may have run, whether or not a list has ever shown it.
+    GoneAfterRun,
     /// Anything else, including no answer: it may be alive.
     Failed,
 }
@@ -144,7 +146,8 @@ impl Worker {
         if asked != operation {
             return;
         }
-        let gone = answer == KillReturn::Gone;
+        let gone = answer != KillReturn::Failed;
+        runner.has_run |= answer == KillReturn::GoneAfterRun;
         runner.kill = KillState::Asked { since, in_flight: None, next, gone };
         cx.order(Effect::ProbeSoon { instance: self.id.clone() });
         if !gone {

@@ -42,6 +42,8 @@ pub struct Runner {
     /// Whether it came about is settled: a list has shown it, or its start has ended one way or the other. Otherwise a list that lacks
     /// it proves nothing (the start may still be on its way), and only a kill with a tombstone does.
     pub settled: bool,
+    /// The host says that it has been there. (One that a list has shown, has.)
+    pub has_run: bool,
     pub kill: KillState,
 }
 

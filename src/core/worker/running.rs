@@ -35,7 +35,8 @@ impl Worker {
             return false;
         }
         let operation = cx.operation();
-        let runner = Runner { attempt, start: Some(operation), listed: false, settled: false, kill: KillState::None };
+        let (listed, settled, has_run, kill) = (false, false, false, KillState::None);
+        let runner = Runner { attempt, start: Some(operation), listed, settled, has_run, kill };
         self.starting.insert(uuid.clone(), runner);
         cx.index.add(uuid, &self.id);
         if self.state == WorkerState::Idle {
@@ -223,7 +224,8 @@ impl Worker {
         (listed, settled): (bool, bool),
         cx: &mut Context<'_>,
     ) {
-        self.running.insert(uuid.clone(), Runner { attempt, start: None, listed, settled, kill: KillState::None });
+        let kill = KillState::None;
+        self.running.insert(uuid.clone(), Runner { attempt, start: None, listed, settled, has_run: listed, kill });
         cx.index.add(uuid, &self.id);
         cx.exited.remove(uuid);
         self.changed(uuid);
@@ -240,9 +242,12 @@ impl Worker {
         let news = self.runner(uuid).is_none();
         if news {
             self.adopt(uuid, attempt, (false, true), cx);
-        } else if let Some(runner) = self.runner_mut(uuid) {
+        }
+        if let Some(runner) = self.runner_mut(uuid) {
             // It ran, and its runner crashed.
-            runner.settled |= !is_older(attempt, runner.attempt);
+            let is_this = !is_older(attempt, runner.attempt);
+            runner.settled |= is_this;
+            runner.has_run |= is_this;
         }
         if !self.reaping.contains_key(uuid) {
             let known = self.runner(uuid).map_or(0, |runner| runner.attempt);
@@ -281,7 +286,10 @@ impl Worker {
         cx.note(self.note(Level::Info, "runner process ended").with("ContainerUUID", uuid));
         self.busy = cx.now;
         self.changed(uuid);
-        cx.exited.insert(uuid.clone(), Exit { at: cx.now, attempt: runner.attempt });
+        cx.exited.insert(
+            uuid.clone(),
+            Exit { at: cx.now, attempt: runner.attempt, has_run: runner.listed || runner.has_run },
+        );
     }
 
     /// `idle` ⇔ nothing starting or running, for a worker in service.

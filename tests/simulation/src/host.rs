@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId};
 use crate::core::lifecycle::AttemptEnd;
 use crate::core::time::Moment;
+use crate::core::worker::kill::KillReturn;
 use crate::faults::Fault;
 use crate::world::World;
 
@@ -180,18 +181,20 @@ impl World {
         self.host_changed(id);
     }
 
-    /// `--kill 15`: true if there is no such process, and no attempt up to this one can start any more.
-    pub fn host_kill(&mut self, id: &InstanceId, uuid: &ContainerUuid, attempt: Attempt) -> bool {
-        let Some(host) = self.cloud.host_mut(id, self.now) else { return false };
+    /// `--kill 15`.
+    pub fn host_kill(&mut self, id: &InstanceId, uuid: &ContainerUuid, attempt: Attempt) -> KillReturn {
+        let has_run = self.truth.executed.contains(&(uuid.clone(), attempt));
+        let gone = if has_run { KillReturn::GoneAfterRun } else { KillReturn::Gone };
+        let Some(host) = self.cloud.host_mut(id, self.now) else { return KillReturn::Failed };
         if attempt > 0 {
             host.bury(uuid, attempt);
         }
         let Some(runner) = host.runners.get_mut(uuid).filter(|it| attempt == 0 || it.attempt <= attempt) else {
-            return true;
+            return gone;
         };
         if runner.lock != Lock::Alive {
             // The runner itself is gone.
-            return true;
+            return gone;
         }
         let ends = !runner.unkillable && !runner.ending;
         runner.ending |= ends;
@@ -202,7 +205,7 @@ impl World {
                 world.job_ends(&id, &uuid, attempt, JobEnd::Result(AttemptEnd::Killed));
             });
         }
-        false
+        KillReturn::Failed
     }
 
     /// `--reap`: true if nothing is left of a dead runner.

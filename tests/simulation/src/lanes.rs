@@ -141,7 +141,7 @@ impl World {
         let (id, to) = (order.instance.clone(), order.clone());
         let there = move |world: &mut Self| Some(world.host_kill(&to.instance, &to.uuid, to.attempt));
         self.command(&id, COMMAND_DEADLINE, there, move |world, answer| {
-            let answer = if answer == Some(true) { KillReturn::Gone } else { KillReturn::Failed };
+            let answer = answer.unwrap_or(KillReturn::Failed);
             world.pool(Cause::Other, |pool, now, effects| pool.kill_returned(&order, answer, now, effects));
             world.work_done(&work);
         });

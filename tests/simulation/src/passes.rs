@@ -162,8 +162,11 @@ impl World {
             self.check_given_up(uuid, *attempt);
         }
         if let (Transition::Unlock, Some(life)) = (transition, self.store.life(uuid)) {
-            let attempt = life.attempt;
+            let (attempt, sent) = (life.attempt, life.instance.is_some());
             self.check_given_up(uuid, attempt);
+            if sent && self.truth.executed.contains(&(uuid.clone(), attempt)) {
+                self.violated("70 §3", format!("{uuid} is unlocked as if its attempt {attempt} had not run"));
+            }
         }
         let apply = transition.clone();
         let result = self.write(uuid, move |record| match apply {

@@ -17,7 +17,7 @@ use crate::world::World;
 #[derive(Debug, Default)]
 pub struct Truth {
     /// Attempts that were executed.
-    executed: BTreeSet<(ContainerUuid, Attempt)>,
+    pub executed: BTreeSet<(ContainerUuid, Attempt)>,
     pub vanished: BTreeSet<InstanceId>,
     /// Types that the circuit breaker keeps from being created, at least until then.
     pub tripped: BTreeMap<TypeName, Moment>,

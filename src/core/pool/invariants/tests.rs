@@ -39,7 +39,7 @@ fn worker<'a>(pool: &'a mut Pool, name: &str) -> &'a mut Worker {
 }
 
 fn runner(start: Option<u64>, kill: KillState) -> Runner {
-    Runner { attempt: 1, start: start.map(OperationId), listed: false, settled: false, kill }
+    Runner { attempt: 1, start: start.map(OperationId), listed: false, settled: false, has_run: false, kill }
 }
 
 fn asked() -> KillState {
@@ -136,7 +136,7 @@ fn a_corrupted_state_is_caught() {
         ("20 §6", |pool| worker(pool, "a").state = WorkerState::Booting),
         ("20 §6", |pool| drop(pool.workers.remove("a"))),
         ("20 §6", |pool| {
-            pool.exited.insert(uuid(), Exit { at: START, attempt: 1 });
+            pool.exited.insert(uuid(), Exit { at: START, attempt: 1, has_run: true });
         }),
         ("20 §6", |pool| drop(pool.board.containers.insert(uuid(), Default::default()))),
     ];

@@ -75,7 +75,7 @@ fn an_attempt_starts_once() {
 #[test]
 fn a_tombstone_stops_a_start_that_is_on_its_way() {
     let host = Host::new();
-    host.ok(&format!("--kill 15 {} --attempt 2", uuid(3)));
+    assert!(host.ok(&format!("--kill 15 {} --attempt 2", uuid(3))).is_empty());
     for attempt in [1, 2] {
         let text = message(&host.start(&ContainerSpec { attempt, ..script(3, "true") }));
         assert!(text.contains("given up"), "{text}");
@@ -83,6 +83,11 @@ fn a_tombstone_stops_a_start_that_is_on_its_way() {
     assert_eq!(host.list().0, Vec::<String>::new());
     let result = host.finished(&ContainerSpec { attempt: 3, ..script(3, "true") });
     assert_eq!((result.attempt, result.exit_code), (3, Some(0)));
+    // Which of them has been here is told, also when nothing of it is left but files.
+    for (attempt, told) in [(2, ""), (3, "has run\n"), (4, "")] {
+        let answer = host.ok(&format!("--kill 15 {} --attempt {attempt}", uuid(3)));
+        assert_eq!(String::from_utf8_lossy(&answer), told, "attempt {attempt}");
+    }
     // Without an attempt there is no tombstone.
     host.ok(&format!("--kill 15 {}", uuid(4)));
     host.started(&script(4, "true"));
