@@ -72,12 +72,22 @@ pub(crate) fn useless(place: &Place) -> Result<Vec<(String, u32)>> {
     Ok(found)
 }
 
+/// Those of the container before `attempt` that are of no use, when nothing of it runs. Whoever was to remove the files of one that
+/// crashed may have crashed as well.
+pub(crate) fn useless_before(place: &Place, uuid: &str, attempt: u32) -> Vec<u32> {
+    let mut numbers = numbers(&place.container_dir(uuid));
+    numbers.retain(|number| *number < attempt && !is_of_use(&place.attempt_dir(uuid, *number)));
+    numbers
+}
+
 fn is_of_use(dir: &Path) -> bool {
     let result = dir.join("result.json");
     // `remove` leaves only this of an attempt whose outputs were too large.
     let work = dir.join("work");
     let kept = if result.exists() { result } else { work };
-    let complete = kept.ends_with("result.json") || !dir.join("stdout").exists();
+    // A crash leaves at least the room for a result that never came.
+    let crashed = || ["stdout", "result.json~"].iter().any(|name| dir.join(name).exists());
+    let complete = kept.ends_with("result.json") || !crashed();
     let age =
         fs::metadata(kept).and_then(|metadata| metadata.modified()).ok().map(|then| then.elapsed().unwrap_or_default());
     complete && age.is_some_and(|age| age.as_secs() < KEPT_DAYS * 86_400)

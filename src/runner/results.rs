@@ -81,7 +81,7 @@ fn append(
     archive.append_data(&mut header, path, file.chain(io::repeat(0)).take(metadata.size()))
 }
 
-/// Removes a collected attempt's files for good: it can never start here again.
+/// Removes a collected attempt's files for good: it can never start here again. And what crashed attempts before it have left.
 ///
 /// # Errors
 /// [`Error::Refused`] while it runs or its remains do.
@@ -91,7 +91,12 @@ pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
     if !dir.exists() {
         return Ok(());
     }
-    let busy = match all.examine(uuid)? {
+    let found = all.examine(uuid)?;
+    let earlier = match found {
+        Found::Absent => attempts::useless_before(place, uuid, attempt),
+        _ => Vec::new(),
+    };
+    let busy = match found {
         Found::Absent | Found::Foreign(_) => false,
         Found::Starting | Found::Strange(_) => !dir.join("result.json").exists(),
         Found::Alive(holder) | Found::Stale(holder) => holder.set == place.set && holder.attempt == attempt,
@@ -106,6 +111,9 @@ pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
         return attempts::bury(&all, place, uuid, attempt);
     }
     drop(all);
+    for earlier in earlier {
+        attempts::remove(place, uuid, earlier, false)?;
+    }
     attempts::remove(place, uuid, attempt, keep_work)
 }
 

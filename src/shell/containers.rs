@@ -208,6 +208,9 @@ impl Containers {
         if !place.join("result.json").exists() {
             self.fetch(runner, order, &place)?;
             reached(FaultPoint::ResultRenamed);
+        } else if let Some(parent) = place.parent() {
+            // The same crash may have kept the fetches before it from being cleared away.
+            remove_leftovers(parent);
         }
         match self.queue.finish(&order.uuid, order.attempt, &place) {
             Ok(()) => self.log_finished(order),

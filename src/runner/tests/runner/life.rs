@@ -163,6 +163,29 @@ fn a_stale_lock_ends_with_the_job() {
     host.wait_for("");
 }
 
+/// Who was to forget an attempt that crashed may have crashed as well; nobody asks for it any more. Results are another matter.
+#[test]
+fn forgetting_takes_along_what_crashed_before() {
+    let host = Host::new();
+    host.finished(&script(12, "echo kept"));
+    for attempt in [2, 3] {
+        let spec = ContainerSpec { attempt, ..script(12, "echo > ready; while :; do sleep 1; done") };
+        host.started(&spec);
+        host.wait_for_file(&spec, "ready");
+        let runner = host.runner_pid(&uuid(12));
+        kill_process(runner, Signal::KILL).unwrap();
+        wait_gone(runner);
+        host.ok(&format!("--reap {} --attempt {attempt}", uuid(12)));
+    }
+    // It crashed before it had files for the job's output.
+    fs::remove_file(host.attempt_dir(&uuid(12), 3).join("stdout")).unwrap();
+    host.finished(&ContainerSpec { attempt: 4, ..script(12, "true") });
+    host.ok(&format!("--forget {} --attempt 4", uuid(12)));
+    let left = [1, 2, 3, 4].map(|attempt| host.attempt_dir(&uuid(12), attempt).exists());
+    assert_eq!(left, [true, false, false, false]);
+    host.ok(&format!("--collect {} --attempt 1", uuid(12)));
+}
+
 #[test]
 fn crashed_starts_leave_nothing_in_the_way() {
     let host = Host::new();
