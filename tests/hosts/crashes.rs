@@ -12,35 +12,12 @@ use muster::shell::fault_point::{FaultPoint, VARIABLE};
 
 use crate::fixture::{Cluster, Wishes, attempts_run, mark};
 use crate::harness::Site;
+use crate::random::Random;
 
 /// Hosts are given back soon after their last job, so that crashes meet that, too.
 const BRIEF: Wishes = Wishes { cloud: "    TimeoutIdle: 1s\n", top: "" };
 const KILLS: usize = 100;
 const CONTAINERS: usize = 300;
-
-/// A small linear congruential generator. Its seed is on the test's output, and `MUSTER_TEST_SEED` sets it.
-struct Random(u64);
-
-impl Random {
-    #[expect(clippy::print_stderr, reason = "shown when the test fails")]
-    fn new() -> Self {
-        let given = std::env::var("MUSTER_TEST_SEED").ok().and_then(|text| text.parse().ok());
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-        let seed = given.unwrap_or(now.as_secs() ^ u64::from(now.subsec_nanos()));
-        eprintln!("MUSTER_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// 0 to `below` - 1.
-    fn number(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
-
-    fn pause(&mut self, milliseconds: u64) {
-        std::thread::park_timeout(Duration::from_millis(self.number(milliseconds)));
-    }
-}
 
 /// Jobs that have begun, of those that mark it.
 fn begun(site: &Site) -> usize {
@@ -136,11 +113,11 @@ fn at_a_hundred_moments() {
     cluster.site.start();
     let uuids = submit_many(&cluster.site);
     for kill in 0..KILLS {
-        random.pause(300);
+        random.pause(Duration::from_millis(300));
         // By now so many should have begun: the kills can neither come all at the beginning nor keep the work from going on.
         let due = CONTAINERS * kill / (KILLS - 10);
         cluster.site.wait_until("containers begin", |site| begun(site) >= due.min(CONTAINERS));
-        random.pause(100);
+        random.pause(Duration::from_millis(100));
         cluster.site.kill_9();
         cluster.site.launch(&[]);
     }
@@ -169,13 +146,13 @@ fn connections_break() {
     let until = Instant::now() + crate::harness::LIMIT;
     let mut cuts = 0;
     while begun(&cluster.site) < CONTAINERS && Instant::now() < until {
-        random.pause(400);
-        let host = &cluster.hosts[usize::try_from(random.number(3)).expect("small")].host;
+        random.pause(Duration::from_millis(400));
+        let host = &cluster.hosts[random.index(3)].host;
         match random.number(4) {
             0 => host.restart().expect("starts"),
             1 => {
                 host.kill_listener().expect("killed");
-                random.pause(200);
+                random.pause(Duration::from_millis(200));
                 host.restart().expect("starts");
             }
             _ => drop(host.cut_connections().expect("cut")),

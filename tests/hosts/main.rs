@@ -4,6 +4,8 @@
 #[path = "../daemon/harness.rs"]
 #[expect(dead_code, reason = "shared with the tests of the daemon on one host, which use the rest")]
 mod harness;
+#[path = "../daemon/random.rs"]
+mod random;
 
 mod changes;
 mod crashes;
