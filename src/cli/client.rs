@@ -31,7 +31,7 @@ const RESTART_PATIENCE: Duration = Duration::from_secs(120);
 /// A connection, what to call it, and the token to send over it.
 type Connection<'a> = (Box<dyn Stream>, String, Option<&'a str>);
 
-trait Stream: Read + Write {}
+pub(super) trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// An answer of any status.
@@ -50,6 +50,14 @@ impl Answer {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    pub(super) fn success(self) -> Result<Self, Failure> {
+        match self.status {
+            200..=299 => Ok(self),
+            404 => Err(Failure::NotFound(self.message())),
+            _ => Err(Failure::Failed(self.message())),
+        }
+    }
+
     /// The server's text of a failure.
     pub(super) fn message(&self) -> String {
         let errors = serde_json::from_slice::<serde_json::Value>(&self.body).ok();
@@ -57,6 +65,48 @@ impl Answer {
         match errors {
             Some(errors) => errors.iter().filter_map(|error| error.as_str()).collect::<Vec<_>>().join("; "),
             None => String::from_utf8_lossy(&self.body).trim().to_owned(),
+        }
+    }
+}
+
+/// A request that was sent, and where its answer comes from.
+pub(super) struct Sent {
+    pub(super) stream: Box<dyn Stream>,
+    written: io::Result<()>,
+    timeout: Duration,
+    pub(super) peer: String,
+    /// What was sent may have been done: a submission is safe to repeat with a token.
+    doubt: &'static str,
+}
+
+impl Sent {
+    pub(super) fn broke(&self, why: &str) -> Failure {
+        Failure::Unreachable(format!("the connection to the daemon at {} broke: {why}{}", self.peer, self.doubt))
+    }
+
+    pub(super) fn no_daemon(&self) -> Failure {
+        Failure::Unreachable(format!("what answers at {} is no muster daemon, or was cut off{}", self.peer, self.doubt))
+    }
+
+    /// Reads at most so much of the answer. What there is counts, whatever went wrong after it: a refusal may come before all was written,
+    /// and it says more than the broken pipe.
+    pub(super) fn read(&mut self, bytes_max: u64) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        let read = Read::by_ref(&mut self.stream).take(bytes_max).read_to_end(&mut bytes).map(drop);
+        let written = std::mem::replace(&mut self.written, Ok(()));
+        match written.and(read) {
+            _ if !bytes.is_empty() => Ok(bytes),
+            Ok(()) => Err(self.broke("it ended without an answer")),
+            Err(error) => Err(self.broke(&self.why(&error))),
+        }
+    }
+
+    pub(super) fn why(&self, error: &io::Error) -> String {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("no answer came within {}", format_duration(self.timeout))
+            }
+            _ => error.to_string(),
         }
     }
 }
@@ -81,12 +131,17 @@ impl Client {
 
     /// An answer whatever its status, except for refused tokens and versions.
     pub(super) fn send(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, Failure> {
+        let mut sent = self.begin(method, path, body)?;
+        let bytes = sent.read(ANSWER_BYTES_MAX)?;
+        let answer = parse(&bytes, &sent.peer).ok_or_else(|| sent.no_daemon())?;
+        self.accept(answer)
+    }
+
+    /// Sends a request.
+    pub(super) fn begin(&self, method: &str, path: &str, body: &[u8]) -> Result<Sent, Failure> {
         let timeout = if path.ends_with("/backup") { BACKUP_TIMEOUT } else { READ_TIMEOUT };
         let (mut stream, peer, token) = self.connect(timeout)?;
-        // What was sent may have been done: a submission is safe to repeat with a token.
         let doubt = if method == "POST" { "; the request may have been carried out all the same" } else { "" };
-        let broke =
-            |why: &str| Failure::Unreachable(format!("the connection to the daemon at {peer} broke: {why}{doubt}"));
         let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: muster\r\n{authorization}{API_HEADER}: {API_VERSION}\r\n\
@@ -94,24 +149,11 @@ impl Client {
             body.len()
         );
         let written = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-        let mut bytes = Vec::new();
-        // A refusal may come before all was written: it says more than the broken pipe.
-        let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
-        if let (Err(error), true) = (written.and(read.map(drop)), bytes.is_empty()) {
-            let why = match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    format!("no answer came within {}", format_duration(timeout))
-                }
-                _ => error.to_string(),
-            };
-            return Err(broke(&why));
-        }
-        if bytes.is_empty() {
-            return Err(broke("it ended without an answer"));
-        }
-        let answer = parse(&bytes, &peer).ok_or_else(|| {
-            Failure::Unreachable(format!("what answers at {peer} is no muster daemon, or was cut off{doubt}"))
-        })?;
+        Ok(Sent { stream, written, timeout, peer, doubt })
+    }
+
+    /// The daemon was there; whether we may talk to it.
+    pub(super) fn accept(&self, answer: Answer) -> Result<Answer, Failure> {
         self.reached.set(true);
         self.refuse(answer)
     }
@@ -172,12 +214,7 @@ impl Client {
 
     /// A request below `/muster/v1/` that must succeed.
     pub(super) fn call(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, Failure> {
-        let answer = self.send(method, &format!("/muster/v1/{path}"), body)?;
-        match answer.status {
-            200..=299 => Ok(answer),
-            404 => Err(Failure::NotFound(answer.message())),
-            _ => Err(Failure::Failed(answer.message())),
-        }
+        self.send(method, &format!("/muster/v1/{path}"), body)?.success()
     }
 
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -234,6 +271,13 @@ fn connect_tcp(address: &str, read_timeout: Duration) -> Option<TcpStream> {
 
 /// A whole answer; `None` for anything else.
 fn parse(bytes: &[u8], peer: &str) -> Option<Answer> {
+    let (answer, length) = parse_head(bytes, peer)?;
+    let length = length.unwrap_or(answer.body.len() as u64);
+    (answer.body.len() as u64 >= length).then_some(answer)
+}
+
+/// An answer with as much of its body as is there, and the length that its head says.
+pub(super) fn parse_head(bytes: &[u8], peer: &str) -> Option<(Answer, Option<u64>)> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(start) = response.parse(bytes).ok()? else {
@@ -250,9 +294,8 @@ fn parse(bytes: &[u8], peer: &str) -> Option<Answer> {
     if answer.header("Transfer-Encoding").is_some() {
         return None;
     }
-    let length: usize =
-        answer.header("Content-Length").map_or(Some(answer.body.len()), |text| text.trim().parse().ok())?;
-    (answer.body.len() >= length).then_some(answer)
+    let length = answer.header("Content-Length").map(|text| text.trim().parse()).transpose().ok()?;
+    Some((answer, length))
 }
 
 /// A text as part of a query string or path.

@@ -1,6 +1,6 @@
 //! The command line: one file per command (spec 80 §1), and what they share.
 //!
-//! Reading order: [`exit`] (codes and failures), [`client`] (the API's client), [`locate`] (where the daemon is), [`output`] and
+//! Reading order: [`exit`] (codes and failures), [`client`] (the API's client; [`large`] for large answers), [`locate`] (where the daemon is), [`output`] and
 //! [`table`], then the commands. Each command has its options and a `run`.
 
 mod backup;
@@ -12,6 +12,7 @@ mod exit;
 mod generate;
 mod instance;
 mod instance_type;
+mod large;
 mod list;
 mod locate;
 mod logs;

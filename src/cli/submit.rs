@@ -4,18 +4,19 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::exit::{self, Failure};
 use super::output::{Output, say};
-use super::{Global, values, wait};
+use super::{Global, large, values, wait};
 use crate::management::records::{Batch, Commit, Submission, Submitted};
 
 /// A job's standard input is kept in the queue.
 const STDIN_BYTES_MAX: u64 = 1024 * 1024;
-/// Pieces of a job file; the API takes 10 MiB.
-const PIECE_BYTES: usize = 8 * 1024 * 1024;
+/// Pieces of a job file; the API takes 10 MiB, and each is one transaction.
+const PIECE_BYTES: usize = 2 * 1024 * 1024;
 const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Submit a container, an array of them, or a file of job records; prints the uuids, one a line
@@ -114,15 +115,28 @@ A record of a job file: {\"name\": \"a\", \"command\": [\"sh\", \"-c\", \"…\"]
 
 pub(super) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     let client = Client::new(global)?;
+    let mut output = Output::new();
     let submitted = match &options.file {
-        Some(path) => submit_file(&client, path, options)?,
+        // Written as they are read: there may be a million of them.
+        Some(path) if !global.json && !options.wait => {
+            large::each_uuid(submit_file(&client, path, options)?, |uuid| output.line(&uuid))?;
+            output.done()?;
+            return Ok(exit::DONE);
+        }
+        Some(path) => {
+            let mut uuids = Vec::new();
+            large::each_uuid(submit_file(&client, path, options)?, |uuid| {
+                uuids.push(uuid);
+                Ok(())
+            })?;
+            Submitted { uuids }
+        }
         None => {
             let submission =
                 Submission { records: vec![record(options)?], array: options.array, token: options.token.clone() };
             client.post("containers", &submission)?
         }
     };
-    let mut output = Output::new();
     if global.json {
         output.json(&submitted)?;
     } else {
@@ -181,8 +195,8 @@ fn read_stdin(path: &Path) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| Failure::Failed(format!("--stdin {}: not UTF-8 text", path.display())))
 }
 
-/// In pieces, so that a million lines need no memory; committed as one.
-fn submit_file(client: &Client, path: &Path, options: &Options) -> Result<Submitted, Failure> {
+/// In pieces, so that a million lines need no memory; committed as one. The answer: a [`Submitted`] document.
+fn submit_file(client: &Client, path: &Path, options: &Options) -> Result<Box<dyn Read>, Failure> {
     let from_stdin = path == Path::new("-");
     let name = if from_stdin { "standard input".to_owned() } else { path.display().to_string() };
     let failed = |error: std::io::Error| Failure::Failed(format!("{name}: {error}"));
@@ -206,7 +220,7 @@ fn submit_file(client: &Client, path: &Path, options: &Options) -> Result<Submit
             break;
         }
         number += 1;
-        if let Err(error) = serde_json::from_slice::<Value>(&line)
+        if let Err(error) = serde_json::from_slice::<IgnoredAny>(&line)
             && !line.trim_ascii().is_empty()
         {
             return Err(Failure::Failed(format!("{name}: line {number}: not JSON: {error}; nothing was submitted")));
@@ -215,10 +229,13 @@ fn submit_file(client: &Client, path: &Path, options: &Options) -> Result<Submit
         piece.push(b'\n');
     }
     let commit = Commit { token: options.token.clone() };
-    client.post(&format!("batches/{batch}/commit"), &commit).map_err(|failure| match failure {
+    let commit = serde_json::to_vec(&commit).map_err(|error| Failure::Failed(error.to_string()))?;
+    let answer = large::call(client, "POST", &format!("batches/{batch}/commit"), &commit);
+    let answer = answer.map_err(|failure| match failure {
         Failure::Failed(text) => Failure::Failed(format!("{name}: {text}; nothing was submitted")),
         other => other,
-    })
+    })?;
+    answer.body()
 }
 
 fn send_piece(client: &Client, batch: &str, piece: &mut Vec<u8>) -> Result<(), Failure> {

@@ -23,8 +23,8 @@ pub fn act(operation: Operation, backend: &dyn Backend) -> Response {
         Operation::Rerun(selection) => answer(backend.rerun(&selection)),
         Operation::Wait(wait) => answer(backend.wait(&wait)),
         Operation::CreateBatch => answer(backend.create_batch()),
-        Operation::AppendBatch(batch, records) => {
-            answer(backend.append_batch(&batch, records).map(|records| json!({"records": records})))
+        Operation::AppendBatch(batch, lines) => {
+            answer(backend.append_batch(&batch, lines).map(|records| json!({"records": records})))
         }
         Operation::CommitBatch(batch, commit) => answer(backend.commit_batch(&batch, commit)),
         Operation::Instances => Response::json(200, &all_instances(backend)),

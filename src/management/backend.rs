@@ -192,8 +192,9 @@ pub trait Backend: Send + Sync {
 
     fn create_batch(&self) -> Result<Batch, ApiError>;
 
-    /// Adds records to a batch that is not committed; the number of records it has then.
-    fn append_batch(&self, batch: &str, records: Vec<serde_json::Value>) -> Result<u64, ApiError>;
+    /// Adds lines to a batch that is not committed, each well-formed JSON or blank, the last one ended too; the number of lines it has
+    /// then.
+    fn append_batch(&self, batch: &str, lines: Vec<u8>) -> Result<u64, ApiError>;
 
     fn commit_batch(&self, batch: &str, commit: Commit) -> Result<Submitted, ApiError>;
 

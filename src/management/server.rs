@@ -225,7 +225,7 @@ impl Acceptor {
 
 /// Tells a client that there are too many, without waiting for it.
 fn refuse(stream: &Stream) {
-    let answer = Response::errors(503, "too many connections; try again").to_bytes(false, true);
+    let answer = Response::errors(503, "too many connections; try again").to_bytes(true);
     // A new connection takes this much at once; if not, the client sees it closed.
     let _ = stream.write_now(&answer);
     stream.end_writing();

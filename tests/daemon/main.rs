@@ -16,3 +16,4 @@ mod lifecycle;
 mod operations;
 #[path = "../../src/runner/tests/runner/podman.rs"]
 mod podman;
+mod submissions;

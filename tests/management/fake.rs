@@ -96,9 +96,10 @@ impl Backend for Fake {
     fn create_batch(&self) -> Result<Batch, ApiError> {
         Ok(Batch { batch: "b1".to_owned() })
     }
-    fn append_batch(&self, batch: &str, records: Vec<serde_json::Value>) -> Result<u64, ApiError> {
-        self.note(format!("append {batch} {}", records.len()));
-        Ok(records.len() as u64)
+    fn append_batch(&self, batch: &str, lines: Vec<u8>) -> Result<u64, ApiError> {
+        let count = lines.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).count();
+        self.note(format!("append {batch} {count}"));
+        Ok(count as u64)
     }
     fn commit_batch(&self, batch: &str, commit: Commit) -> Result<Submitted, ApiError> {
         self.note(format!("commit {batch} {:?}", commit.token));

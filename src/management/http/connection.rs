@@ -12,6 +12,8 @@ use crate::management::handler::{Api, Peer};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
+/// Answers below this go out in one piece with their head; larger ones are not copied for that.
+const JOINED_BYTES_MAX: usize = 64 * 1024;
 
 /// How long, and for how many bytes, a connection that ends still reads: more than the largest body.
 const LINGER: Duration = Duration::from_secs(5);
@@ -55,7 +57,7 @@ pub fn serve(stream: &Stream, peer: &Peer, api: &Api, stop: &Stop) {
             Err(end) => end,
         };
         if let End::Refused(refusal) = end {
-            let bytes = Response::from(&refusal).to_bytes(false, true);
+            let bytes = Response::from(&refusal).to_bytes(true);
             let _ = stream.write_all(&bytes, Deadline::after(WRITE_TIME_MAX), stop);
         }
         break;
@@ -99,8 +101,15 @@ fn exchange(reader: &mut Reader<'_>, head: &Head, peer: &Peer, api: &Api) -> Res
     };
     let keep = keep && !reader.stop.is_told();
     let response = exchange.finish(response);
-    let bytes = response.to_bytes(head.method == "HEAD", !keep);
-    reader.stream.write_all(&bytes, Deadline::after(WRITE_TIME_MAX), reader.stop)?;
+    let (stream, stop, deadline) = (reader.stream, reader.stop, Deadline::after(WRITE_TIME_MAX));
+    if head.method == "HEAD" {
+        stream.write_all(&response.head(!keep), deadline, stop)?;
+    } else if response.body.len() < JOINED_BYTES_MAX {
+        stream.write_all(&response.to_bytes(!keep), deadline, stop)?;
+    } else {
+        stream.write_all(&response.head(!keep), deadline, stop)?;
+        stream.write_all(&response.body, deadline, stop)?;
+    }
     Ok(keep)
 }
 

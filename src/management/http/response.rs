@@ -54,8 +54,15 @@ impl Response {
         self
     }
 
-    /// The bytes to send. With `head_only` the body is left out, and its length is stated all the same.
-    pub fn to_bytes(&self, head_only: bool, close: bool) -> Vec<u8> {
+    /// The bytes to send, all of them.
+    pub fn to_bytes(&self, close: bool) -> Vec<u8> {
+        let mut bytes = self.head(close);
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+
+    /// What comes before the body.
+    pub fn head(&self, close: bool) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         let length = self.body.len().to_string();
@@ -69,11 +76,7 @@ impl Response {
             head.push_str("\r\n");
         }
         head.push_str("\r\n");
-        let mut bytes = head.into_bytes();
-        if !head_only {
-            bytes.extend_from_slice(&self.body);
-        }
-        bytes
+        head.into_bytes()
     }
 }
 

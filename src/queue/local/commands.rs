@@ -43,19 +43,27 @@ impl LocalQueue {
     /// uuids of the first time, also after a restart, and stores nothing.
     pub fn submit(
         &self,
-        requests: Vec<ContainerRequest>,
+        requests: impl IntoIterator<Item = ContainerRequest>,
         token: Option<&str>,
     ) -> Result<Vec<ContainerUuid>, CommandError> {
         // What was accepted once is not refused the second time, whatever a reload has changed since.
         if let Some(uuids) = self.stored(token)? {
             return Ok(uuids);
         }
-        let several = requests.len() > 1;
-        let lines = (1..).zip(requests);
-        // An array is one record for its user, so its elements have no numbers.
-        let numbered =
-            lines.map(|(line, request)| ((several && request.array_index.is_none()).then_some(line), request));
-        self.submit_checked(numbered, token, None)
+        let mut intake = self.intake();
+        let mut requests = (1..).zip(requests).peekable();
+        let mut several = false;
+        while let Some((line, request)) = requests.next() {
+            several |= requests.peek().is_some();
+            // An array is one record for its user, so its elements have no numbers.
+            intake.add((several && request.array_index.is_none()).then_some(line), request)?;
+        }
+        self.store(intake, token, None)
+    }
+
+    fn intake(&self) -> Intake<'_> {
+        let (selector_version, selector) = self.shared.selector();
+        Intake { queue: self, selector_version, selector: CachedSelector::new(selector), checked: Vec::new() }
     }
 
     /// What was stored under this token.
@@ -65,30 +73,20 @@ impl LocalQueue {
         Ok(self.readers.with("look up a token", |connection| known_token(connection, token))?)
     }
 
-    fn submit_checked(
+    fn store(
         &self,
-        requests: impl IntoIterator<Item = (Option<usize>, ContainerRequest)>,
+        intake: Intake<'_>,
         token: Option<&str>,
         batch: Option<(String, i64)>,
     ) -> Result<Vec<ContainerUuid>, CommandError> {
-        let (selector_version, selector) = self.shared.selector();
-        let mut selector = CachedSelector::new(selector);
-        let mut checked = Vec::new();
-        for (line, request) in requests {
-            let invalid = |field| CommandError::Invalid { line, field };
-            validate(&request, self.images_allowed).map_err(invalid)?;
-            let request = Arc::new(request);
-            let fit = selector.select(&request).map_err(|why| invalid(FieldError::new("runtime_constraints", why)))?;
-            checked.push(New { line, request, fit });
-        }
-        if checked.is_empty() {
+        if intake.checked.is_empty() {
             return Err(CommandError::Invalid { line: None, field: FieldError::new("record", "nothing to submit") });
         }
         let submission = Submission {
             cluster_id: self.cluster_id.clone(),
             max_queued: self.max_queued,
-            requests: checked,
-            selector_version,
+            requests: intake.checked,
+            selector_version: intake.selector_version,
             token: token.map(str::to_owned),
             batch,
         };
@@ -107,12 +105,13 @@ impl LocalQueue {
 
     /// Adds a piece of JSON lines (at most [`MAX_PIECE`] bytes). Pieces are joined as they are: a line may cross them.
     /// Gives the number of lines so far, empty ones and one without its end included.
-    pub fn append_batch(&self, batch: &str, piece: &[u8]) -> Result<usize, CommandError> {
+    pub fn append_batch(&self, batch: &str, piece: impl Into<Vec<u8>>) -> Result<usize, CommandError> {
+        let piece = piece.into();
         if piece.len() > MAX_PIECE {
             let text = format!("a piece of a batch may have {MAX_PIECE} bytes, this one has {}: split it", piece.len());
             return Err(CommandError::TooLarge(text));
         }
-        self.count(Write::AppendBatch(batch.to_owned(), piece.to_vec()))
+        self.count(Write::AppendBatch(batch.to_owned(), piece))
     }
 
     /// Submits a batch, all or none. Empty lines are skipped; errors carry the line number. Repeating it with its token is safe.
@@ -121,23 +120,19 @@ impl LocalQueue {
         if let Some(uuids) = self.stored(token)? {
             return Ok(uuids);
         }
-        let mut requests = Vec::new();
+        let mut intake = self.intake();
         let bytes = self.readers.with("read a batch", |connection| {
             batch_lines(connection, batch, |line, text| {
                 if !text.trim_ascii().is_empty() {
                     let invalid = |field| CommandError::Invalid { line: Some(line), field };
                     let request = parse_record(text, self.default_max_attempts).map_err(invalid)?;
-                    requests.push((Some(line), request));
-                }
-                if requests.len() > self.max_queued {
-                    let (adding, limit) = (requests.len(), self.max_queued);
-                    return Err(CommandError::TooMany { adding, waiting: 0, limit });
+                    intake.add(Some(line), request)?;
                 }
                 Ok(())
             })
         })?;
         let bytes = bytes.ok_or_else(|| CommandError::NoSuchBatch(batch.to_owned()))??;
-        self.submit_checked(requests, token, Some((batch.to_owned(), bytes)))
+        self.store(intake, token, Some((batch.to_owned(), bytes)))
     }
 
     /// Drops batches without a new piece for 10 minutes; the number of them. To be called about every minute.
@@ -156,6 +151,16 @@ impl LocalQueue {
     /// Containers, newest first.
     pub fn list(&self, filter: &ListFilter) -> Result<Page, CommandError> {
         self.readers.list(filter)
+    }
+
+    /// The uuids of all that are in this state, have a matching name and, if so asked, are not final; oldest first.
+    pub fn matching(
+        &self,
+        state: Option<ContainerState>,
+        name_glob: Option<&str>,
+        unfinished_only: bool,
+    ) -> Result<Vec<ContainerUuid>, CommandError> {
+        self.readers.matching(state, name_glob, unfinished_only)
     }
 
     /// How many containers there are in each state (every state is present). Does no I/O.
@@ -211,7 +216,9 @@ impl LocalQueue {
             Ok(Some(request))
         })?;
         let request = request.ok_or_else(|| QueueError::NotFound(uuid.clone()))?;
-        let uuids = self.submit_checked([(None, request)], None, None)?;
+        let mut intake = self.intake();
+        intake.add(None, request)?;
+        let uuids = self.store(intake, None, None)?;
         uuids.into_iter().next().ok_or_else(|| QueueError::NotFound(uuid.clone()).into())
     }
 
@@ -255,6 +262,31 @@ impl LocalQueue {
     pub fn backup(&self, path: &Path) -> Result<(), CommandError> {
         let copied = self.readers.with("read the queue", |connection| Ok(maintenance::backup(connection, path)))?;
         copied.map_err(|source| CommandError::Backup { path: path.to_owned(), source })
+    }
+}
+
+/// Requests of one submission on their way in, each checked and brought into the form in which the snapshot keeps it: a large
+/// submission is in memory once.
+struct Intake<'q> {
+    queue: &'q LocalQueue,
+    selector: CachedSelector,
+    selector_version: u64,
+    checked: Vec<New>,
+}
+
+impl Intake<'_> {
+    fn add(&mut self, line: Option<usize>, request: ContainerRequest) -> Result<(), CommandError> {
+        let (adding, limit) = (self.checked.len() + 1, self.queue.max_queued);
+        if adding > limit {
+            return Err(CommandError::TooMany { adding, waiting: 0, limit });
+        }
+        let invalid = |field| CommandError::Invalid { line, field };
+        validate(&request, self.queue.images_allowed).map_err(invalid)?;
+        let request = Arc::new(request);
+        let fit = self.selector.select(&request);
+        let fit = fit.map_err(|why| invalid(FieldError::new("runtime_constraints", why)))?;
+        self.checked.push(New { line, request, fit });
+        Ok(())
     }
 }
 

@@ -27,12 +27,15 @@ pub(super) type Fit = (Resources, Arc<[Arc<InstanceType>]>);
 
 /// What one committed step did to one container.
 #[derive(Debug)]
-pub(super) struct Change {
-    pub(super) row: Row,
-    /// `None` for a new container.
-    pub(super) before: Option<ContainerState>,
-    /// Needed when the entry is new to the snapshot.
-    pub(super) arrival: Option<(Arc<ContainerRequest>, Fit)>,
+pub(super) enum Change {
+    /// It was submitted. As the snapshot will hold it: a large submission is in memory once.
+    New(Versioned<QueueEntry>),
+    Changed {
+        row: Box<Row>,
+        before: ContainerState,
+        /// Needed when the entry is new to the snapshot.
+        arrival: Option<(Arc<ContainerRequest>, Fit)>,
+    },
 }
 
 /// What the writer, the readers and the callers share.
@@ -141,23 +144,36 @@ impl Memory {
         if changes.is_empty() {
             return;
         }
-        let entries = &mut self.entries;
-        for Change { row, before, arrival } in changes {
-            if before != Some(row.life.state) {
-                *self.counts.entry(row.life.state).or_default() += 1;
-                if let Some(count) = before.and_then(|before| self.counts.get_mut(&before)) {
-                    *count = count.saturating_sub(1);
+        for change in changes {
+            match change {
+                Change::New(entry) => {
+                    let (uuid, state) = (entry.container.uuid.clone(), entry.container.state);
+                    *self.counts.entry(state).or_default() += 1;
+                    // One that was final from the beginning is nobody's to schedule: its row in the database is enough.
+                    if !state.is_final() {
+                        self.entries.insert(uuid, entry);
+                    }
                 }
+                Change::Changed { row, before, arrival } => self.publish_changed(*row, before, arrival),
             }
-            let entry = match (entries.get(&row.uuid), arrival) {
-                (Some(known), _) => changed_entry(known, &row),
-                (None, Some((request, fit))) if !row.life.state.is_final() => new_entry(&row, request, fit),
-                // It was forgotten, so nobody schedules it: its row in the database is enough.
-                (None, _) => continue,
-            };
-            entries.insert(row.uuid, Versioned::new(entry));
         }
         self.notify();
+    }
+
+    fn publish_changed(&mut self, row: Row, before: ContainerState, arrival: Option<(Arc<ContainerRequest>, Fit)>) {
+        if before != row.life.state {
+            *self.counts.entry(row.life.state).or_default() += 1;
+            if let Some(count) = self.counts.get_mut(&before) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        let entry = match (self.entries.get(&row.uuid), arrival) {
+            (Some(known), _) => changed_entry(known, &row),
+            (None, Some((request, fit))) if !row.life.state.is_final() => new_entry(&row, request, fit),
+            // It was forgotten, so nobody schedules it: its row in the database is enough.
+            (None, _) => return,
+        };
+        self.entries.insert(row.uuid, Versioned::new(entry));
     }
 
     /// Puts newly computed types in place (a reload).

@@ -147,6 +147,9 @@ fn load(connection: &Connection, shared: &Shared) -> rusqlite::Result<bool> {
 
 impl Drop for LocalQueue {
     fn drop(&mut self) {
+        // Only the writer's connection can bring all into the one file, and only as the last that is open: so a stopped daemon's queue.db is
+        // the whole queue.
+        self.readers.close();
         // The writer ends when the last sender is gone.
         self.jobs = None;
         if let Some(thread) = self.thread.take()

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use globset::{Glob, GlobMatcher};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use crate::core::container::Container;
 use crate::core::ids::{ContainerUuid, InstanceId, TypeName};
@@ -48,6 +48,11 @@ impl Readers {
         Self { path, idle: Mutex::new(Vec::new()) }
     }
 
+    /// Ends the connections that nobody uses.
+    pub(super) fn close(&self) {
+        self.idle.lock().clear();
+    }
+
     /// Lends a connection to `read`; one whose read failed is not used again.
     pub(super) fn with<T>(
         &self,
@@ -76,6 +81,34 @@ impl Readers {
             None => list_all(connection, filter, glob.as_ref()),
         })?;
         Ok(page)
+    }
+
+    /// Without their records: there may be a million.
+    pub(super) fn matching(
+        &self,
+        state: Option<ContainerState>,
+        name_glob: Option<&str>,
+        unfinished_only: bool,
+    ) -> Result<Vec<ContainerUuid>, CommandError> {
+        let glob = name_glob.map(matcher).transpose()?;
+        let found = self.with("find containers", |connection| {
+            let of_state = state.map_or("", |_| "WHERE state = ?1");
+            let sql = format!("SELECT uuid, state, name FROM containers {of_state} ORDER BY id");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut rows = statement.query(params_from_iter(state.map(ContainerState::as_str)))?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let is = ContainerState::parse(row.get_ref(1)?.as_str()?);
+                let name = row.get_ref(2)?.as_str()?;
+                let wanted = !(unfinished_only && is.is_some_and(ContainerState::is_final))
+                    && glob.as_ref().is_none_or(|glob| glob.is_match(name));
+                if wanted {
+                    found.extend(ContainerUuid::parse(row.get_ref(0)?.as_str()?));
+                }
+            }
+            Ok(found)
+        })?;
+        Ok(found)
     }
 
     pub(super) fn show(&self, uuid: &ContainerUuid) -> Result<Option<Detail>, QueueError> {

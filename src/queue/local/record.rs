@@ -231,16 +231,20 @@ fn scheduling_value(request: &ContainerRequest) -> Value {
     Value::Object(value)
 }
 
-/// The requests of the array `first..=last`: the same except for `array_index`, which the runner hands to the command as
-/// `MUSTER_ARRAY_INDEX`. At most [`MAX_ARRAY`].
-pub fn expand_array(request: &ContainerRequest, first: i64, last: i64) -> Result<Vec<ContainerRequest>, FieldError> {
+/// The requests of the array `first..=last`, made one by one: the same except for `array_index`, which the runner hands to the command
+/// as `MUSTER_ARRAY_INDEX`. At most [`MAX_ARRAY`].
+pub fn expand_array(
+    request: &ContainerRequest,
+    first: i64,
+    last: i64,
+) -> Result<impl Iterator<Item = ContainerRequest>, FieldError> {
     if first < 0 || last < first {
         return Err(FieldError::new("array", format!("{first}-{last} is not a range of numbers from 0 on")));
     }
     if last - first >= MAX_ARRAY {
         return Err(FieldError::new("array", format!("{first}-{last} has more than {MAX_ARRAY} elements: split it")));
     }
-    Ok((first..=last).map(|index| ContainerRequest { array_index: Some(index), ..request.clone() }).collect())
+    Ok((first..=last).map(|index| ContainerRequest { array_index: Some(index), ..request.clone() }))
 }
 
 #[cfg(test)]
@@ -322,8 +326,8 @@ mod tests {
     fn arrays_are_limited() {
         let request = parse_record(br#"{"command":["true"]}"#, 3).unwrap();
         let array = expand_array(&request, 2, 4).unwrap();
-        assert_eq!(array.iter().map(|request| request.array_index).collect::<Vec<_>>(), [Some(2), Some(3), Some(4)]);
-        assert_eq!(expand_array(&request, 1, MAX_ARRAY).map(|array| array.len()), Ok(100_000));
+        assert_eq!(array.map(|request| request.array_index).collect::<Vec<_>>(), [Some(2), Some(3), Some(4)]);
+        assert_eq!(expand_array(&request, 1, MAX_ARRAY).map(Iterator::count), Ok(100_000));
         for (first, last) in [(0, MAX_ARRAY), (3, 2), (-1, 2), (0, i64::MAX)] {
             assert!(expand_array(&request, first, last).is_err(), "{first}-{last}");
         }

@@ -95,7 +95,7 @@ impl Step<'_> {
         } else if row.life.state == ContainerState::Queued && row.life.state != before {
             self.queued += 1;
         }
-        self.changes.push(Change { row, before: Some(before), arrival });
+        self.changes.push(Change::Changed { row: Box::new(row), before, arrival });
         Ok(())
     }
 

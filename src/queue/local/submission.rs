@@ -10,10 +10,11 @@ use crate::core::container::{ContainerRequest, RuntimeStatus};
 use crate::core::ids::ContainerUuid;
 use crate::core::lifecycle::Lifecycle;
 use crate::core::time::WallMillis;
+use crate::core::versioned::Versioned;
 use crate::core::vocabulary::ContainerState::{Cancelled, Queued};
 use crate::queue::QueueError;
 
-use super::memory::{CachedSelector, Change, Fit};
+use super::memory::{CachedSelector, Change, Fit, new_entry};
 use super::record;
 use super::rows::Row;
 use super::step::{Step, StepError, StepResult};
@@ -123,7 +124,7 @@ impl Step<'_> {
             Some(why) => self.history(&row, "cancelled", &why)?,
             None => self.queued += 1,
         }
-        self.changes.push(Change { row, before: None, arrival: Some((request, fit)) });
+        self.changes.push(Change::New(Versioned::new(new_entry(&row, request, fit))));
         Ok(id)
     }
 

@@ -41,27 +41,25 @@ impl DaemonBackend {
                 let text = format!("array: {count} copies of this record are more than {MAX_ARRAY_BYTES} bytes");
                 return Err(ApiError::unprocessable(format!("{text}: shorten its environment and stdin, or split it")));
             }
-            requests = expand_array(only, first, last).map_err(|error| ApiError::unprocessable(error.to_string()))?;
+            let array = expand_array(only, first, last).map_err(|error| ApiError::unprocessable(error.to_string()))?;
+            return self.submitted(self.queue.submit(array, submission.token.as_deref()));
         }
-        let uuids = self.queue.submit(requests, submission.token.as_deref()).map_err(|error| api_error(&error))?;
-        Ok(self.submitted(&uuids))
+        self.submitted(self.queue.submit(requests, submission.token.as_deref()))
     }
 
-    pub(super) fn submitted(&self, uuids: &[ContainerUuid]) -> Submitted {
-        for uuid in uuids {
-            let note = Note::new(Level::Info, "queue", "container submitted").with("ContainerUUID", uuid);
+    /// The answer to a submission. A line of the log for each (spec 80 §4).
+    pub(super) fn submitted(&self, stored: Result<Vec<ContainerUuid>, CommandError>) -> Result<Submitted, ApiError> {
+        let uuids = stored.map_err(|error| api_error(&error))?;
+        let tell = |uuid: ContainerUuid| {
+            let note = Note::new(Level::Info, "queue", "container submitted").with("ContainerUUID", &uuid);
             write_note(&note.with("State", ContainerState::Queued));
-        }
-        Submitted { uuids: uuids.iter().map(ToString::to_string).collect() }
+            uuid.to_string()
+        };
+        Ok(Submitted { uuids: uuids.into_iter().map(tell).collect() })
     }
 
-    pub(super) fn append_records(&self, batch: &str, records: &[serde_json::Value]) -> Result<u64, ApiError> {
-        let mut lines = Vec::new();
-        for record in records {
-            serde_json::to_writer(&mut lines, record).map_err(|error| ApiError::internal(error.to_string()))?;
-            lines.push(b'\n');
-        }
-        let so_far = self.queue.append_batch(batch, &lines).map_err(|error| api_error(&error))?;
+    pub(super) fn append_lines(&self, batch: &str, lines: Vec<u8>) -> Result<u64, ApiError> {
+        let so_far = self.queue.append_batch(batch, lines).map_err(|error| api_error(&error))?;
         Ok(u64::try_from(so_far).unwrap_or(u64::MAX))
     }
 
@@ -125,7 +123,8 @@ impl DaemonBackend {
         let items = selection.uuids.iter().map(|text| {
             outcome(text, |uuid| {
                 let new = self.queue.rerun(uuid)?;
-                self.submitted(std::slice::from_ref(&new));
+                let note = Note::new(Level::Info, "queue", "container submitted").with("ContainerUUID", &new);
+                write_note(&note.with("State", ContainerState::Queued));
                 Ok((format!("submitted again as {new}"), Some(new.to_string())))
             })
         });
@@ -149,10 +148,8 @@ impl DaemonBackend {
         if name.is_some() || state.is_some() {
             let known = |text| ContainerState::parse(text).ok_or_else(|| ApiError::bad_request(unknown_state(text)));
             let state = state.map(known).transpose()?;
-            let filter = ListFilter { state, name_glob: name.map(str::to_owned), ..ListFilter::default() };
-            let page = self.queue.list(&filter).map_err(|error| api_error(&error))?;
-            let wanted = page.containers.iter().rev().filter(|one| !waiting_only || !one.state.is_final());
-            selected.extend(wanted.map(|container| container.uuid.to_string()));
+            let found = self.queue.matching(state, name, waiting_only).map_err(|error| api_error(&error))?;
+            selected.extend(found.iter().map(ToString::to_string));
         } else if uuids.is_empty() {
             return Err(ApiError::bad_request("nothing is selected: give uuids, a name or a state"));
         }

@@ -140,13 +140,12 @@ impl Backend for DaemonBackend {
         self.queue.create_batch().map(|batch| Batch { batch }).map_err(|error| api_error(&error))
     }
 
-    fn append_batch(&self, batch: &str, records: Vec<serde_json::Value>) -> Result<u64, ApiError> {
-        self.append_records(batch, &records)
+    fn append_batch(&self, batch: &str, lines: Vec<u8>) -> Result<u64, ApiError> {
+        self.append_lines(batch, lines)
     }
 
     fn commit_batch(&self, batch: &str, commit: Commit) -> Result<Submitted, ApiError> {
-        let uuids = self.queue.commit_batch(batch, commit.token.as_deref()).map_err(|error| api_error(&error))?;
-        Ok(self.submitted(&uuids))
+        self.submitted(self.queue.commit_batch(batch, commit.token.as_deref()))
     }
 
     fn instance_types(&self) -> Result<InstanceTypeList, ApiError> {

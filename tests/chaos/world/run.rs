@@ -77,7 +77,7 @@ type Uuids = Vec<muster::core::ids::ContainerUuid>;
 impl Run<'_> {
     fn to_the_end(&self) -> Result<(Duration, Uuids), String> {
         let began = Instant::now();
-        let requests = (0..self.workload.containers).map(request).collect();
+        let requests = (0..self.workload.containers).map(request);
         let uuids = self.shell.queue.submit(requests, None).map_err(|error| error.to_string())?;
         self.wait_for("the last container", || self.final_containers() == uuids.len())?;
         let took = began.elapsed();

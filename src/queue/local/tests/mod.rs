@@ -82,6 +82,11 @@ pub(super) fn request() -> ContainerRequest {
     parse_record(br#"{"command":["true"]}"#, 3).unwrap()
 }
 
+/// The elements of an array of so many.
+pub(super) fn array(count: i64) -> Vec<ContainerRequest> {
+    expand_array(&request(), 1, count).unwrap().collect()
+}
+
 pub(super) fn instance(text: &str) -> InstanceId {
     InstanceId::new(text)
 }

@@ -19,7 +19,7 @@ fn reopen_fails(dir: &Path, clock: &Arc<AtomicI64>) -> OpenError {
 #[test]
 fn a_damaged_file_is_refused_and_left_alone() {
     let Bench { dir, clock, queue } = bench();
-    queue.submit(expand_array(&request(), 1, 2000).unwrap(), None).unwrap();
+    queue.submit(array(2000), None).unwrap();
     drop(queue);
     let path = dir.path().join("queue.db");
     let whole = fs::read(&path).unwrap();
@@ -78,8 +78,8 @@ fn a_full_disk_is_told_and_gone_on_from() {
     let bench = bench();
     let uuid = bench.submit(request());
     bench.queue.write(Write::Pragma("max_page_count = 1")).unwrap();
-    let array = expand_array(&request(), 1, 5000).unwrap();
-    let error = bench.queue.submit(array.clone(), Some("t")).unwrap_err();
+    let all = array(5000);
+    let error = bench.queue.submit(all.clone(), Some("t")).unwrap_err();
     assert!(
         matches!(error, CommandError::Queue(QueueError::Storage { operation: "store a submission", .. })),
         "{error:?}"
@@ -90,12 +90,12 @@ fn a_full_disk_is_told_and_gone_on_from() {
     // What needs no more room goes on, and shows that writing works.
     bench.queue.lock(&uuid).unwrap();
     assert_eq!(bench.queue.trouble(), None);
-    let _ = bench.queue.submit(array.clone(), Some("t")).unwrap_err();
+    let _ = bench.queue.submit(all.clone(), Some("t")).unwrap_err();
     assert!(bench.queue.trouble().is_some());
     bench.queue.write(Write::Pragma("max_page_count = 1000000")).unwrap();
     bench.queue.update(Moment::ZERO).unwrap();
     assert_eq!(bench.queue.trouble(), None);
-    assert_eq!(bench.queue.submit(array, Some("t")).unwrap().len(), 5000);
+    assert_eq!(bench.queue.submit(all, Some("t")).unwrap().len(), 5000);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn trouble_is_not_over_because_something_was_refused() {
     let bench = bench();
     let uuid = bench.submit(request());
     bench.queue.write(Write::Pragma("max_page_count = 1")).unwrap();
-    let _ = bench.queue.submit(expand_array(&request(), 1, 5000).unwrap(), None).unwrap_err();
+    let _ = bench.queue.submit(array(5000), None).unwrap_err();
     assert!(bench.queue.unlock(&uuid).is_err());
     bench.queue.attempt_lost(&uuid, 7, LostReason::RunnerCrashed).unwrap();
     assert!(bench.queue.trouble().is_some());
@@ -340,7 +340,7 @@ fn a_backup_is_a_whole_queue() {
 #[test]
 fn damage_while_it_runs_is_trouble() {
     let bench = bench();
-    bench.queue.submit(expand_array(&request(), 1, 3000).unwrap(), None).unwrap();
+    bench.queue.submit(array(3000), None).unwrap();
     // Closing brings everything into the one file; its pages are then spoilt behind the queue's back.
     let bench = bench.reopen();
     let mut file = OpenOptions::new().write(true).open(bench.dir.path().join("queue.db")).unwrap();

@@ -112,8 +112,8 @@ fn faults_of_a_batch_name_the_line_and_can_be_mended() {
     }
     assert_eq!(bench.queue.counts_by_state()[&Queued], 0);
     let batch = bench.queue.create_batch().unwrap();
-    assert!(matches!(bench.queue.append_batch(&batch, &vec![b'x'; MAX_PIECE + 1]), Err(CommandError::TooLarge(_))));
-    bench.queue.append_batch(&batch, &vec![b'x'; MAX_RECORD + 1]).unwrap();
+    assert!(matches!(bench.queue.append_batch(&batch, vec![b'x'; MAX_PIECE + 1]), Err(CommandError::TooLarge(_))));
+    bench.queue.append_batch(&batch, vec![b'x'; MAX_RECORD + 1]).unwrap();
     let error = bench.queue.commit_batch(&batch, None).unwrap_err();
     assert!(error.to_string().starts_with("line 1: record: longer than"), "{error}");
 }
@@ -136,8 +136,8 @@ fn batches_vanish_ten_minutes_after_their_last_piece() {
 #[test]
 fn a_hundred_thousand_in_one_array() {
     let bench = bench();
-    let array = expand_array(&request(), 1, MAX_ARRAY).unwrap();
-    let uuids = bench.queue.submit(array, Some("array")).unwrap();
+    let all = array(MAX_ARRAY);
+    let uuids = bench.queue.submit(all, Some("array")).unwrap();
     assert_eq!(uuids.len(), 100_000);
     assert_eq!(bench.queue.snapshot().entries.len(), 100_000);
     let bench = bench.reopen();
@@ -180,6 +180,15 @@ fn lists_are_filtered_and_paged() {
     for pattern in ["[", &"{".repeat(300), &"{".repeat(20_000), &"a".repeat(1001)] {
         assert!(matches!(bench.queue.list(&glob(pattern)), Err(CommandError::Invalid { .. })), "{pattern}");
     }
+    let matching = |state, name, unfinished_only| {
+        let found = bench.queue.matching(state, name, unfinished_only).unwrap();
+        found.iter().map(|uuid| uuids.iter().position(|known| known == uuid).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(matching(None, Some("a*"), false), [0, 2, 3], "oldest first");
+    assert_eq!(matching(None, Some("a*"), true), [0, 3]);
+    assert_eq!(matching(Some(Cancelled), None, false), [2]);
+    assert_eq!(matching(Some(Queued), Some("{a,b}1"), true), [0, 1]);
+    assert!(matches!(bench.queue.matching(None, Some("["), false), Err(CommandError::Invalid { .. })));
     let unknown = ContainerUuid::parse("local-dz642-000000000000000").unwrap();
     assert_eq!(
         bench.queue.states(&[uuids[2].clone(), unknown.clone()]).unwrap(),
