@@ -7,15 +7,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::types::OpenError;
 
-/// What `MIGRATIONS` lead to.
-pub(super) const VERSION: i64 = 1;
-
-/// Number `n` leads from version n to n + 1.
-const MIGRATIONS: [&str; 1] = [include_str!("schema1.sql")];
+/// Number `n` leads from version n to n + 1. A new version is one more file and its line here; a file that was released never changes.
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema1.sql")];
 
 /// "Must" in ASCII, in the file's header: tells a queue from any other SQLite file.
 const APPLICATION_ID: i64 = 0x4d75_7374;
@@ -25,6 +22,11 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// Opens the file for the writer; makes it (mode 0600) if there is none.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    open_migrated(path, MIGRATIONS)
+}
+
+/// The same for a program that knows these migrations.
+pub(super) fn open_migrated(path: &Path, migrations: &[&str]) -> Result<Connection, OpenError> {
     let open_error = |source| OpenError::Open { path: path.to_owned(), source };
     if is_emptied(path) {
         let detail = "it is empty, although results of its containers are beside it".to_owned();
@@ -39,7 +41,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         .map_err(|error| open_error(Box::new(error)))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(|error| open_error(Box::new(error)))?;
-    match prepare(&mut connection, path) {
+    match prepare(&mut connection, path, migrations) {
         Ok(()) => Ok(connection),
         Err(Fault::Open(error)) => Err(error),
         Err(Fault::Sqlite(error)) => Err(open_failure(path, error)),
@@ -90,7 +92,7 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
-fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Fault> {
+fn prepare(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), Fault> {
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
     let found = pragma(connection, "user_version")?;
@@ -99,8 +101,9 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Fault> {
     if !is_new && pragma(connection, "application_id")? != APPLICATION_ID {
         return Err(Fault::Open(OpenError::Foreign { path: path.to_owned() }));
     }
-    if found > VERSION {
-        return Err(Fault::Open(OpenError::Newer { path: path.to_owned(), found, known: VERSION }));
+    let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(Fault::Open(OpenError::Newer { path: path.to_owned(), found, known }));
     }
     // Reads every page once: 100,000 containers take a fraction of a second, and a queue that lies is worse than a slow start.
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -114,24 +117,28 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Fault> {
     }
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -8000; PRAGMA journal_size_limit = 67108864;")?;
-    migrate(connection, found)?;
+    migrate(connection, found, migrations)?;
     Ok(())
 }
 
 /// All missing steps in one transaction: a crash leaves the old version or the new one.
-fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
-    if found == VERSION {
+fn migrate(connection: &mut Connection, found: i64, migrations: &[&str]) -> rusqlite::Result<()> {
+    let missing = migrations.get(usize::try_from(found).unwrap_or(0)..).unwrap_or_default();
+    if missing.is_empty() {
         return Ok(());
     }
-    let transaction = connection.transaction()?;
-    for (version, migration) in (0..).zip(MIGRATIONS) {
-        if version >= found {
-            transaction.execute_batch(migration)?;
-        }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
     }
+    let version = migrations.len();
     transaction
-        .execute_batch(&format!("PRAGMA user_version = {VERSION}; PRAGMA application_id = {APPLICATION_ID};"))?;
-    transaction.commit()
+        .execute_batch(&format!("PRAGMA user_version = {version}; PRAGMA application_id = {APPLICATION_ID};"))?;
+    transaction.commit()?;
+    if found > 0 {
+        log::info!("the queue's file was brought from schema version {found} to {version}");
+    }
+    Ok(())
 }
 
 fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {

@@ -74,6 +74,54 @@ fn what_was_acknowledged_before_sigkill_is_there() {
     }
 }
 
+/// The child's directory for arrays.
+const ARRAY_DIR: &str = "MUSTER_TEST_ARRAY_DIR";
+const ELEMENTS: usize = 10_000;
+
+/// Body of the process that is killed: submits arrays for ever.
+#[test]
+fn child_that_submits_arrays_until_it_is_killed() {
+    let Ok(dir) = std::env::var(ARRAY_DIR) else { return };
+    let queue = open(options(Path::new(&dir)), &Arc::new(AtomicI64::new(0))).unwrap();
+    loop {
+        queue.submit(array(i64::try_from(ELEMENTS).unwrap()), None).unwrap();
+    }
+}
+
+/// While one of 10,000 is being stored: all of it is there afterwards, or nothing of it.
+#[test]
+fn sigkill_within_an_array_leaves_whole_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut whole = 0;
+    for round in 1..=3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "queue::local::tests::crash::child_that_submits_arrays_until_it_is_killed"])
+            .env(ARRAY_DIR, dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The log has just been written to: a commit is under way.
+        let stored = || fs::metadata(dir.path().join("queue.db-wal")).and_then(|metadata| metadata.modified()).ok();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let (mut looks, mut before) = (0, stored());
+        while looks < round * 2 && Instant::now() < deadline {
+            assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
+            if stored() != before {
+                (looks, before) = (looks + 1, stored());
+            }
+            thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(looks >= round * 2, "the child did not get on");
+        let queue = open(options(dir.path()), &Arc::new(AtomicI64::new(0))).unwrap();
+        let queued = queue.counts_by_state()[&Queued];
+        assert!(queued.is_multiple_of(ELEMENTS) && queued >= whole, "{queued}");
+        whole = queued;
+        assert_consistent(&queue);
+    }
+}
+
 #[test]
 fn a_copy_of_the_files_at_any_point_is_a_queue() {
     let bench = bench();

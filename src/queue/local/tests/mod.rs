@@ -1,6 +1,8 @@
 //! The local queue against real SQLite files in temporary directories.
 
+mod cancel;
 mod crash;
+mod migration;
 mod outcomes;
 mod properties;
 mod storage;
