@@ -27,12 +27,29 @@ impl Output {
         self.line(&text)
     }
 
-    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+    pub(super) fn done(mut self) -> Result<(), Failure> {
         Ok(self.0.flush()?)
     }
+}
 
-    pub(super) fn done(mut self) -> Result<(), Failure> {
-        self.flush()
+/// Where a container's output goes: not locked, since lines for people may come in between.
+pub(super) struct Sink(Box<dyn Write>);
+
+impl Sink {
+    pub(super) fn stdout() -> Self {
+        Self(Box::new(std::io::stdout()))
+    }
+
+    pub(super) fn stderr() -> Self {
+        Self(Box::new(std::io::stderr()))
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        Ok(self.0.write_all(bytes)?)
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.0.flush()?)
     }
 }
 

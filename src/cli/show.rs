@@ -50,7 +50,7 @@ fn print(output: &mut Output, detail: &ContainerDetail) -> Result<(), Failure> {
         ("created", times::moment(one.created_at)),
         ("started", time(one.started_at)),
         ("finished", time(one.finished_at)),
-        ("cost", format!("{:.4}", one.cost)),
+        ("cost", format!("{:.6}", one.cost)),
     ];
     rows.extend(detail.runtime_status.iter().map(|(key, text)| (key.as_str(), text.clone())));
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
@@ -96,6 +96,7 @@ fn print_attempt(output: &mut Output, attempt: &AttemptRecord) -> Result<(), Fai
         attempt.peak_memory.map(|bytes| ("peak memory", format_size(i64::try_from(bytes).unwrap_or(i64::MAX)))),
     );
     rows.extend(attempt.cpu_seconds.map(|seconds| ("CPU time", format!("{seconds:.2} s"))));
+    rows.extend(attempt.finished_at.map(|_| ("cost", format!("{:.6}", attempt.cost))));
     rows.extend(attempt.late.then(|| ("late", "its result came after it was closed, and changed nothing".to_owned())));
     rows.extend(attempt.result_dir.clone().map(|path| ("results", path)));
     for (name, value) in rows {

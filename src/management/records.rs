@@ -112,6 +112,8 @@ pub struct AttemptRecord {
     pub peak_memory: Option<u64>,
     pub cpu_seconds: Option<f64>,
     pub cost: f64,
+    /// It ended with a result, which was brought back. False while it is open, and for a lost one.
+    pub collected: bool,
     /// Its result came after the attempt had been closed, and changed nothing.
     pub late: bool,
     /// Directory on the daemon's host that holds `stdout`, `stderr`, `outputs/` and `result.json`, if collected.
@@ -124,6 +126,11 @@ pub struct HistoryRecord {
     pub at: i64,
     pub event: String,
     pub detail: String,
+}
+
+/// Whether a container in this state changes no more.
+pub fn is_final_state(state: &str) -> bool {
+    matches!(state, "Complete" | "Cancelled")
 }
 
 /// `GET containers/UUID`.

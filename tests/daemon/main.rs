@@ -16,4 +16,5 @@ mod lifecycle;
 mod operations;
 #[path = "../../src/runner/tests/runner/podman.rs"]
 mod podman;
+mod output;
 mod submissions;

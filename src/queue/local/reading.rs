@@ -205,7 +205,7 @@ fn list_named(
 
 fn attempts(connection: &Connection, id: i64) -> rusqlite::Result<Vec<AttemptRecord>> {
     let sql = "SELECT attempt, instance, instance_type, started_at, ended_at, exit_code, signal, reason, peak_memory, \
-               cpu_seconds, cost, late_result FROM attempts WHERE container = ?1 ORDER BY attempt";
+               cpu_seconds, cost, late_result, collected FROM attempts WHERE container = ?1 ORDER BY attempt";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([id], |row| {
         Ok(AttemptRecord {
@@ -221,6 +221,7 @@ fn attempts(connection: &Connection, id: i64) -> rusqlite::Result<Vec<AttemptRec
             cpu_seconds: row.get(9)?,
             cost: row.get(10)?,
             late_result: row.get(11)?,
+            collected: row.get(12)?,
         })
     })?;
     rows.collect()

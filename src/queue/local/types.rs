@@ -182,6 +182,8 @@ pub struct AttemptRecord {
     pub cpu_seconds: Option<f64>,
     /// Price × time, in price units; 0 while it has not ended.
     pub cost: f64,
+    /// It was closed by its result.
+    pub collected: bool,
     /// The result that came after the attempt had been closed, if one did: what it said.
     pub late_result: Option<String>,
 }

@@ -127,6 +127,10 @@ impl DaemonBackend {
         if attempt == 0 {
             return Ok(nothing(container.state.is_final()));
         }
+        if attempt == container.attempt.saturating_add(1) && !query.wait.is_zero() {
+            // The one after a lost one: it is waited for.
+            return Ok(nothing(container.state.is_final()));
+        }
         if attempt > container.attempt {
             return Err(ApiError::not_found(format!("container {} has no attempt {attempt}", container.uuid)));
         }
@@ -135,11 +139,12 @@ impl DaemonBackend {
             let next_offset = query.offset + bytes.len() as u64;
             return Ok(LogChunk { bytes, next_offset, end: next_offset >= length, attempt });
         }
-        let over = container.state.is_final() || attempt < container.attempt;
-        let Some(instance) = container.instance.as_ref().filter(|_| !over) else {
+        // No instance: the attempt was closed, and the container waits for its next one.
+        let Some(instance) = container.instance.as_ref() else { return Ok(nothing(true)) };
+        if container.state.is_final() || attempt < container.attempt {
             // It ended without a result: nothing will ever come.
-            return Ok(nothing(over));
-        };
+            return Ok(nothing(true));
+        }
         let wait = until.saturating_duration_since(Instant::now()).min(TAIL_WAIT);
         match self.tail(instance, query, attempt, wait) {
             Some(bytes) => {
