@@ -1,5 +1,6 @@
 //! The daemon and its commands as processes, on the embedded default: real SQLite, real runners, real signals.
 
+mod cancels;
 mod client;
 mod commands;
 mod crashes;
@@ -17,4 +18,5 @@ mod operations;
 #[path = "../../src/runner/tests/runner/podman.rs"]
 mod podman;
 mod output;
+mod storage;
 mod submissions;

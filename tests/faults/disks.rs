@@ -108,6 +108,13 @@ fn a_full_state_directory() {
     assert!(!refused.status.success() && text.contains("full"), "{text}");
     assert!(held.iter().all(|uuid| cluster.site.state(uuid) == "Running"), "nothing has ended that could not be kept");
     assert!(waiting.iter().all(|uuid| cluster.runs(uuid).is_empty()), "nothing new was started");
+    // Half a copy is worse than none; where there is room a whole one can be made now.
+    let copy = cluster.site.state_dir().join("copy.db");
+    let (code, text) = cluster.site.fails(&["backup", &copy.to_string_lossy()]);
+    assert!(code == 1 && text.contains("copy.db") && text.contains("full"), "{code} {text}");
+    assert!(!network.command("test").arg("-e").arg(&copy).status().expect("runs").success());
+    let elsewhere = cluster.site.folder().join("copy.db");
+    cluster.site.ok(&["backup", &elsewhere.to_string_lossy()]);
     let emptied = network.command("rm").arg(&filler).status().expect("runs");
     assert!(emptied.success());
     cluster.wait_for_all(&held);
