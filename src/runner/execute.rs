@@ -120,11 +120,7 @@ pub(crate) fn run(
         Ok(command) => command,
         Err(e) => return trouble::never(format!("cannot start the job: {e}")),
     };
-    command
-        .process_group(0)
-        .stdin(stdin)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.process_group(0).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
     let started_at = now_ms();
     let spawned = match &setup.group {
         Some(group) => group.around(|| command.spawn()),

@@ -15,8 +15,8 @@ mod keys;
 mod leftovers;
 mod lifecycle;
 mod operations;
+mod output;
 #[path = "../../src/runner/tests/runner/podman.rs"]
 mod podman;
-mod output;
 mod storage;
 mod submissions;

@@ -29,7 +29,10 @@ fn collected(archive: impl Read) -> Vec<(String, u64, Vec<u8>)> {
 fn ok(host: &Host, command: &str) -> Vec<u8> {
     let plain = host.command(&format!("{command} {} --attempt 1", uuid(1)));
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 250; ulimit -v 65536; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+    command
+        .args(["-c", "ulimit -n 250; ulimit -v 65536; exec \"$@\"", "sh"])
+        .arg(plain.get_program())
+        .args(plain.get_args());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
