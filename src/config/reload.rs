@@ -75,7 +75,10 @@ impl Config {
         containers.local_keep_blob_buffers_per_vcpu = from.local_keep_blob_buffers_per_vcpu;
         containers.maximum_price_factor = from.maximum_price_factor;
         let (cloud, from) = (&mut config.cloud, &new.cloud);
-        cloud.probe_interval = from.probe_interval;
+        // What a worker was told when its thread began stays: it must be asked often enough for that.
+        if config.runner.self_destruct_after.is_none_or(|after| after >= from.probe_interval.saturating_mul(3)) {
+            cloud.probe_interval = from.probe_interval;
+        }
         cloud.max_probes_per_second = from.max_probes_per_second;
         cloud.timeout_signal = from.timeout_signal;
         cloud.timeout_term = from.timeout_term;

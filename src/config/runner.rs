@@ -36,6 +36,8 @@ impl Builder<'_, '_> {
         let engine_arguments = self.values.texts(key);
         if engine_arguments.iter().map(String::len).sum::<usize>() > ENGINE_ARGUMENTS_BYTES_MAX {
             self.error(key, format!("more than {ENGINE_ARGUMENTS_BYTES_MAX} bytes"));
+        } else if let Some(argument) = engine_arguments.iter().find(|argument| is_ours(argument)) {
+            self.error(key, format!("{argument:?} would keep the runner from its container: it has to name it, wait for it and ask about it"));
         } else if engine == "process" && !engine_arguments.is_empty() {
             self.warn(key, "not used: Muster.Runner.Engine is process");
         }
@@ -70,4 +72,23 @@ impl Builder<'_, '_> {
     fn warn(&mut self, key: &str, message: &str) {
         self.faults.warn(self.values.mark(key), &format!("{}{key}", self.values.prefix), message);
     }
+}
+
+/// Options of docker and podman that are the runner's to give.
+fn is_ours(argument: &str) -> bool {
+    let name = argument.split('=').next().unwrap_or_default();
+    matches!(
+        name,
+        "--rm"
+            | "--detach"
+            | "-d"
+            | "--name"
+            | "--tty"
+            | "-t"
+            | "-it"
+            | "-ti"
+            | "--entrypoint"
+            | "--log-driver"
+            | "--pidfile"
+    )
 }

@@ -175,6 +175,10 @@ fn single_faults_and_warnings() {
         ("Muster: {Queue: {MaxAttempts: 0}}", "must be at least 1"),
         ("Muster: {Runner: {Engine: rkt}}", "Muster.Runner.Engine"),
         (
+            "Muster: {Runner: {Engine: podman, EngineArguments: [--privileged, --rm]}}",
+            "\"--rm\" would keep the runner from",
+        ),
+        (
             "Containers: {CloudVMs: {Driver: exec}}\nMuster: {Runner: {SelfDestructAfter: 299s}}",
             "power themselves off while in use: at least 300s",
         ),
@@ -198,7 +202,7 @@ fn single_faults_and_warnings() {
             "1:25: Containers.CloudVMs.TimeoutIdel: deprecated or unknown config entry (perhaps you meant TimeoutIdle?)",
         ),
         ("Muster: {statedir: /x}", "perhaps you meant StateDir?"),
-        ("Muster: {Runner: {EngineArguments: [--rm]}}", "not used: Muster.Runner.Engine is process"),
+        ("Muster: {Runner: {EngineArguments: [--network=none]}}", "not used: Muster.Runner.Engine is process"),
         ("InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB, Scratch: 1GB}}", "unknown config entry"),
         ("SystemRootToken: short", "too short"),
         ("Clusters: {aaaaa: {}}\nMuster: {StateDir: /x}", "2:1: Muster: ignored"),

@@ -114,6 +114,11 @@ impl Runner {
         Self { self_destruct_after, ..self }
     }
 
+    /// As given to [`Runner::self_destructing`].
+    pub fn self_destruct_after(&self) -> Option<Duration> {
+        self.self_destruct_after
+    }
+
     /// A runner whose program is known to be at `program`.
     pub fn at(
         program: &str,
@@ -228,7 +233,7 @@ impl Runner {
             words.push("--stdin-prices");
         }
         words.extend(known.iter().flat_map(|token| ["--wait", &seconds, "--known", token]));
-        let after = self.self_destruct_after.map(|after| after.as_secs().max(1).to_string());
+        let after = self.self_destruct_after.map(|after| after.as_secs().clamp(1, u32::MAX.into()).to_string());
         words.extend(after.iter().flat_map(|after| ["--self-destruct", after]));
         // It says that it is broken once it is not ours any more: nothing would start there.
         words.extend(self.lease_flag());

@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::execute::OutOfMemory;
 use crate::poll;
 use crate::procs::{self, Process};
 
@@ -20,6 +21,9 @@ const PERIOD_US: i64 = 100_000;
 /// A process that has just been killed keeps its group for a moment.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(1);
 const REMOVE_AGAIN: Duration = Duration::from_millis(10);
+const GROUPS_MAX: usize = 1000;
+/// Kernels charge memory in pieces, for each CPU: usage may be that much below the limit when it is hit.
+const CHARGED_AT_ONCE: u64 = 2 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -49,8 +53,7 @@ pub(crate) struct Usage {
     /// Bytes of anonymous and shared memory now: without the page cache, which gives way.
     pub(crate) memory: Option<u64>,
     pub(crate) cpu_seconds: Option<f64>,
-    /// Processes killed because the group was out of memory.
-    pub(crate) oom_kills: u64,
+    pub(crate) oom: OutOfMemory,
 }
 
 impl Usage {
@@ -62,7 +65,10 @@ impl Usage {
                 .cpu_seconds
                 .filter(|new| self.cpu_seconds.is_none_or(|old| old < *new))
                 .or(self.cpu_seconds),
-            oom_kills: self.oom_kills.max(other.oom_kills),
+            oom: OutOfMemory {
+                own_limit: self.oom.own_limit || other.oom.own_limit,
+                killed: self.oom.killed || other.oom.killed,
+            },
         }
     }
 }
@@ -95,12 +101,17 @@ impl Group {
         Some(Self { version: found.version, homes: dirs.clone(), dirs })
     }
 
+    pub(crate) fn name(&self) -> Option<String> {
+        Some(self.dirs.first()?.file_name()?.to_str()?.to_owned())
+    }
+
     /// The directories, to be kept where others find them.
     pub(crate) fn dirs(&self) -> &[PathBuf] {
         &self.dirs
     }
 
-    /// `vcpus` and `ram` in bytes; 0 = no limit. What runs in the group gets as much CPU time as `vcpus` have, and no swap.
+    /// `vcpus` and `ram` in bytes; 0 = no limit. What runs in the group gets as much CPU time as `vcpus` have, as far as the kernel has
+    /// it, and no swap.
     pub(crate) fn limit(&self, vcpus: i64, ram: i64) -> io::Result<()> {
         let quota = vcpus.saturating_mul(PERIOD_US);
         let ram = (ram > 0).then(|| ram.max(RAM_MIN).to_string());
@@ -111,9 +122,10 @@ impl Group {
                     // Without swap accounting there is no such file.
                     let _ = self.write("memory.memsw.limit_in_bytes", &ram);
                 }
-                if vcpus > 0 && self.file("cpu.cfs_quota_us").is_some() {
-                    self.write("cpu.cfs_period_us", &PERIOD_US.to_string())?;
-                    self.write("cpu.cfs_quota_us", &quota.to_string())?;
+                if vcpus > 0 {
+                    // Refused where a group above has less: that one holds then.
+                    let _ = self.write("cpu.cfs_period_us", &PERIOD_US.to_string());
+                    let _ = self.write("cpu.cfs_quota_us", &quota.to_string());
                 }
             }
             Version::V2 => {
@@ -121,8 +133,8 @@ impl Group {
                     self.write("memory.max", &ram)?;
                     let _ = self.write("memory.swap.max", "0");
                 }
-                if vcpus > 0 && self.file("cpu.max").is_some() {
-                    self.write("cpu.max", &format!("{quota} {PERIOD_US}"))?;
+                if vcpus > 0 {
+                    let _ = self.write("cpu.max", &format!("{quota} {PERIOD_US}"));
                 }
             }
         }
@@ -134,17 +146,35 @@ impl Group {
     /// # Errors
     /// The group could not be entered or left; in the second case `spawn` has run.
     pub(crate) fn around<T>(&self, spawn: impl FnOnce() -> T) -> io::Result<T> {
-        let enter = |dirs: &[PathBuf]| dirs.iter().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), "0"));
-        let outcome = enter(&self.dirs).map(|()| spawn());
+        let enter = |dir: &Path| fs::write(dir.join("cgroup.procs"), "0");
+        let outcome = self.dirs.iter().try_for_each(|dir| enter(dir)).map(|()| spawn());
         // Even if not all of it was entered. A runner that stays would count as a process of the job, and be killed as one.
-        enter(&self.homes).and(outcome)
+        let left =
+            self.homes.iter().zip(&self.dirs).try_for_each(|(home, dir)| match (enter(home), dir.ancestors().nth(2)) {
+                // A session's group goes with its last process, which may have been this one: the hierarchy's root is always there.
+                (Err(_), Some(above)) if self.version == Version::V2 => enter(above),
+                (outcome, _) => outcome,
+            });
+        left.and(outcome)
     }
 
     pub(crate) fn usage(&self) -> Usage {
         let read = |name| self.file(name).and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
-        let (memory, kills) = match self.version {
-            Version::V1 => (sum(&read("memory.stat"), &["total_rss", "total_shmem"]), read("memory.oom_control")),
-            Version::V2 => (sum(&read("memory.stat"), &["anon", "shmem"]), read("memory.events")),
+        let memory = read("memory.stat");
+        // A process may also be killed because a group above, or the machine, has no more.
+        let (memory, kills, own_limit) = match self.version {
+            Version::V1 => {
+                // Not by `memory.failcnt`: newer kernels leave it at 0 although they kill (Linux 6.18, seen).
+                let number = |name| read(name).trim().parse::<u64>().ok();
+                let most = number("memory.max_usage_in_bytes").unwrap_or(0).saturating_add(CHARGED_AT_ONCE);
+                let own_limit = number("memory.limit_in_bytes").is_some_and(|limit| most >= limit);
+                (sum(&memory, &["total_rss", "total_shmem"]), read("memory.oom_control"), own_limit)
+            }
+            Version::V2 => {
+                let events = read("memory.events");
+                let own_limit = sum(&events, &["oom"]).is_some_and(|times| times > 0);
+                (sum(&memory, &["anon", "shmem"]), events, own_limit)
+            }
         };
         let nanoseconds = match self.version {
             Version::V1 => read("cpuacct.usage").trim().parse().ok(),
@@ -152,7 +182,8 @@ impl Group {
         };
         #[expect(clippy::cast_precision_loss, reason = "2^53 nanoseconds are 104 days of CPU; then some are lost")]
         let cpu_seconds = nanoseconds.map(|nanoseconds| nanoseconds as f64 / 1e9);
-        Usage { memory, cpu_seconds, oom_kills: sum(&kills, &["oom_kill"]).unwrap_or(0) }
+        let killed = sum(&kills, &["oom_kill"]).is_some_and(|times| times > 0);
+        Usage { memory, cpu_seconds, oom: OutOfMemory { own_limit, killed } }
     }
 
     /// The path of a file of the group, in the hierarchy that has it.
@@ -167,7 +198,7 @@ impl Group {
 
     /// Removes it, if nothing is left in it.
     pub(crate) fn remove(&self) {
-        remove(&self.dirs);
+        remove(&self.dirs, REMOVE_PATIENCE);
     }
 }
 
@@ -188,7 +219,9 @@ fn sum(text: &str, names: &[&str]) -> Option<u64> {
 
 /// The running processes in these groups.
 pub(crate) fn members(dirs: &[PathBuf]) -> Vec<Process> {
-    let texts = dirs.iter().filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
+    let mut all = dirs.to_vec();
+    dirs.iter().for_each(|dir| add_subgroups(dir, &mut all));
+    let texts = all.iter().filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
     let mut pids: Vec<i32> =
         texts.flat_map(|text| text.lines().map(str::parse).collect::<Vec<_>>()).flatten().collect();
     pids.sort_unstable();
@@ -196,10 +229,23 @@ pub(crate) fn members(dirs: &[PathBuf]) -> Vec<Process> {
     pids.into_iter().filter_map(procs::read).filter(|process| !process.zombie).collect()
 }
 
-/// Removes these groups, if nothing is left in them.
-pub(crate) fn remove(dirs: &[PathBuf]) {
-    for dir in dirs {
-        let mut patience = REMOVE_PATIENCE;
+/// A job that is root may have made some. Those above come first.
+fn add_subgroups(dir: &Path, all: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if all.len() < GROUPS_MAX && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.push(entry.path());
+            add_subgroups(&entry.path(), all);
+        }
+    }
+}
+
+/// Removes these groups, if nothing is left in them. Waits for processes that have just been killed, unless others wait for us:
+/// then the next one that makes a group finds them.
+pub(crate) fn remove(dirs: &[PathBuf], patience: Duration) {
+    let mut all = dirs.to_vec();
+    dirs.iter().for_each(|dir| add_subgroups(dir, &mut all));
+    for dir in all.iter().rev() {
+        let mut patience = patience;
         while fs::remove_dir(dir).is_err_and(|e| e.kind() == ErrorKind::ResourceBusy) && !patience.is_zero() {
             // The kernel announces this to nobody in version 1.
             let _ = poll::wait(&[], Some(std::time::Instant::now() + REMOVE_AGAIN));

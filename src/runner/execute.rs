@@ -38,6 +38,10 @@ pub(crate) struct Ended {
     pub(crate) left_behind: bool,
     /// The machine cannot run containers.
     pub(crate) broken: bool,
+    /// Of the job's group: it has hit its own limit, or one of its processes was killed for whatever memory.
+    pub(crate) oom: OutOfMemory,
+    /// The name of the group in which an engine has put the container, if it ran long enough to be seen.
+    pub(crate) engines_group: Option<String>,
 }
 
 impl Ended {
@@ -55,12 +59,27 @@ impl Ended {
             cpu_seconds: None,
             left_behind: false,
             broken: false,
+            oom: OutOfMemory::default(),
+            engines_group: None,
         }
+    }
+
+    /// The engine's fault.
+    pub(crate) fn fail(&mut self, text: String) {
+        (self.reason, self.exit_code, self.signal) = (Reason::EngineError, None, None);
+        self.detail = text;
     }
 
     fn add(&mut self, text: &str) {
         self.detail = if self.detail.is_empty() { text.to_owned() } else { format!("{}; {text}", self.detail) };
     }
+}
+
+/// What was seen of memory that ran out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OutOfMemory {
+    pub(crate) own_limit: bool,
+    pub(crate) killed: bool,
 }
 
 /// What an attempt is executed with. Made before its lock file says so, since others must find what a crash leaves.
@@ -79,7 +98,8 @@ impl Setup {
         let engine = Engine::of(spec);
         // With our number, since runners with other lock directories know nothing of ours, and share engine and kernel with us.
         let name = format!("muster-{}-{}-{}", spec.uuid, spec.attempt, std::process::id());
-        let handle = engine.as_ref().ok().and_then(Option::as_ref).and_then(|engine| Handle::new(engine, &name, dir));
+        let handle =
+            engine.as_ref().ok().and_then(Option::as_ref).and_then(|engine| Handle::new(engine, spec, &name, dir));
         let group = if engine.is_ok() && handle.is_none() { Group::create(&name) } else { None };
         Self { engine, group, handle }
     }
@@ -88,7 +108,7 @@ impl Setup {
         let mut command = match (&self.engine, &self.handle) {
             // The engine changes the user.
             (Ok(Some(engine)), Some(handle)) => return client::command(engine, handle, spec, dir, user),
-            (Ok(Some(engine)), None) => singularity::command(engine, spec, dir),
+            (Ok(Some(engine)), None) => singularity::command(engine, spec, dir)?,
             (Ok(None), _) => process::command(spec, dir),
             (Err(text), _) => return Err(io::Error::other(text.clone())),
         };
@@ -97,6 +117,17 @@ impl Setup {
             command.gid(user.gid).uid(user.uid);
         }
         Ok(command)
+    }
+
+    /// Removes what it has made, unless something may be left in it.
+    pub(crate) fn clear(&self, ended: &Ended, dir: &Path) {
+        if self.handle.is_some() {
+            // It may hold secrets, and the directory may stay for a while.
+            let _ = fs::remove_file(client::environment_file(dir));
+        }
+        if let Some(group) = self.group.as_ref().filter(|_| !ended.left_behind) {
+            group.remove();
+        }
     }
 }
 
@@ -118,7 +149,7 @@ pub(crate) fn run(
     let command = limited.and_then(|()| Ok((setup.command(spec, dir, user)?, stdin?)));
     let (mut command, stdin) = match command {
         Ok(command) => command,
-        Err(e) => return trouble::never(format!("cannot start the job: {e}")),
+        Err(e) => return Ended::never(Reason::EngineError, format!("cannot start the job: {e}")),
     };
     command.process_group(0).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
     let started_at = now_ms();
@@ -129,7 +160,10 @@ pub(crate) fn run(
     let child = match spawned {
         Ok(Ok(child)) => child,
         Ok(Err(e)) if matches!(setup.engine, Ok(None)) => return process::not_executed(spec, &e, &mut streams[1]),
-        Ok(Err(e)) => return trouble::never(format!("cannot start {}: {e}", command.get_program().display())),
+        Ok(Err(e)) => {
+            let text = format!("cannot start {}: {e}", command.get_program().display());
+            return Ended::never(Reason::EngineError, text);
+        }
         Err(e) => {
             // Perhaps begun, and this process in its group.
             job::signal_all(&[], Signal::KILL);
@@ -143,12 +177,13 @@ pub(crate) fn run(
     };
     let mut ended = job.run(started_at);
     match &setup.handle {
-        Some(handle) => {
-            ask_engine(&mut ended, handle, limits.ram, dir);
-            // It may hold secrets, and the directory may stay for a while.
-            let _ = fs::remove_file(client::environment_file(dir));
+        Some(handle) => ask_engine(&mut ended, handle, spec, dir),
+        None => {
+            account(&mut ended, setup.group.as_ref(), limits.ram);
+            if matches!(setup.engine, Ok(Some(_))) {
+                singularity::judge(&mut ended, &dir.join("stderr"));
+            }
         }
-        None => account(&mut ended, setup.group.as_ref(), limits.ram),
     }
     ended.finished_at = now_ms();
     ended
@@ -163,20 +198,17 @@ fn account(ended: &mut Ended, group: Option<&Group>, ram: i64) {
     let Some(group) = group else { return };
     let usage = group.usage();
     ended.cpu_seconds = usage.cpu_seconds.or(ended.cpu_seconds);
-    if usage.oom_kills > 0 {
-        match ended.reason {
-            Reason::Exited if ended.exit_code == Some(0) => {
-                ended.add("one of its processes was killed because memory ran out");
-            }
-            Reason::Exited | Reason::Signaled => {
-                ended.reason = Reason::Oom;
-                ended.add(&out_of_memory(ram));
-            }
-            _ => {}
+    ended.oom = usage.oom;
+    let killed_one = "one of its processes was killed because memory ran out";
+    match ended.reason {
+        _ if !usage.oom.killed => {}
+        Reason::Exited | Reason::Signaled if usage.oom.own_limit && ram > 0 && ended.exit_code != Some(0) => {
+            ended.reason = Reason::Oom;
+            ended.add(&out_of_memory(ram));
         }
-    }
-    if !ended.left_behind {
-        group.remove();
+        // It got over it, or the machine as a whole had no more: not its own fault.
+        Reason::Exited | Reason::Signaled => ended.add(killed_one),
+        _ => {}
     }
 }
 
@@ -191,39 +223,51 @@ fn seconds(time: nix::sys::time::TimeVal) -> f64 {
 }
 
 /// The client has ended, which says little: what the engine knows of its container counts. Then the container is removed.
-fn ask_engine(ended: &mut Ended, handle: &Handle, ram: i64, dir: &Path) {
+fn ask_engine(ended: &mut Ended, handle: &Handle, spec: &ContainerSpec, dir: &Path) {
     let state = handle.inspect();
     let by_itself = matches!(ended.reason, Reason::Exited | Reason::Signaled);
     let of_client = std::mem::take(&mut ended.exit_code);
     let client_was_killed = std::mem::take(&mut ended.signal).is_some();
-    match (state, of_client) {
-        (Ok(Some(State::Ended { exit_code, oom })), _) => {
+    match state {
+        Ok(Some(State::Ended { exit_code, oom })) => {
             ended.exit_code = Some(exit_code);
-            let oom = oom && exit_code != 0 || ram > 0 && handle.means_oom(exit_code);
-            if by_itself && oom {
+            let oom = oom || ended.oom.killed || handle.was_out_of_memory(exit_code, ended.engines_group.as_deref());
+            if by_itself && oom && exit_code != 0 {
                 ended.reason = Reason::Oom;
-                ended.add(&out_of_memory(ram));
+                ended.add(&out_of_memory(spec.limits.ram));
             } else if by_itself {
                 ended.reason = Reason::Exited;
             }
         }
-        // Of a command in the image that is not there or not executable. The engine has said it on standard error.
-        (Ok(Some(State::NotBegun)), Some(code @ (126 | 127))) if by_itself => ended.exit_code = Some(code),
-        (state, code) if by_itself => {
-            let text = match state {
-                Ok(Some(State::Running)) => "the engine's client ended while its container ran".to_owned(),
-                Ok(_) if client_was_killed => "the engine's client was killed".to_owned(),
-                Err(e) => format!("cannot ask the engine about its container: {e}"),
-                _ => format!("the engine could not start the container (its exit code is {})", code.unwrap_or(-1)),
-            };
-            let said = trouble::last_words(&dir.join("stderr"));
-            *ended = Ended { started_at: ended.started_at, ..trouble::never(format!("{text}: {said}")) };
+        Ok(Some(State::NotBegun) | None) if by_itself => not_begun(ended, of_client, spec, dir),
+        Ok(Some(State::Running)) if by_itself => {
+            ended.fail("the engine's client ended while its container ran".to_owned());
         }
+        Err(e) if by_itself => ended.fail(format!("cannot ask the engine about its container: {e}")),
         _ => {}
+    }
+    if client_was_killed && ended.reason == Reason::EngineError {
+        ended.add("the client was killed");
     }
     if let Err(e) = handle.remove() {
         ended.left_behind = true;
         ended.add(&e.to_string());
+    }
+}
+
+/// The engine's own exit codes: 127 and 126 for a command that is not in the image or not executable, but also for faults of its own;
+/// 125 for others. Its words on standard error tell them apart.
+fn not_begun(ended: &mut Ended, code: Option<i32>, spec: &ContainerSpec, dir: &Path) {
+    let said = trouble::last_words(&dir.join("stderr"));
+    let is_broken = trouble::means_broken(&said, spec);
+    let of_command = said.contains("executable file") || said.contains(&format!("exec: {:?}", spec.command[0]));
+    match code {
+        Some(code @ (126 | 127)) if of_command && !is_broken => ended.exit_code = Some(code),
+        _ => {
+            let code = code.map_or_else(|| "no exit code".to_owned(), |code| format!("exit code {code}"));
+            ended.fail(format!("the engine could not start the container ({code}): {said}"));
+            ended.broken = is_broken;
+        }
     }
 }
 

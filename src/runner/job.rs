@@ -36,6 +36,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// The engine sends TERM and KILL itself; its client gets no KILL before it has had the time for both.
 const ENGINE_MARGIN: Duration = Duration::from_secs(20);
+const STOP_AGAIN: Duration = Duration::from_secs(1);
 /// Memory is looked at after a tenth of the time that the job has run, but not more and not less often than this: what a short job
 /// needed is seen, and a long one costs nothing.
 const SAMPLES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
@@ -54,6 +55,8 @@ pub(crate) struct Job<'a> {
     first: Option<Pid>,
     /// The engine's program that was told to stop the container.
     stopper: Option<Pid>,
+    /// It has ended; if the client has not by then, there was nothing to stop yet.
+    stop_again_at: Option<Instant>,
     pipes: [Option<std::fs::File>; 2],
     streams: &'a mut [Stream; 2],
     stdin: Option<(ChildStdin, &'a [u8])>,
@@ -95,6 +98,7 @@ impl<'a> Job<'a> {
             group: setup.group.as_ref(),
             handle: setup.handle.as_ref(),
             stopper: None,
+            stop_again_at: None,
             peak: Usage::default(),
             engines_group: None,
             began: now,
@@ -158,7 +162,7 @@ impl<'a> Job<'a> {
             Phase::Terminating { kill_at } => Some(kill_at),
             Phase::Killing { again_at, .. } => Some(again_at),
         };
-        let deadline = deadline.into_iter().chain(self.sample_at).min();
+        let deadline = deadline.into_iter().chain(self.sample_at).chain(self.stop_again_at).min();
         let ready = poll::wait(&fds, deadline)?;
         Ok([!ready[0].is_empty(), !ready[1].is_empty()])
     }
@@ -176,16 +180,21 @@ impl<'a> Job<'a> {
             return;
         }
         let now = Instant::now();
-        let Some(handle) = self.handle else {
+        if let Some(handle) = self.handle {
+            self.stop_container(handle);
+            self.phase = Phase::Terminating { kill_at: now + GRACE + ENGINE_MARGIN };
+        } else {
             self.signal_all(Signal::TERM);
             self.phase = Phase::Terminating { kill_at: now + GRACE };
-            return;
-        };
+        }
+    }
+
+    fn stop_container(&mut self, handle: &Handle) {
+        self.stop_again_at = None;
         match handle.stop(GRACE).spawn() {
             Ok(child) => self.stopper = i32::try_from(child.id()).ok().and_then(Pid::from_raw),
             Err(_) => self.signal_first(Signal::TERM),
         }
-        self.phase = Phase::Terminating { kill_at: now + GRACE + ENGINE_MARGIN };
     }
 
     fn signal_all(&self, signal: Signal) {
@@ -207,9 +216,12 @@ impl<'a> Job<'a> {
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) if Some(pid) == self.first => self.status = Some(status),
-                // There is no such container yet, and the client must not make one any more.
-                Ok(Some((pid, status))) if Some(pid) == self.stopper && status.exit_status() != Some(0) => {
-                    self.signal_first(Signal::TERM);
+                Ok(Some((pid, status))) if Some(pid) == self.stopper => {
+                    if status.exit_status() != Some(0) {
+                        // There is no such container yet, and the client must not make one any more.
+                        self.signal_first(Signal::TERM);
+                    }
+                    self.stop_again_at = Some(Instant::now() + STOP_AGAIN);
                 }
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => break,
@@ -265,6 +277,9 @@ impl<'a> Job<'a> {
     fn keep_time(&mut self) -> bool {
         let now = Instant::now();
         self.sample(now);
+        if let Some(handle) = self.handle.filter(|_| self.stop_again_at.is_some_and(|at| at <= now)) {
+            self.stop_container(handle);
+        }
         match self.phase {
             Phase::Running if self.run_until.is_some_and(|until| until <= now) => {
                 if self.status.is_none() {
@@ -334,6 +349,8 @@ impl<'a> Job<'a> {
             cpu_seconds: self.peak.cpu_seconds,
             left_behind,
             broken: false,
+            oom: self.peak.oom,
+            engines_group: self.engines_group.as_ref().and_then(Group::name),
         }
     }
 }

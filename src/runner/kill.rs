@@ -124,7 +124,9 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
             }
             Found::Stale(holder) => holder,
         };
-        if let Some(container) = holder.container.as_ref().filter(|_| !removed) {
+        let left = leftovers(place, &holder)?;
+        // Not before all that might still make one has ended.
+        if let Some(container) = holder.container.as_ref().filter(|_| !removed && left.is_empty()) {
             // An engine may take long; others wait for the lock.
             drop(all);
             container.remove().map_err(|e| Error::Refused(format!("{uuid}: {e}")))?;
@@ -132,7 +134,6 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
             deadline = Instant::now() + REAP_TIMEOUT;
             continue;
         }
-        let left = leftovers(place, &holder)?;
         if removed && left.is_empty() && all.acquire(uuid)?.is_some() {
             // Only we know that the engine has nothing any more.
             return lock::discard(&all, &holder);

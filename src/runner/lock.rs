@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -189,7 +190,8 @@ fn abandoned(path: &Path, holder: Option<Holder>) -> Found {
     match holder {
         Some(holder) if is_left(&holder) => Found::Stale(holder),
         holder => {
-            cgroup::remove(&holder.unwrap_or_default().groups);
+            // Others wait for the `all` lock.
+            cgroup::remove(&holder.unwrap_or_default().groups, Duration::ZERO);
             // Not ours to report: perhaps the runner has removed it just now.
             let _ = fs::remove_file(path);
             Found::Absent
@@ -199,7 +201,7 @@ fn abandoned(path: &Path, holder: Option<Holder>) -> Found {
 
 /// Removes the lock file and the control groups of one of which nothing is left.
 pub(crate) fn discard(all: &All, holder: &Holder) -> Result<()> {
-    cgroup::remove(&holder.groups);
+    cgroup::remove(&holder.groups, Duration::ZERO);
     let path = path(&all.dir, &holder.uuid);
     match fs::remove_file(&path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("cannot remove", &path, e)),
@@ -213,6 +215,9 @@ impl Holder {
         let path = path(dir, &self.uuid);
         let mut text = serde_json::to_vec(self).expect("plain data serialises");
         text.push(b'\n');
+        if text.len() as u64 > CONTENT_BYTES_MAX {
+            return Err(Error::Refused(format!("the engine's arguments make {} longer than is read", path.display())));
+        }
         fs::OpenOptions::new()
             .write(true)
             .open(&path)

@@ -3,7 +3,7 @@
 //! `args` reads the command line; `place`, `lock` and `attempts` are the files on disk; `start` → `run` → `execute` → `job` is a
 //! container's life, with `process` or `engine`, and `user`, `stream` and `outputs`; `list`, `kill`, `results`, `release` and `facts`
 //! are the other commands; `owner` says who has the machine, `remove` takes away what a job left, `trouble` what its engines' errors
-//! mean; `watchdog` powers a machine off that nobody asks for; `procs`, `cgroup`, `signals` and `poll` ask the kernel; `null` is streams
+//! mean; `watchdog` powers a machine off that nobody asks for; `procs`, `cgroup`, `kmsg`, `signals` and `poll` ask the kernel; `null` is streams
 //! of nothing. Exit status: 0 done, 1 failed, 2 wrong usage. One thread.
 
 mod args;
@@ -15,6 +15,7 @@ mod execute;
 mod facts;
 mod job;
 mod kill;
+mod kmsg;
 mod list;
 mod lock;
 mod null;
@@ -24,6 +25,7 @@ mod place;
 mod poll;
 mod process;
 mod procs;
+mod program;
 mod release;
 mod remove;
 mod results;

@@ -46,13 +46,14 @@ pub(crate) fn release(place: &Place, lease: &str) -> Result<()> {
     say("released")
 }
 
-/// Whether anything of any set runs, may be starting, or has left something.
-pub(crate) fn runs_anything(all: &All, place: &Place) -> Result<bool> {
+/// Whether anything of any set runs, or may be starting. What a crashed runner has left counts for nothing.
+pub(crate) fn runs_anything(place: &Place) -> Result<bool> {
+    let all = All::take(&place.lock_dir)?;
     let error = |e| Error::io("cannot read", &place.lock_dir, e);
     for entry in fs::read_dir(&place.lock_dir).map_err(error)? {
         let name = entry.map_err(error)?.file_name();
         if let Some(uuid) = name.to_str().and_then(lock::uuid_of)
-            && !matches!(all.examine(uuid)?, Found::Absent | Found::Foreign(_))
+            && !matches!(all.examine(uuid)?, Found::Absent | Found::Foreign(_) | Found::Stale(_))
         {
             return Ok(true);
         }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, syncfs};
 use rustix::process::{getpid, set_child_subreaper, setsid};
 
 use crate::args::Args;
@@ -33,7 +33,11 @@ pub(crate) fn supervise(args: &Args, uuid: &str) -> Result<()> {
     let (place, spec, setup) = prepare(args, uuid).inspect_err(|e| answer(&e.to_string()))?;
     let dir = place.attempt_dir(uuid, spec.attempt);
     let mut attempt = Attempt { place: &place, spec: &spec, dir: &dir, setup: &setup, streams: None };
+    // Whatever a job starts shares the lock, so that it is stale as long as something is left. Not an engine's programs: they may start
+    // helpers for all their containers, and what is left of this one stands in the lock file.
+    let _shared = if setup.handle.is_none() { rustix::io::dup(io::stdout()).ok() } else { None };
     let ended = attempt.execute(&signals);
+    setup.clear(&ended, &dir);
     attempt.record(&ended)?;
     if !ended.left_behind {
         // The container is seen as finished from here on. (With something left the lock stays taken: stale, to be reaped.)
@@ -72,8 +76,8 @@ fn prepare(args: &Args, uuid: &str) -> Result<(Place, ContainerSpec, Setup)> {
     let setup = Setup::new(&spec, &dir);
     let groups = setup.group.as_ref().map(|group| group.dirs().to_vec()).unwrap_or_default();
     let container = setup.handle.clone();
-    let (uuid_, set, attempt) = (uuid.to_owned(), place.set.clone(), spec.attempt);
-    let holder = Holder { uuid: uuid_, pid, set, attempt, start, groups, container };
+    let (set, attempt) = (place.set.clone(), spec.attempt);
+    let holder = Holder { uuid: uuid.to_owned(), pid, set, attempt, start, groups, container };
     holder.publish(&place.lock_dir)?;
     answer(&format!(r#"{{"UUID":"{uuid}","PID":{pid}}}"#));
     Ok((place, spec, setup))
@@ -134,7 +138,14 @@ impl Attempt<'_> {
     }
 
     fn record(&mut self, ended: &Ended) -> Result<()> {
-        let found = outputs::examine(&self.dir.join("work"), &self.spec.outputs, self.spec.limits.output_bytes);
+        let work = self.dir.join("work");
+        let found = outputs::examine(&work, &self.spec.outputs, self.spec.limits.output_bytes);
+        if !found.found.is_empty()
+            && let Ok(work) = File::open(&work)
+        {
+            // The result says that they are there, also after a loss of power. One call, however many files they are.
+            let _ = syncfs(&work);
+        }
         let mut detail = ended.detail.clone();
         if found.too_large {
             let (bytes, limit) = (found.bytes, self.spec.limits.output_bytes);

@@ -14,8 +14,6 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::io::{FdFlags, fcntl_setfd};
-
 use crate::args::Args;
 use crate::attempts;
 use crate::engine;
@@ -93,8 +91,6 @@ fn claim(place: &Place, spec: &ContainerSpec, lease: Option<&str>) -> Result<Own
 /// Nobody waits for the runner: it must outlive this process, and is then init's.
 fn spawn(lock: &OwnedFd, arguments: &[String]) -> std::io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
-    // From here on whatever this process starts shares the lock.
-    fcntl_setfd(lock, FdFlags::empty())?;
     signals::hold_listers_off()?;
     // Not by its path: the file may have been replaced by a newer one meanwhile.
     Command::new("/proc/self/exe")
@@ -103,7 +99,8 @@ fn spawn(lock: &OwnedFd, arguments: &[String]) -> std::io::Result<UnixStream> {
         .args(arguments)
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(null::output()?)
+        // In the place of its standard output it inherits the lock.
+        .stdout(Stdio::from(lock.try_clone()?))
         .stderr(null::output()?)
         .spawn()?;
     Ok(ours)

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::execute::Ended;
-use muster_runner::protocol::Reason;
+use muster_runner::protocol::ContainerSpec;
 
 /// Bytes of what an engine said last.
 const LAST_WORDS: u64 = 2 << 10;
@@ -25,16 +24,12 @@ const BROKEN: [&[&str]; 4] = [
     &["no space left on device"],
 ];
 
-/// An attempt that has not begun, because of an engine that says this.
-pub(crate) fn never(text: String) -> Ended {
-    let broken = means_broken(&text);
-    let reason = if text.contains("no space left on device") { Reason::DiskFull } else { Reason::EngineError };
-    Ended { broken, ..Ended::never(reason, text) }
-}
-
-fn means_broken(text: &str) -> bool {
+/// `said`: by the engine. Words of the job in it may be chosen to mislead: they do not count.
+pub(crate) fn means_broken(said: &str, spec: &ContainerSpec) -> bool {
+    let words = spec.command.iter().chain([&spec.cwd, &spec.image]).filter(|word| !word.is_empty());
+    let text = words.fold(said.to_owned(), |text, word| text.replace(word.as_str(), " "));
     let has_all = |parts: &&[&str]| {
-        let mut rest = text;
+        let mut rest = text.as_str();
         parts.iter().all(|part| match rest.find(part) {
             Some(at) => {
                 rest = &rest[at + part.len()..];
@@ -79,10 +74,10 @@ mod tests {
             ("Error: no such image", false),
             ("", false),
         ] {
-            let ended = never(text.to_owned());
-            assert_eq!(ended.broken, broken, "{text}");
-            assert_eq!(ended.reason == Reason::DiskFull, text.contains("no space"), "{text}");
+            assert_eq!(means_broken(text, &ContainerSpec::default()), broken, "{text}");
         }
+        let spec = ContainerSpec { cwd: "/no space left on device".into(), ..ContainerSpec::default() };
+        assert!(!means_broken("cannot go to /no space left on device", &spec));
     }
 
     #[test]

@@ -174,6 +174,10 @@ fn log_facts(context: &RoundContext, facts: &Facts) {
         let message = "the configured engine is not on the instance: containers with an image will fail there";
         write_note(&context.note(Level::Warn, message).with("Engine", &context.engine));
     }
+    if !facts.isolates_user && context.runner.self_destruct_after().is_some() {
+        let message = "the runner has no root: the instance cannot power itself off when nobody asks for it any more";
+        write_note(&context.note(Level::Warn, message));
+    }
     if !facts.isolates_user {
         let message = "the runner has no root: jobs run as its own user and are not isolated from it";
         write_note(&context.note(Level::Warn, message));

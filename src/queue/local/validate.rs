@@ -19,6 +19,8 @@ const MAX_AFTER: usize = 1000;
 const MAX_ARGUMENTS: usize = 1024 * 1024;
 /// Bytes of standard input, which is kept in the queue.
 const MAX_STDIN: usize = 1024 * 1024;
+/// Bytes of a variable of a container with an image: engines read them from a file with limited lines.
+const MAX_IMAGE_VARIABLE: usize = 32 * 1024;
 /// Bytes of any path.
 const MAX_PATH: usize = 4096;
 /// Above any machine; keeps sums from overflowing.
@@ -134,10 +136,21 @@ fn check_image(request: &ContainerRequest) -> Result<(), FieldError> {
     let is_name = |name: &str| {
         name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.starts_with(|c: char| c.is_ascii_digit())
     };
-    match request.environment.iter().find(|(name, value)| !is_name(name) || value.contains(['\n', '\r'])) {
+    if request
+        .command
+        .first()
+        .is_some_and(|program| program.starts_with('[') && program.ends_with(']') && program.len() > 1)
+    {
+        return refuse("command", "with an image, a program's name is not in brackets");
+    }
+    let is_bad = |value: &str| value.contains(['\n', '\r']) || value.len() > MAX_IMAGE_VARIABLE;
+    match request.environment.iter().find(|(name, value)| !is_name(name) || is_bad(value)) {
         Some((name, _)) => refuse(
             "environment",
-            format!("{name:?}: with an image, names are letters, digits and _, and values have no line break"),
+            format!(
+                "{name:?}: with an image, names are letters, digits and _, and values have no line break and at most \
+                 {MAX_IMAGE_VARIABLE} bytes"
+            ),
         ),
         None => Ok(()),
     }

@@ -85,7 +85,8 @@ fn limits_of_the_second_version() {
     assert_eq!(read("muster/m/memory.swap.max"), "0");
     group.limit(1, 1).unwrap();
     assert_eq!(read("muster/m/memory.max"), RAM_MIN.to_string());
-    let expected = Usage { memory: Some(12288), cpu_seconds: Some(1.5), oom_kills: 2 };
+    let oom = OutOfMemory { own_limit: true, killed: true };
+    let expected = Usage { memory: Some(12288), cpu_seconds: Some(1.5), oom };
     assert_eq!(group.usage(), expected);
 }
 

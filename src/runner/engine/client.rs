@@ -12,7 +12,7 @@ use std::process::Command;
 use rustix::process::geteuid;
 
 use super::handle::Handle;
-use super::{Engine, Kind};
+use super::{Engine, Kind, limits};
 use crate::process;
 use crate::user::User;
 use muster_runner::protocol::ContainerSpec;
@@ -53,6 +53,9 @@ fn arguments(
     if let Some(path) = handle.pid_file() {
         arguments.extend(["--pidfile".to_owned(), path.to_string_lossy().into_owned()]);
     }
+    // An image is anybody's: a program in it that changes to root would be root outside too, in the directories that are shared. The
+    // operator's own options come later and can loosen this.
+    arguments.extend(["--security-opt", "no-new-privileges", "--cap-drop", "ALL"].map(str::to_owned));
     // The runner keeps the streams, within limits. The engine's own copy would have none.
     arguments.extend(["--log-driver", "none"].map(str::to_owned));
     if !spec.stdin.is_empty() {
@@ -69,31 +72,17 @@ fn arguments(
     let keeps_id = engine.kind == Kind::Podman && !geteuid().is_root();
     arguments.extend(keeps_id.then(|| "--userns=keep-id".to_owned()));
     arguments.extend(["--user".to_owned(), format!("{}:{}", user.uid, user.gid)]);
-    if limits_are_possible(engine.kind) {
-        let limits = &spec.limits;
-        if limits.ram > 0 {
-            arguments.extend(["--memory".to_owned(), format!("{}b", limits.ram)]);
-        }
-        if limits.vcpus > 0 {
-            // More than there are is an error to docker.
-            let there = std::thread::available_parallelism().map_or(i64::MAX, |n| i64::try_from(n.get()).unwrap_or(1));
-            arguments.extend(["--cpus".to_owned(), limits.vcpus.min(there).to_string()]);
-        }
-    }
+    arguments.extend(limits::options(engine.kind, &spec.limits));
     Ok(arguments)
 }
 
-/// Docker's daemon is root. A podman without root has limits in cgroups of the second version only, and fails if asked for them
-/// elsewhere.
-fn limits_are_possible(kind: Kind) -> bool {
-    kind == Kind::Docker || geteuid().is_root() || Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
-}
-
-/// Engines separate the parts of a mount by colons.
-fn mountable(path: &Path) -> io::Result<String> {
-    path.to_str().filter(|text| !text.contains(':')).map(str::to_owned).ok_or_else(|| {
-        let text =
-            format!("{} has a colon or is not UTF-8: an engine cannot mount it; set --state-dir", path.display());
+/// Engines separate the parts of a mount by colons, and some by commas.
+pub(super) fn mountable(path: &Path) -> io::Result<String> {
+    path.to_str().filter(|text| !text.contains([':', ','])).map(str::to_owned).ok_or_else(|| {
+        let text = format!(
+            "{} has a colon or a comma, or is not UTF-8: an engine cannot mount it; set --state-dir",
+            path.display()
+        );
         io::Error::new(io::ErrorKind::InvalidInput, text)
     })
 }

@@ -1,37 +1,43 @@
 //! A container that an engine keeps: asking for its end, what became of it, removing it. It may outlive its runner, so all that is
 //! needed for that stands in the lock file.
+//!
+//! "The engine says that there is no such container" and "the engine does not answer as it should" are never the same here: in the
+//! second case the container may be running.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::PollFlags;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, Kind};
-use crate::poll;
+use super::{Engine, Kind, limits};
+use crate::kmsg;
+use crate::program::{self, Answer};
+use muster_runner::protocol::ContainerSpec;
 
 /// An engine that does not answer for so long is out of order.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Bytes of an answer that are read.
-const ANSWER_MAX: u64 = 64 << 10;
+/// What an engine's program finds its store and its daemon by. Another session of the same user may have them otherwise.
+const VARIABLES: [&str; 6] = ["PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONFIG", "CONTAINER_HOST"];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Handle {
     program: PathBuf,
     globals: Vec<String>,
+    variables: BTreeMap<String, String>,
     pub(crate) name: String,
+    is_podman: bool,
     /// Where the engine writes the number of the container's first process; docker cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid_file: Option<PathBuf>,
-    /// The engine says "oom" only where it can: not a podman with control groups of version 1 on newer kernels.
+    /// Since when (in the kernel's log) a limit on memory counts of which the engine says nothing when it is hit: a podman with control
+    /// groups of version 1 (conmon 2.1.6 on Linux 6.18, measured). The runner's own knowledge: not in the lock file.
     #[serde(skip)]
-    guesses_oom: bool,
+    silent_since_us: Option<i64>,
 }
 
 /// What the engine says of it.
@@ -49,14 +55,18 @@ pub(crate) enum State {
 
 impl Handle {
     /// `None` for an engine that keeps nothing.
-    pub(crate) fn new(engine: &Engine, name: &str, dir: &Path) -> Option<Self> {
+    pub(crate) fn new(engine: &Engine, spec: &ContainerSpec, name: &str, dir: &Path) -> Option<Self> {
         let is_podman = engine.kind == Kind::Podman;
+        let is_silent = is_podman && !limits::is_v2() && limits::on_memory(engine.kind);
+        let variable = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
         (is_podman || engine.kind == Kind::Docker).then(|| Self {
             program: engine.program.clone(),
             globals: engine.globals.clone(),
+            variables: VARIABLES.into_iter().filter_map(variable).collect(),
             name: name.to_owned(),
+            is_podman,
             pid_file: is_podman.then(|| dir.join("pid")),
-            guesses_oom: is_podman,
+            silent_since_us: (is_silent && spec.limits.ram > 0).then(kmsg::now_us),
         })
     }
 
@@ -70,23 +80,40 @@ impl Handle {
         fs::read_to_string(self.pid_file.as_ref()?).ok()?.trim().parse().ok()
     }
 
-    /// Whether an exit code alone says that memory ran out. Nothing else kills the first process of a container by signal 9 from
-    /// outside, but the engine, which does it for us.
-    pub(crate) fn means_oom(&self, exit_code: i32) -> bool {
-        self.guesses_oom && exit_code == 137
+    /// Whether the kernel says that memory ran out although the engine does not. `group`: the name of the container's, if that was seen.
+    pub(crate) fn was_out_of_memory(&self, exit_code: i32, group: Option<&str>) -> bool {
+        exit_code == 137
+            && self.silent_since_us.is_some_and(|since| kmsg::tells_of_oom(self.first_process(), group, since))
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.globals).args(words).current_dir("/");
+        command.args(&self.globals).args(words).env_clear().envs(&self.variables).current_dir("/");
         command
     }
 
-    /// TERM, and after `grace` KILL, sent by the engine; fails if there is no such container (yet).
+    /// TERM, and after `grace` KILL, sent by the engine. Of a container that has not begun it may say that it has stopped it, and then
+    /// it begins.
     pub(crate) fn stop(&self, grace: Duration) -> Command {
         let mut command = self.command(&["stop", "-t", &grace.as_secs().to_string(), &self.name]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
+    }
+
+    /// # Errors
+    /// The engine cannot say it.
+    fn exists(&self) -> io::Result<bool> {
+        let filter = format!("name=^/{}$", self.name);
+        let answer = match self.is_podman {
+            true => self.ask(&["container", "exists", &self.name])?,
+            false => self.ask(&["ps", "--all", "--quiet", "--filter", &filter])?,
+        };
+        match (answer.exit_code, self.is_podman) {
+            (Some(0), true) => Ok(true),
+            (Some(1), true) => Ok(false),
+            (Some(0), false) => Ok(!answer.stdout.trim().is_empty()),
+            _ => Err(unclear(&answer)),
+        }
     }
 
     /// `None`: it does not know the container.
@@ -94,13 +121,13 @@ impl Handle {
     /// # Errors
     /// The engine does not answer, or makes no sense.
     pub(crate) fn inspect(&self) -> io::Result<Option<State>> {
-        let format = "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}} {{.State.StartedAt}}";
-        let (succeeded, answer) =
-            run(self.command(&["inspect", "--type", "container", "--format", format, &self.name]))?;
-        if !succeeded {
+        if !self.exists()? {
             return Ok(None);
         }
-        parse(answer.trim()).map(Some).ok_or_else(|| io::Error::other(format!("the engine says {:?}", answer.trim())))
+        let format = "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}} {{.State.StartedAt}}";
+        let answer = self.ask(&["inspect", "--type", "container", "--format", format, &self.name])?;
+        let state = answer.stdout.lines().last().and_then(parse).filter(|_| answer.exit_code == Some(0));
+        state.map(Some).ok_or_else(|| unclear(&answer))
     }
 
     /// Kills and removes it; also fine if there is none.
@@ -108,13 +135,20 @@ impl Handle {
     /// # Errors
     /// It may still be there.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        let (_, answer) = run(self.command(&["rm", "--force", "--volumes", &self.name]))?;
+        let answer = self.ask(&["rm", "--force", "--volumes", &self.name])?;
         // The exit code for a container that is not there differs from version to version.
-        match self.inspect()? {
-            None => Ok(()),
-            Some(_) => Err(io::Error::other(format!("cannot remove the container {}: {}", self.name, answer.trim()))),
-        }
+        if self.exists()? { Err(unclear(&answer)) } else { Ok(()) }
     }
+
+    fn ask(&self, words: &[&str]) -> io::Result<Answer> {
+        program::run(self.command(words), PATIENCE)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", self.program.display())))
+    }
+}
+
+fn unclear(answer: &Answer) -> io::Error {
+    let code = answer.exit_code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
+    io::Error::other(format!("the engine answers with {code}: {:?} {}", answer.stdout.trim(), answer.stderr))
 }
 
 fn parse(answer: &str) -> Option<State> {
@@ -127,58 +161,6 @@ fn parse(answer: &str) -> Option<State> {
         "exited" | "stopped" | "dead" => State::Ended { exit_code, oom },
         _ => State::Running,
     })
-}
-
-/// Runs it to its end: whether it succeeded, and what it said on both streams. For a process that has no other children to wait for.
-///
-/// # Errors
-/// It cannot be started, or takes longer than [`PATIENCE`]; then it was killed.
-fn run(mut command: Command) -> io::Result<(bool, String)> {
-    let deadline = Instant::now() + PATIENCE;
-    let (reader, writer) = io::pipe()?;
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-    let mut child = command.spawn()?;
-    // It holds the writing ends of the pipe: without it the pipe ends with the child.
-    drop(command);
-    let handle = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let handle = handle.ok_or(io::ErrorKind::InvalidData).map(|pid| pidfd_open(pid, PidfdFlags::empty()))??;
-    let mut answer = Vec::new();
-    let mut reader = reader.take(ANSWER_MAX);
-    let mut buffer = [0; 4096];
-    loop {
-        let ready =
-            poll::wait(&[(reader.get_ref().as_fd(), PollFlags::IN), (handle.as_fd(), PollFlags::IN)], Some(deadline))?;
-        if ready.iter().all(|flags| flags.is_empty()) {
-            let _ = pidfd_send_signal(&handle, Signal::KILL);
-            let _ = child.wait();
-            let program = command_name(&answer);
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("the engine does not answer{program}")));
-        }
-        // What it leaves behind may keep the pipe open: its own end is enough, once the pipe has nothing for us.
-        match ready[0].is_empty() {
-            true => break,
-            false => match reader.read(&mut buffer)? {
-                0 => break,
-                length => answer.extend_from_slice(&buffer[..length]),
-            },
-        }
-    }
-    let status = wait_until(&mut child, &handle, deadline)?;
-    Ok((status, String::from_utf8_lossy(&answer).into_owned()))
-}
-
-/// What it had said, to be added to an error.
-fn command_name(answer: &[u8]) -> String {
-    let text = String::from_utf8_lossy(answer);
-    if text.trim().is_empty() { String::new() } else { format!("; it said {:?}", text.trim()) }
-}
-
-/// A child that has closed its streams may live on.
-fn wait_until(child: &mut std::process::Child, handle: &std::os::fd::OwnedFd, deadline: Instant) -> io::Result<bool> {
-    if poll::wait(&[(handle.as_fd(), PollFlags::IN)], Some(deadline))?[0].is_empty() {
-        let _ = pidfd_send_signal(handle, Signal::KILL);
-    }
-    child.wait().map(|status| status.success())
 }
 
 #[cfg(test)]
@@ -200,21 +182,5 @@ mod tests {
         ] {
             assert_eq!(parse(answer), expected, "{answer}");
         }
-    }
-
-    #[test]
-    fn programs_are_run_to_their_end() {
-        let shell = |script: &str| {
-            let mut command = Command::new("sh");
-            command.args(["-c", script]);
-            run(command).unwrap()
-        };
-        assert_eq!(shell("echo out; echo err >&2; exit 3"), (false, "out\nerr\n".to_owned()));
-        assert_eq!(shell("exec >&- 2>&-; exit 0"), (true, String::new()));
-        // What it has left behind keeps the pipe open, and is not waited for.
-        let (succeeded, said) = shell("sleep 1000 & echo $!");
-        assert!(succeeded);
-        let pid = Pid::from_raw(said.trim().parse().unwrap()).unwrap();
-        rustix::process::kill_process(pid, Signal::KILL).unwrap();
     }
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 pub(crate) mod handle;
+pub(crate) mod limits;
 pub(crate) mod singularity;
 
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +16,8 @@ use muster_runner::protocol::ContainerSpec;
 
 /// Of all engine arguments together; they are kept in the lock file.
 const ARGUMENTS_BYTES_MAX: usize = 16 << 10;
+/// Of a variable: engines read their file by lines, which they limit.
+const VARIABLE_BYTES_MAX: usize = 32 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -154,9 +157,21 @@ pub(crate) fn fault(spec: &ContainerSpec) -> Option<String> {
     let is_name = |name: &str| {
         name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.starts_with(|c: char| c.is_ascii_digit())
     };
-    let bad = spec.environment.iter().find(|(name, value)| !is_name(name) || value.contains(['\n', '\r']));
+    // An engine takes it for a list of words.
+    if spec
+        .command
+        .first()
+        .is_some_and(|program| program.starts_with('[') && program.ends_with(']') && program.len() > 1)
+    {
+        return Some(format!("command {:?}: with an image, a program's name is not in brackets", spec.command[0]));
+    }
+    let is_bad = |value: &str| value.contains(['\n', '\r']) || value.len() > VARIABLE_BYTES_MAX;
+    let bad = spec.environment.iter().find(|(name, value)| !is_name(name) || is_bad(value));
     bad.map(|(name, _)| {
-        format!("environment {name:?}: with an image, names are letters, digits and _, and values have no line break")
+        format!(
+            "environment {name:?}: with an image, names are letters, digits and _, and values have no line break and at most \
+             {VARIABLE_BYTES_MAX} bytes"
+        )
     })
 }
 

@@ -17,6 +17,7 @@ state=${0%/*}/state
 mkdir -p "$state"
 { echo "== call"; for word; do echo "$word"; done; } >> "$state/calls"
 [ "$1" = --context ] && [ "$2" = here ] && shift 2 || { echo "docker: global options are missing" >&2; exit 125; }
+[ ! -e "$state/down" ] || { echo "docker: Cannot connect to the Docker daemon" >&2; exit 1; }
 verb=$1; shift
 for name; do :; done
 case $verb in
@@ -29,12 +30,13 @@ run)
         --workdir) cd "$2" || exit 125; shift 2 ;;
         --interactive) stdin=1; shift ;;
         --network=none) shift ;;
-        --log-driver | --volume | --user | --memory | --cpus) shift 2 ;;
+        --log-driver | --volume | --user | --memory | --memory-swap | --cpus | --security-opt | --cap-drop) shift 2 ;;
         -*) echo "docker: unknown flag $1" >&2; exit 125 ;;
         *) break ;;
         esac
     done
     case $1 in missing*) echo "docker: Cannot connect to the Docker daemon" >&2; exit 125 ;; esac
+    case $1 in slow) echo $$ > "$state/slow"; while [ ! -e "$state/pulled" ]; do sleep 0.1; done ;; esac
     shift
     mkdir "$state/$name"
     [ "$stdin" ] || exec </dev/null
@@ -46,7 +48,12 @@ run)
     while :; do wait $!; code=$?; kill -0 $! 2>/dev/null || break; done
     echo $code > "$state/$name/code"
     exit $code ;;
+ps)
+    for filter; do :; done
+    filter=${filter#name=^/}
+    [ ! -d "$state/${filter%$}" ] || echo 0123456789ab ;;
 inspect)
+    echo "WARNING: something of no interest" >&2
     [ -d "$state/$name" ] || { echo "Error: No such container: $name" >&2; exit 1; }
     if [ -f "$state/$name/code" ]; then
         oom=false; [ ! -e "$state/oom" ] || oom=true
@@ -128,25 +135,32 @@ fn docker_is_called_as_it_wants_to_be() {
     let (work, name) = (work.to_str().unwrap(), calls[0][4]);
     let tmp = work.strip_suffix("work").unwrap().to_owned() + "tmp";
     let volumes = [work, &tmp].map(|path| format!("{path}:{path}:z"));
-    let user = calls[0][14];
     let environment = format!("{}environment", work.strip_suffix("work").unwrap());
+    let at = |option: &str| calls[0].iter().position(|word| *word == option).map(|at| calls[0][at + 1]);
+    // Which it is depends on who tests.
+    let user = at("--user").unwrap();
+    assert!(
+        user.split_once(':').is_some_and(|(uid, gid)| [uid, gid].iter().all(|id| id.parse::<u32>().is_ok())),
+        "{user}"
+    );
+    let swap = at("--memory-swap").map_or_else(Vec::new, |ram| vec!["--memory-swap", ram]);
     let run = [
-        &["--context", "here", "run", "--name", name, "--log-driver", "none", "--interactive", "--volume", &volumes[0]]
-            [..],
-        &["--volume", &volumes[1], "--workdir", work, "--user", user, "--memory", "67108864b", "--cpus", "1"],
-        &["--env-file", &environment, "--network=none", "--entrypoint", "sh", "image.sif", "-c", &job.command[2]],
+        &["--context", "here", "run", "--name", name, "--security-opt", "no-new-privileges", "--cap-drop", "ALL"][..],
+        &["--log-driver", "none", "--interactive", "--volume", &volumes[0], "--volume", &volumes[1], "--workdir", work],
+        &["--user", user, "--memory", "67108864b"],
+        &swap,
+        &["--cpus", "1", "--env-file", &environment, "--network=none", "--entrypoint", "sh", "image.sif", "-c"],
+        &[&job.command[2]],
     ];
-    // The word after --user is the last one that is not known beforehand.
-    let mut given = calls[0].clone();
-    given[15] = user;
-    assert_eq!(given, run.concat());
+    assert_eq!(calls[0], run.concat());
+    assert!(swap.is_empty() || swap[1] == "67108864b");
     assert!(name.starts_with(&format!("muster-{}-1-", job.uuid)), "{name}");
     assert!(
-        calls[1..].iter().all(|call| call[..2] == ["--context", "here"] && *call.last().unwrap() == name),
+        calls[1..].iter().all(|call| call[..2] == ["--context", "here"] && call.last().unwrap().contains(name)),
         "{calls:?}"
     );
     let verbs: Vec<&str> = calls.iter().map(|call| call[2]).collect();
-    assert_eq!(verbs, ["run", "inspect", "rm", "inspect"]);
+    assert_eq!(verbs, ["run", "ps", "inspect", "rm", "ps"]);
     assert!(!calls.concat().concat().contains("a 'b' $c"), "on a command line everybody can read it");
     assert!(fs::read_to_string(state.join("environment")).unwrap().contains("SECRET=a 'b' $c\n"));
 }
@@ -197,6 +211,55 @@ fn a_daemon_that_does_not_answer_breaks_the_machine() {
     let result = host.result(&job);
     assert_eq!((result.reason, result.exit_code), (Reason::EngineError, None), "{result:?}");
     assert!(result.detail.contains("Cannot connect to the Docker daemon"), "{}", result.detail);
+}
+
+/// The engine cannot say whether the container is there: then it counts as there, and the lock stays.
+#[test]
+fn a_daemon_that_goes_while_a_container_runs_keeps_the_lock() {
+    let (host, state) = host_with("docker", DOCKER);
+    let job = docker(1, "echo > ready; sleep 1000");
+    host.started(&job);
+    host.wait_for_file(&job, "ready");
+    fs::write(state.join("down"), "").unwrap();
+    let runner = host.runner_pid(&job.uuid);
+    host.run(&format!("--kill 15 {} --attempt 1", job.uuid));
+    wait_gone(runner);
+    assert_eq!(host.list().0, [format!("{} stale", job.uuid)]);
+    let text = host.refused(&format!("--reap {} --attempt 1", job.uuid));
+    assert!(text.contains("Cannot connect to the Docker daemon"), "{text}");
+    assert_eq!(host.start(&job).status.code(), Some(1), "it may be running");
+    fs::remove_file(state.join("down")).unwrap();
+    host.ok(&format!("--reap {} --attempt 1", job.uuid));
+    host.wait_for(&format!("{} finished", job.uuid));
+    assert_eq!(host.result(&job).reason, Reason::Killed);
+    let left =
+        fs::read_dir(&state).unwrap().flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("muster-"));
+    assert!(!left);
+}
+
+/// A client that is still at it when its runner has crashed must not make a container after the engine was asked to remove it.
+#[test]
+fn a_container_that_is_being_made_when_its_runner_crashes() {
+    let (host, state) = host_with("docker", DOCKER);
+    let job = ContainerSpec { image: "slow".into(), ..docker(1, "sleep 1000") };
+    host.started(&job);
+    let deadline = std::time::Instant::now() + crate::common::PATIENCE;
+    while !state.join("slow").exists() {
+        assert!(std::time::Instant::now() < deadline, "the image is pulled");
+        crate::common::pause();
+    }
+    let runner = host.runner_pid(&job.uuid);
+    kill_process(runner, Signal::KILL).unwrap();
+    wait_gone(runner);
+    host.ok(&format!("--reap {} --attempt 1", job.uuid));
+    host.wait_for("");
+    // Whoever pulled is gone, and whatever it would have made.
+    fs::write(state.join("pulled"), "").unwrap();
+    let calls = fs::read_to_string(state.join("calls")).unwrap();
+    let verbs: Vec<&str> = calls.split("== call\n").skip(1).filter_map(|call| call.lines().nth(2)).collect();
+    assert_eq!(verbs, ["run", "rm", "ps"]);
+    let pid: i32 = fs::read_to_string(state.join("slow")).unwrap().trim().parse().unwrap();
+    wait_gone(rustix::process::Pid::from_raw(pid).unwrap());
 }
 
 #[test]

@@ -116,7 +116,39 @@ fn a_machine_that_nobody_asks_goes_when_nothing_runs() {
     assert!(!nobody_watches(&lock));
     host.ok("--list --self-destruct 1");
     host.ok("--list");
-    assert!(!host.state_dir().join(format!("asked-{}", host.set)).exists());
+    assert!(!host.state_dir().join(format!("switch-{}", host.set)).exists());
     // Its own pace is a tenth of the time it was last told, at most half a minute.
     wait_until("what watched has ended", || nobody_watches(&lock));
+}
+
+/// Whoever asks has use for the machine; and nothing of a container that its runner has left keeps it on.
+#[test]
+fn a_machine_that_another_set_asks_stays() {
+    let mut host = Host::new();
+    let called = stand_ins(&mut host);
+    if !geteuid().is_root() {
+        return; // Without root there is no switch: see the test above.
+    }
+    let spec = script(1, "echo > ready; sleep 1000");
+    host.started(&spec);
+    host.wait_for_file(&spec, "ready");
+    let runner = host.runner_pid(&spec.uuid);
+    kill_process(runner, Signal::KILL).unwrap();
+    crate::common::wait_gone(runner);
+    let (own, other) = (host.set, "another-set");
+    host.ok("--list --self-destruct 2");
+    host.set = other;
+    // Three times as long, at twenty times the pace.
+    let asked_until = Instant::now() + std::time::Duration::from_secs(6);
+    while Instant::now() < asked_until {
+        let before = Instant::now();
+        host.ok("--list");
+        if before.elapsed() > std::time::Duration::from_secs(1) {
+            break; // A machine that is too busy to ask in time proves nothing either way.
+        }
+        assert!(!called.exists(), "somebody asks");
+        rustix::event::poll(&mut [], Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 })).unwrap();
+    }
+    host.set = own;
+    wait_until("the machine was powered off", || called.exists());
 }
