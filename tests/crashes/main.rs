@@ -8,5 +8,7 @@ mod harness;
 mod random;
 
 mod kills;
+mod order;
 mod procs;
+mod trace;
 mod verdict;
