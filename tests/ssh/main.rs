@@ -9,3 +9,4 @@ mod life;
 mod traps;
 mod uplink;
 mod users;
+mod waiters;
