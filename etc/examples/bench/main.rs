@@ -10,6 +10,7 @@ mod chaos;
 mod daemon;
 mod fleet;
 mod hosts;
+mod longpoll;
 mod passes;
 mod queue;
 mod ssh;
@@ -40,10 +41,10 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// All parts, or the one that is named: `containers`, `passes`, `queue` (with the number that waits), `ssh`, `hosts`, `fleet` (with the number of hosts), `chaos` (with the number of
+/// All parts, or the one that is named: `containers`, `passes`, `queue` (with the number that waits), `ssh`, `longpoll`, `hosts`, `fleet` (with the number of hosts), `chaos` (with the number of
 /// runs and the first seed).
 fn run() -> Result<(), Failure> {
-    const PARTS: [&str; 7] = ["containers", "passes", "queue", "ssh", "hosts", "fleet", "chaos"];
+    const PARTS: [&str; 8] = ["containers", "passes", "queue", "ssh", "longpoll", "hosts", "fleet", "chaos"];
     let wanted = std::env::args().nth(1);
     if let Some(other) = wanted.as_deref().filter(|wanted| !PARTS.contains(wanted)) {
         return Err(Failure::Wrong(format!("there is no part {other:?}: {}", PARTS.join(", "))));
@@ -60,6 +61,9 @@ fn run() -> Result<(), Failure> {
     }
     if wants("ssh") {
         ssh::run()?;
+    }
+    if wants("longpoll") {
+        longpoll::run()?;
     }
     if wants("hosts") {
         hosts::run()?;

@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_millis(300);
 const MEGABYTES_10: usize = 10_000_000;
 
 #[derive(Debug)]
-struct Pinned(HostKey);
+pub(crate) struct Pinned(pub(crate) HostKey);
 
 impl HostCheck for Pinned {
     fn check(&self, key: &HostKey, _address: &str) -> Verdict {
@@ -43,7 +43,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     bench.megabytes()
 }
 
-fn wrong(error: impl std::fmt::Display) -> Failure {
+pub(crate) fn wrong(error: impl std::fmt::Display) -> Failure {
     Failure::Wrong(error.to_string())
 }
 
