@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_runner::protocol::{Facts, PROTOCOL, parse_version, version_line};
+use muster_runner::protocol::{Facts, HAS_RUN, PROTOCOL, parse_version, version_line};
 use tokio::time::Instant;
 
 use crate::exec::{Run, Sink};
@@ -138,7 +138,13 @@ async fn mode(run: &mut Run, arguments: &Arguments, sink: &Sink) -> Result<(), S
         "version" => sink.stdout(&mut run.output, format!("{}\n", version_line()).as_bytes()),
         "list" => list(run, arguments, sink).await,
         "detach" => start(run, arguments, uuid, sink).await?,
-        "kill" => kill(run, arguments, uuid, sink).await?,
+        "kill" => {
+            kill(run, arguments, uuid, sink).await?;
+            let has_run = |attempt| run.shared.state().worker.has_run(&arguments.set, uuid, attempt);
+            if arguments.attempt.is_some_and(has_run) {
+                sink.stdout(&mut run.output, format!("{HAS_RUN}\n").as_bytes());
+            }
+        }
         "reap" => run.shared.change_list(|worker| worker.reap(set, uuid, arguments.attempt))?,
         // Wakes no lister, as the real one.
         "forget" => run.shared.change(|state| state.worker.forget(set, uuid, attempt))?,

@@ -210,6 +210,11 @@ impl Worker {
         }
     }
 
+    /// This very attempt was started, and has not been forgotten.
+    pub(crate) fn has_run(&self, set: &str, uuid: &str, attempt: u32) -> bool {
+        self.entries.get(&(uuid.to_owned(), attempt)).is_some_and(|entry| entry.set == set)
+    }
+
     /// The holder of the lock, unless it is another set's or a later attempt.
     fn concerned(&self, set: &str, uuid: &str, attempt: Option<u32>) -> Option<(Key, &Entry)> {
         self.holder(uuid).filter(|(key, entry)| entry.set == set && attempt.is_none_or(|attempt| key.1 <= attempt))

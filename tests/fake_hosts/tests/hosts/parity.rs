@@ -120,6 +120,8 @@ fn history(ask: &Ask<'_>) -> Vec<(String, Answer)> {
     // Another set's kill does not concern it.
     say(&format!("--kill 15 --set other --attempt 9 {U}"));
     kill(ask, U, 1);
+    // It tells that this one was there.
+    say(&format!("--kill 15 --set s --attempt 1 {U}"));
     say(list);
     say(&format!("--reap --set s --attempt 1 {U}"));
     codes.extend([start(ask, U, 1), start(ask, V, 1)]);
