@@ -8,12 +8,15 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::core::ids::{Attempt, ContainerUuid};
 use crate::core::lifecycle::{AfterLoss, CANCELLED_BY_USER, Followed, Verdict};
-use crate::core::vocabulary::ContainerState::{self, Queued};
+use crate::core::vocabulary::ContainerState::{self, Locked, Queued};
 use crate::queue::LostReason;
 
 use super::result::AttemptResult;
 use super::rows::Row;
 use super::step::{AttemptRow, Step, StepResult};
+
+/// What the history says of one that was not seen while it ran.
+const SEEN_LATE: &str = "known from its result";
 
 impl Step<'_> {
     /// The result of an attempt is here.
@@ -45,6 +48,10 @@ impl Step<'_> {
         if !matches!(verdict, Verdict::Lost(..)) {
             row.started_at = Some(started_at);
             row.finished_at = Some(finished_at);
+            if before == Locked && result.started_at.is_some() {
+                // It ended before a probe listed it: through Running all the same.
+                self.history_at(&row, started_at, "running", &format!("attempt {}, {SEEN_LATE}", row.life.attempt))?;
+            }
         }
         match verdict {
             Verdict::Complete(exit_code) => {

@@ -100,8 +100,13 @@ impl Step<'_> {
     }
 
     pub(super) fn history(&self, row: &Row, event: &str, detail: &str) -> StepResult<()> {
+        self.history_at(row, self.now, event, detail)
+    }
+
+    /// The same for what was learnt later.
+    pub(super) fn history_at(&self, row: &Row, time: WallMillis, event: &str, detail: &str) -> StepResult<()> {
         let sql = "INSERT INTO history (container, time, event, detail) VALUES (?1, ?2, ?3, ?4)";
-        self.connection.prepare_cached(sql)?.execute(params![row.id, self.now, event, detail])?;
+        self.connection.prepare_cached(sql)?.execute(params![row.id, time, event, detail])?;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The local queue against real SQLite files in temporary directories.
 
 mod cancel;
+mod commits;
 mod crash;
 mod migration;
 mod outcomes;

@@ -92,6 +92,10 @@ fn figures_and_times_of_a_result_are_kept_but_its_clock_is_not_trusted() {
     assert_eq!((attempt.peak_memory, attempt.cpu_seconds, attempt.exit_code), (Some(12345), Some(1.5), Some(0)));
     assert_eq!((attempt.started_at, attempt.ended_at), (1_000_000, Some(1_001_000)));
     assert_eq!(attempt.reason, "exited with code 0: a b");
+    // No probe had listed it: it ran all the same, since when its result says.
+    let history: Vec<_> = detail.history.iter().map(|line| (line.time, line.event.as_str())).collect();
+    assert_eq!(history[3..], [(1_000_200, "running"), (1_001_000, "finished")]);
+    assert_eq!(detail.history[3].detail, "attempt 1, known from its result");
 }
 
 #[test]
