@@ -220,10 +220,8 @@ fn submit_file(client: &Client, path: &Path, options: &Options) -> Result<Box<dy
             break;
         }
         number += 1;
-        if let Err(error) = serde_json::from_slice::<IgnoredAny>(&line)
-            && !line.trim_ascii().is_empty()
-        {
-            return Err(Failure::Failed(format!("{name}: line {number}: not JSON: {error}; nothing was submitted")));
+        if let Some(fault) = fault_of(&line) {
+            return Err(Failure::Failed(format!("{name}: line {number}: not JSON: {fault}; nothing was submitted")));
         }
         piece.extend_from_slice(line.trim_ascii());
         piece.push(b'\n');
@@ -236,6 +234,17 @@ fn submit_file(client: &Client, path: &Path, options: &Options) -> Result<Box<dy
         other => other,
     })?;
     answer.body()
+}
+
+/// Blank lines have none.
+fn fault_of(line: &[u8]) -> Option<String> {
+    if line.trim_ascii().is_empty() {
+        return None;
+    }
+    match std::str::from_utf8(line) {
+        Ok(text) => serde_json::from_str::<IgnoredAny>(text).err().map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 fn send_piece(client: &Client, batch: &str, piece: &mut Vec<u8>) -> Result<(), Failure> {

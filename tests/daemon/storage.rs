@@ -7,6 +7,7 @@ use std::process::Stdio;
 use rusqlite::Connection;
 
 use crate::harness::Site;
+use crate::instances::http;
 
 /// What a copy holds, opened by a daemon of its own.
 fn queue_of_copy(file: &Path) -> (Site, Vec<(String, String)>) {
@@ -125,6 +126,11 @@ fn a_queue_that_is_damaged_while_it_runs_is_told() {
     site.stop();
 }
 
+fn health(site: &Site) -> String {
+    let token = std::fs::read_to_string(site.state_dir().join("management-token")).expect("made");
+    http::request(&http::address(site), "GET", "/_health/ping", token.trim())
+}
+
 /// Another program holds the file: what cannot be stored is refused, what runs is watched, and it goes on by itself.
 #[test]
 fn a_queue_that_another_program_has_locked() {
@@ -139,6 +145,8 @@ fn a_queue_that_another_program_has_locked() {
     assert!(refused.status.code() == Some(1) && text.contains("locked"), "{text}");
     let status = site.ok(&["status"]);
     assert!(status.contains("TROUBLE") && status.contains("locked"), "{status}");
+    let unhealthy = health(&site);
+    assert!(!unhealthy.contains("\"health\":\"OK\"") && unhealthy.contains("locked"), "{unhealthy}");
     // It ends meanwhile: the result is kept until it can be stored.
     std::fs::write(&gate, b"").expect("written");
     site.wait_until("the result cannot be stored", |site| site.has_logged(&["cannot store the result", &running]));
@@ -146,6 +154,7 @@ fn a_queue_that_another_program_has_locked() {
     other.execute_batch("ROLLBACK").expect("released");
     site.wait_state(&running, "Complete");
     site.wait_until("the trouble is over", |site| !site.ok(&["status"]).contains("TROUBLE"));
+    assert!(health(&site).contains("\"health\":\"OK\""));
     let uuid = site.submit(&["--", "true"]);
     site.ok(&["wait", &uuid]);
     site.stop();

@@ -64,6 +64,7 @@ fn nothing_of_a_file_with_a_fault_is_submitted() {
     let path = site.folder().join("jobs.jsonl");
     let good = "{\"command\": [\"true\"]}\n";
     for (bad, told) in [
+        ("{\"name\": \"\\ud800\", \"command\": [\"true\"]}", "line 3: "),
         ("\n\n{\"comand\": [\"true\"]}\n", "line 5: comand: unknown field"),
         ("{\"command\": [\"true\"]\n", "line 3: not JSON"),
         ("\n{\"command\": [\"true\"], \"vcpus\": 100000}", "line 4: runtime_constraints"),
@@ -76,6 +77,9 @@ fn nothing_of_a_file_with_a_fault_is_submitted() {
         let (code, text) = site.fails(&["submit", "--file", &path.to_string_lossy()]);
         assert!(code == 1 && text.contains(told) && text.contains("nothing was submitted"), "{told}: {code} {text}");
     }
+    std::fs::write(&path, b"\n{\"name\": \"\xff\", \"command\": [\"true\"]}\n").expect("written");
+    let (code, text) = site.fails(&["submit", "--file", &path.to_string_lossy()]);
+    assert!(code == 1 && text.contains("line 2: not JSON: invalid utf-8"), "{code} {text}");
     assert_eq!(site.json(&["list"])["items"].as_array().map(Vec::len), Some(0));
     std::fs::write(&path, format!("{good}\n{good}")).expect("written");
     let first = site.ok(&["submit", "--token", "t", "--file", &path.to_string_lossy()]);

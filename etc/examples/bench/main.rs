@@ -14,6 +14,7 @@ mod longpoll;
 mod passes;
 mod queue;
 mod ssh;
+mod submissions;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -41,10 +42,11 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// All parts, or the one that is named: `containers`, `passes`, `queue` (with the number that waits), `ssh`, `longpoll`, `hosts`, `fleet` (with the number of hosts), `chaos` (with the number of
-/// runs and the first seed).
+/// All parts, or the one that is named: `containers`, `passes`, `queue` (with the number that waits), `submissions` (with the lines of the
+/// largest file), `ssh`, `longpoll`, `hosts`, `fleet` (with the number of hosts), `chaos` (with the number of runs and the first seed).
 fn run() -> Result<(), Failure> {
-    const PARTS: [&str; 8] = ["containers", "passes", "queue", "ssh", "longpoll", "hosts", "fleet", "chaos"];
+    const PARTS: [&str; 9] =
+        ["containers", "passes", "queue", "submissions", "ssh", "longpoll", "hosts", "fleet", "chaos"];
     let wanted = std::env::args().nth(1);
     if let Some(other) = wanted.as_deref().filter(|wanted| !PARTS.contains(wanted)) {
         return Err(Failure::Wrong(format!("there is no part {other:?}: {}", PARTS.join(", "))));
@@ -58,6 +60,9 @@ fn run() -> Result<(), Failure> {
     }
     if wants("queue") {
         queue::run(number(2, 100_000)?)?;
+    }
+    if wants("submissions") {
+        submissions::run(number(2, 1_000_000)?)?;
     }
     if wants("ssh") {
         ssh::run()?;
@@ -135,7 +140,11 @@ fn latencies(demo: &Demo, uuids: &[String]) -> Result<Latencies, Failure> {
         let started = time(&container["started_at"]);
         found.submit_to_start.push(started - time(&container["created_at"]));
         let history = detail["history"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let at = |event: &str| history.iter().find(|line| line["event"] == event).map(|line| time(&line["at"]));
+        let was_seen =
+            |line: &&serde_json::Value| !line["detail"].as_str().unwrap_or_default().contains("from its result");
+        let at = |event: &str| {
+            history.iter().find(|line| line["event"] == event).filter(was_seen).map(|line| time(&line["at"]))
+        };
         found.start_to_running.extend(at("running").map(|at| at - started));
         found.end_to_complete.push(at("finished").unwrap_or(0) - time(&container["finished_at"]));
     }

@@ -160,7 +160,9 @@ pub(crate) fn launch(program: &Path, config: &Path, log: &Path) -> Result<Child,
 
 /// Named on the command line behind the part's name, else `muster` in the directory above this program's (as cargo builds them).
 fn program() -> Result<PathBuf, Failure> {
-    if let Some(path) = std::env::args_os().nth(2) {
+    // A number there is the part's own.
+    let is_number = |text: &std::ffi::OsString| text.to_str().is_some_and(|text| text.parse::<u64>().is_ok());
+    if let Some(path) = std::env::args_os().nth(2).filter(|text| !is_number(text)) {
         return Ok(path.into());
     }
     let this = std::env::current_exe()?;
