@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -67,9 +68,11 @@ impl Large {
 
 /// In the directory for temporary files; gone with the process.
 fn unnamed_file() -> io::Result<File> {
-    let path = std::env::temp_dir().join(format!("muster-answer-{}", std::process::id()));
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let path = std::env::temp_dir().join(format!("muster-answer-{:016x}", u64::from_ne_bytes(random)));
     // Never somebody else's file.
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
 }
@@ -155,9 +158,10 @@ mod tests {
 
     #[test]
     fn the_temporary_file_has_no_name() {
+        use std::os::unix::fs::MetadataExt;
         let mut file = unnamed_file().expect("made");
         file.write_all(b"x").expect("written");
-        // Another can be made at once: the name is free.
-        unnamed_file().expect("made");
+        let metadata = file.metadata().expect("there");
+        assert_eq!((metadata.nlink(), metadata.len(), metadata.mode() & 0o777), (0, 1, 0o600));
     }
 }
