@@ -26,11 +26,18 @@ fn static_runner() -> PathBuf {
     let changed = |path: &PathBuf| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     let newest = programs.filter(|path| path.is_file()).max_by_key(changed);
     let newest = newest.unwrap_or_else(|| panic!("there is no static build of muster-runner: {HOW}"));
-    let sources = fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap().flatten().map(|entry| entry.path());
-    let sources = sources.filter(|path| path.extension().is_some_and(|end| end == "rs"));
-    let last_change = sources.filter_map(|path| changed(&path)).max();
+    // Cargo's own list of what it was built from, beside it: `PROGRAM: SOURCE SOURCE …`, spaces in names with a backslash.
+    let list = fs::read_to_string(newest.with_extension("d")).unwrap_or_default();
+    let (_, sources) = list.split_once(": ").unwrap_or_default();
+    let sources = sources.replace("\\ ", "\0");
+    let sources = sources.split_whitespace().map(|path| PathBuf::from(path.replace('\0', " ")));
+    // One that has gone is a change, too.
+    let last_change = sources.map(|path| changed(&path).unwrap_or_else(SystemTime::now)).max();
     let built = changed(&newest).unwrap_or(SystemTime::UNIX_EPOCH);
-    assert!(last_change < Some(built), "the static build of muster-runner is older than its sources: {HOW}");
+    assert!(
+        last_change.is_some_and(|change| change < built),
+        "the static build of muster-runner is older than its sources: {HOW}"
+    );
     newest
 }
 
