@@ -5,9 +5,10 @@
 //! [`round`], [`workers`] (all of them), [`work_pool`] and [`lanes`] (threads for what may take long), [`operations`] (cloud calls),
 //! [`containers`] (starts, kills, results), [`sync`] and [`lists`] (the cloud's list), [`scheduler`] with [`transitions`] (what it wants of
 //! the queue), [`backend`] (what the API asks for), [`daemon`]
-//! (start, stop, signals), [`state_dir`] with [`dispatch_key`].
+//! (start, stop, signals), [`state_dir`] with [`dispatch_key`], [`allocator`].
 
 pub mod agenda;
+pub mod allocator;
 pub mod backend;
 pub mod central;
 pub mod clock;

@@ -112,7 +112,7 @@ fn banned_words() {
         ["FIX", "ME"],
         ["thread::", "sleep"],
     ];
-    let in_the_product = [["async", " fn"], ["un", "bounded("], ["unsafe", " {"], ["S", "IGKILL to"]];
+    let in_the_product = [["async", " fn"], ["un", "bounded("], ["S", "IGKILL to"]];
     let mut problems = Vec::new();
     for file in rust_files("src").iter().chain(&rust_files("tests")).chain(&rust_files("etc")) {
         for word in everywhere.map(|pieces| pieces.concat()) {
@@ -121,7 +121,7 @@ fn banned_words() {
             }
         }
         let product = file.without_tests();
-        for word in in_the_product.iter().take(3).map(|pieces| pieces.concat()) {
+        for word in in_the_product.iter().take(2).map(|pieces| pieces.concat()) {
             if file.path.starts_with("src") && product.contains(&word) {
                 problems.push(format!("{} contains {word}", file.path));
             }
@@ -133,10 +133,13 @@ fn banned_words() {
 /// Each of these is done in one place.
 #[test]
 fn one_place_each() {
+    // The word alone is in many comments.
+    const UNSAFE: &str = "unsafe {";
     let mut problems = Vec::new();
     for (what, word, places) in [
         ("threads start", "thread::Builder", &["src/shell/threads.rs"][..]),
         ("threads start", "thread::spawn", &[]),
+        ("unsafe code is", UNSAFE, &["src/shell/allocator.rs"]),
         ("the pool's lock is taken", "Outbox<Pool", &["src/shell/pool.rs"]),
         ("the pool's lock is taken", "Mutex<Pool>", &[]),
         ("the wall clock is read", "SystemTime::now", &["src/shell/clock.rs", "src/log"]),

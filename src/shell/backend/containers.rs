@@ -10,6 +10,7 @@ use crate::log::write_note;
 use crate::management::backend::{ApiError, ListQuery};
 use crate::management::records::{ContainerDetail, ContainerList, Outcome, Outcomes, Selection, Submission, Submitted};
 use crate::queue::local::{CancelOutcome, CommandError, ListFilter, MAX_RECORD, expand_array, parse_value, to_value};
+use crate::shell::allocator;
 
 /// Most bytes of an array: its record as JSON, times its elements. They are in memory until they are stored.
 const MAX_ARRAY_BYTES: usize = 256 * 1024 * 1024;
@@ -55,7 +56,9 @@ impl DaemonBackend {
             write_note(&note.with("State", ContainerState::Queued));
             uuid.to_string()
         };
-        Ok(Submitted { uuids: uuids.into_iter().map(tell).collect() })
+        let submitted = Submitted { uuids: uuids.into_iter().map(tell).collect() };
+        give_back_after(submitted.uuids.len());
+        Ok(submitted)
     }
 
     pub(super) fn append_lines(&self, batch: &str, lines: Vec<u8>) -> Result<u64, ApiError> {
@@ -102,7 +105,9 @@ impl DaemonBackend {
             message.to_owned()
         };
         let texts = self.selected_waiting(selection)?;
-        Ok(outcomes(&texts, |uuids| self.queue.request_cancels(uuids), told))
+        let outcomes = outcomes(&texts, |uuids| self.queue.request_cancels(uuids), told);
+        give_back_after(texts.len());
+        Ok(outcomes)
     }
 
     pub(super) fn prioritise_selected(&self, selection: &Selection) -> Result<Outcomes, ApiError> {
@@ -116,7 +121,9 @@ impl DaemonBackend {
             if priority == 0 { "on hold".to_owned() } else { format!("priority {priority}") }
         };
         let texts = self.selected_waiting(selection)?;
-        Ok(outcomes(&texts, |uuids| self.queue.set_priorities(uuids, priority), told))
+        let outcomes = outcomes(&texts, |uuids| self.queue.set_priorities(uuids, priority), told);
+        give_back_after(texts.len());
+        Ok(outcomes)
     }
 
     pub(super) fn rerun_selected(&self, selection: &Selection) -> Outcomes {
@@ -194,5 +201,11 @@ fn outcome(text: &str, act: impl FnOnce(&ContainerUuid) -> Result<(String, Optio
     match result {
         Ok((message, new_uuid)) => Outcome { uuid: text.to_owned(), code: 200, message, new_uuid },
         Err(error) => Outcome { uuid: text.to_owned(), code: error.status, message: error.message, new_uuid: None },
+    }
+}
+
+fn give_back_after(containers: usize) {
+    if containers >= allocator::MANY {
+        allocator::give_back();
     }
 }
