@@ -24,6 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait of a request is 30 s.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// A copy of a large queue, and a million containers in one transaction, take as long as the disk does.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 const DISK_TIMEOUT: Duration = Duration::from_secs(3600);
 /// A daemon that is being restarted is waited for this long by commands that wait anyway.
 const RESTART_PATIENCE: Duration = Duration::from_secs(120);
@@ -139,8 +140,12 @@ impl Client {
 
     /// Sends a request.
     pub(super) fn begin(&self, method: &str, path: &str, body: &[u8]) -> Result<Sent, Failure> {
-        let is_long = path.ends_with("/backup") || path.ends_with("/commit");
-        let timeout = if is_long { DISK_TIMEOUT } else { READ_TIMEOUT };
+        let timeout = match method {
+            _ if path.ends_with("/backup") || path.ends_with("/commit") => DISK_TIMEOUT,
+            // It may wait behind a large submission, or be one.
+            "POST" => WRITE_TIMEOUT,
+            _ => READ_TIMEOUT,
+        };
         let (mut stream, peer, token) = self.connect(timeout)?;
         let doubt = if method == "POST" { "; the request may have been carried out all the same" } else { "" };
         let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();

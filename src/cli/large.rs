@@ -50,7 +50,11 @@ impl Large {
         let mut got = self.begun.len() as u64;
         loop {
             let sent = &mut self.sent;
-            let read = sent.stream.read(&mut buffer).map_err(|error| sent.broke(&sent.why(&error)))?;
+            let read = match sent.stream.read(&mut buffer) {
+                // Stopped and continued by a shell's job control, for instance.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.map_err(|error| sent.broke(&sent.why(&error)))?,
+            };
             if read == 0 {
                 break;
             }

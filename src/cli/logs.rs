@@ -132,16 +132,22 @@ impl Stream {
         let detail: ContainerDetail = self.ask(|client| client.get(&format!("containers/{}", encode(uuid))))?;
         let is_over = is_final_state(&detail.container.state);
         let Some(record) = detail.attempts.iter().find(|record| record.attempt == copied.attempt) else {
-            if is_over {
+            if is_over && detail.attempts.is_empty() {
                 return Err(Failure::Failed(format!("{uuid} never ran: {}", detail.container.status)));
+            }
+            if is_over {
+                self.tell(&format!("attempt {} was not made: {}", copied.attempt, detail.container.status));
+                return Ok(None);
             }
             self.tell(&format!("{uuid} has not begun yet; -f waits for it"));
             return Ok(None);
         };
-        if record.collected || record.finished_at.is_none() {
+        let (number, next) = (record.attempt, record.attempt + 1);
+        // One with a result may be lost too; what decided the container's end was not.
+        let is_lost = !is_over || detail.container.attempt > number || record.collected == Some(false);
+        if record.finished_at.is_none() || !is_lost {
             return self.kept(copied, record).map(|()| None);
         }
-        let (number, next) = (record.attempt, record.attempt + 1);
         let lost = format!("attempt {number} was lost ({})", record.ended_because);
         let goes_on = self.options.attempt.is_none() && (!is_over || detail.container.attempt > number);
         if goes_on {
@@ -157,7 +163,11 @@ impl Stream {
 
     /// No output is no news, unless somebody has removed it.
     fn kept(&self, copied: &Copied, record: &AttemptRecord) -> Result<(), Failure> {
-        if record.collected && record.result_dir.is_none() && copied.bytes == 0 {
+        if record.collected != Some(false)
+            && record.finished_at.is_some()
+            && record.result_dir.is_none()
+            && copied.bytes == 0
+        {
             let (attempt, uuid) = (record.attempt, &self.options.uuid);
             return Err(Failure::NotFound(format!(
                 "the results of attempt {attempt} of {uuid} are not there any more"

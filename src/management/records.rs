@@ -112,8 +112,9 @@ pub struct AttemptRecord {
     pub peak_memory: Option<u64>,
     pub cpu_seconds: Option<f64>,
     pub cost: f64,
-    /// It ended with a result, which was brought back. False while it is open, and for a lost one.
-    pub collected: bool,
+    /// It ended with a result, which was brought back; it may have been lost all the same (killed on the host, for instance). False
+    /// while it is open. `None` from a daemon that does not say it.
+    pub collected: Option<bool>,
     /// Its result came after the attempt had been closed, and changed nothing.
     pub late: bool,
     /// Directory on the daemon's host that holds `stdout`, `stderr`, `outputs/` and `result.json`, if collected.

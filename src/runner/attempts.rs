@@ -4,19 +4,21 @@
 //! tombstone stays: the highest attempt that may not start any more. Tombstones are kept by the day so that old ones go without
 //! looking at young ones. Starting, killing and forgetting hold the `all` lock (spec 52 §1) while they use this.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
-use crate::lock::All;
+use crate::lock::{All, Found, Holder};
 use crate::place::{Place, is_uuid, make_dir};
+use crate::procs;
 use crate::remove;
 
 /// A start cannot be on its way for longer than this.
 const TOMBSTONE_DAYS: u64 = 30;
-/// A result that nobody has collected for so long is removed when the machine is given back.
+/// A result that nobody has collected for so long is removed when the machine is given back, or a later attempt of its container is
+/// forgotten.
 const KEPT_DAYS: u64 = 30;
 /// Old tombstones removed for each new one; above 1, so that they cannot pile up.
 const REMOVED_PER_NEW: usize = 20;
@@ -47,6 +49,49 @@ pub(crate) fn create(_all: &All, place: &Place, uuid: &str, attempt: u32) -> Res
 /// This very attempt has been started here; nobody has removed its files.
 pub(crate) fn has_run(_all: &All, place: &Place, uuid: &str, attempt: u32) -> bool {
     place.attempt_dir(uuid, attempt).exists()
+}
+
+/// Which container an engine keeps for an attempt, in the attempt's own directory too: other runner versions delete lock files that
+/// nobody holds, and with it the only word of a container whose runner has crashed.
+const CONTAINER: &str = "container";
+/// What `remove` has kept of an attempt whose outputs were too large: its result, so that it is not forgotten twice.
+const KEPT: &str = "kept";
+
+/// Says it before there can be such a container.
+pub(crate) fn keep_container(place: &Place, holder: &Holder) -> Result<()> {
+    let dir = place.attempt_dir(&holder.uuid, holder.attempt);
+    let path = dir.join(CONTAINER);
+    let text = serde_json::to_vec(holder).expect("plain data serialises");
+    File::create(&path)
+        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
+        .and_then(|()| File::open(&dir)?.sync_all())
+        .map_err(|e| Error::io("cannot write", &path, e))
+}
+
+/// The engine has none (any more).
+pub(crate) fn forget_container(place: &Place, uuid: &str, attempt: u32) {
+    // One that stays is asked for again.
+    let _ = fs::remove_file(place.attempt_dir(uuid, attempt).join(CONTAINER));
+}
+
+/// Of the newest attempt that has one.
+fn container_of(place: &Place, uuid: &str) -> Option<Holder> {
+    let read = |attempt| serde_json::from_slice(&fs::read(place.attempt_dir(uuid, attempt).join(CONTAINER)).ok()?).ok();
+    numbers(&place.container_dir(uuid)).into_iter().rev().find_map(read)
+}
+
+/// [`All::examine`], and what an engine keeps although there is no lock file.
+pub(crate) fn examine(all: &All, place: &Place, uuid: &str) -> Result<Found> {
+    Ok(match all.examine(uuid)? {
+        Found::Absent => without_lock(place, uuid).unwrap_or(Found::Absent),
+        other => other,
+    })
+}
+
+/// What an engine keeps of a container that has no lock file.
+pub(crate) fn without_lock(place: &Place, uuid: &str) -> Option<Found> {
+    let holder = container_of(place, uuid)?;
+    Some(if procs::lives(holder.pid, holder.start) { Found::Alive(holder) } else { Found::Stale(holder) })
 }
 
 /// Takes back what [`create`] made for an attempt that did not start; others' directories stay.
@@ -80,17 +125,35 @@ pub(crate) fn useless_before(place: &Place, uuid: &str, attempt: u32) -> Vec<u32
     numbers
 }
 
+/// Removes one attempt that has been forgotten and is still there. Failures are left to the next time.
+pub(crate) fn go_on_removing(place: &Place) {
+    let Ok(all) = All::take(&place.lock_dir) else { return };
+    let is_left = |uuid: &String, attempt: u32| {
+        let dir = place.attempt_dir(uuid, attempt);
+        !["result.json", KEPT].iter().any(|name| dir.join(name).exists())
+            && tombstone(place, uuid).is_some_and(|last| last >= attempt)
+            && matches!(examine(&all, place, uuid), Ok(Found::Absent))
+    };
+    let uuids = containers(place).unwrap_or_default();
+    let found = uuids.into_iter().find_map(|uuid| {
+        let number = numbers(&place.container_dir(&uuid)).into_iter().find(|attempt| is_left(&uuid, *attempt))?;
+        Some((uuid, number))
+    });
+    drop(all);
+    if let Some((uuid, attempt)) = found {
+        let _ = remove(place, &uuid, attempt, false);
+    }
+}
+
 fn is_of_use(dir: &Path) -> bool {
-    let result = dir.join("result.json");
-    // `remove` leaves only this of an attempt whose outputs were too large.
-    let work = dir.join("work");
-    let kept = if result.exists() { result } else { work };
-    // A crash leaves at least the room for a result that never came.
-    let crashed = || ["stdout", "result.json~"].iter().any(|name| dir.join(name).exists());
-    let complete = kept.ends_with("result.json") || !crashed();
-    let age =
-        fs::metadata(kept).and_then(|metadata| metadata.modified()).ok().map(|then| then.elapsed().unwrap_or_default());
-    complete && age.is_some_and(|age| age.as_secs() < KEPT_DAYS * 86_400)
+    // What has neither crashed, or its removal was cut short.
+    let age = |name| Some(fs::metadata(dir.join(name)).ok()?.modified().ok()?.elapsed().unwrap_or_default());
+    age("result.json").or_else(|| age(KEPT)).is_some_and(|age| age.as_secs() < KEPT_DAYS * 86_400)
+}
+
+/// Its outputs are too large to be collected and stay; the rest of it has been forgotten.
+pub(crate) fn is_kept(place: &Place, uuid: &str, attempt: u32) -> bool {
+    place.attempt_dir(uuid, attempt).join(KEPT).exists()
 }
 
 /// The attempts that have a directory, in rising order.
@@ -182,10 +245,18 @@ fn sweep(place: &Place) {
 /// Removes the files of an attempt; `keep_work` spares its working directory. For one that has a tombstone and no runner.
 pub(crate) fn remove(place: &Place, uuid: &str, attempt: u32, keep_work: bool) -> Result<()> {
     let dir = place.attempt_dir(uuid, attempt);
+    let result = dir.join("result.json");
     // First, so that a removal cut short is no result with half its files.
-    remove_file(&dir.join("result.json"))?;
     if keep_work {
-        for name in ["stdout", "stderr", "environment", "pid", "result.json~"] {
+        match fs::rename(&result, dir.join(KEPT)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("cannot rename", &result, e)),
+            _ => {}
+        }
+    } else {
+        remove_file(&result)?;
+    }
+    if keep_work {
+        for name in ["stdout", "stderr", "environment", "pid", CONTAINER, "result.json~"] {
             remove_file(&dir.join(name))?;
         }
         return remove::tree(&dir.join("tmp"));

@@ -13,6 +13,7 @@ use crate::cgroup::Group;
 use crate::engine::handle::{Handle, State};
 use crate::engine::{Engine, client, singularity};
 use crate::job::{self, Job};
+use crate::kmsg;
 use crate::null;
 use crate::process;
 use crate::run::now_ms;
@@ -91,6 +92,7 @@ pub(crate) struct Setup {
     pub(crate) group: Option<Group>,
     /// For jobs that are not.
     pub(crate) handle: Option<Handle>,
+    log: Option<kmsg::Log>,
 }
 
 impl Setup {
@@ -98,10 +100,11 @@ impl Setup {
         let engine = Engine::of(spec);
         // With our number, since runners with other lock directories know nothing of ours, and share engine and kernel with us.
         let name = format!("muster-{}-{}-{}", spec.uuid, spec.attempt, std::process::id());
-        let handle =
-            engine.as_ref().ok().and_then(Option::as_ref).and_then(|engine| Handle::new(engine, spec, &name, dir));
+        let with_images = engine.as_ref().ok().and_then(Option::as_ref);
+        let handle = with_images.and_then(|engine| Handle::new(engine, &name, dir));
+        let log = with_images.and_then(|engine| Handle::log_of_silent_limit(engine, spec));
         let group = if engine.is_ok() && handle.is_none() { Group::create(&name) } else { None };
-        Self { engine, group, handle }
+        Self { engine, group, handle, log }
     }
 
     fn command(&self, spec: &ContainerSpec, dir: &Path, user: User) -> io::Result<Command> {
@@ -177,7 +180,7 @@ pub(crate) fn run(
     };
     let mut ended = job.run(started_at);
     match &setup.handle {
-        Some(handle) => ask_engine(&mut ended, handle, spec, dir),
+        Some(handle) => ask_engine(&mut ended, (handle, setup.log.as_ref()), spec, dir),
         None => {
             account(&mut ended, setup.group.as_ref(), limits.ram);
             if matches!(setup.engine, Ok(Some(_))) {
@@ -223,7 +226,7 @@ fn seconds(time: nix::sys::time::TimeVal) -> f64 {
 }
 
 /// The client has ended, which says little: what the engine knows of its container counts. Then the container is removed.
-fn ask_engine(ended: &mut Ended, handle: &Handle, spec: &ContainerSpec, dir: &Path) {
+fn ask_engine(ended: &mut Ended, (handle, log): (&Handle, Option<&kmsg::Log>), spec: &ContainerSpec, dir: &Path) {
     let state = handle.inspect();
     let by_itself = matches!(ended.reason, Reason::Exited | Reason::Signaled);
     let of_client = std::mem::take(&mut ended.exit_code);
@@ -231,7 +234,8 @@ fn ask_engine(ended: &mut Ended, handle: &Handle, spec: &ContainerSpec, dir: &Pa
     match state {
         Ok(Some(State::Ended { exit_code, oom })) => {
             ended.exit_code = Some(exit_code);
-            let oom = oom || ended.oom.killed || handle.was_out_of_memory(exit_code, ended.engines_group.as_deref());
+            let is_told = |log: &kmsg::Log| log.tells_of_oom(handle.first_process(), ended.engines_group.as_deref());
+            let oom = oom || ended.oom.killed || exit_code == 137 && log.is_some_and(is_told);
             if by_itself && oom && exit_code != 0 {
                 ended.reason = Reason::Oom;
                 ended.add(&out_of_memory(spec.limits.ram));
@@ -288,7 +292,7 @@ mod tests {
         let spec = ContainerSpec { command: vec!["touch".into(), "begun".into()], ..ContainerSpec::default() };
         let stream = |name| Stream::create(&dir.path().join(name), 10).unwrap();
         let user = User { uid: 0, gid: 0, switch: false };
-        let setup = Setup { engine: Ok(None), group: None, handle: None };
+        let setup = Setup { engine: Ok(None), group: None, handle: None, log: None };
         let ended = run(&setup, &spec, dir.path(), user, &mut [stream("stdout"), stream("stderr")], &signals);
         assert_eq!((ended.reason, ended.exit_code, ended.signal), (Reason::Killed, None, None));
         assert_eq!(ended.started_at, ended.finished_at);
@@ -300,7 +304,8 @@ mod tests {
         let signals = Signals { stop: UnixStream::pair().unwrap().0, child: UnixStream::pair().unwrap().0 };
         signals.stop.set_nonblocking(true).unwrap();
         let stream = |name| Stream::create(&dir.path().join(name), 10).unwrap();
-        let setup = Setup { engine: Err("engine \"x\": there is no program x".into()), group: None, handle: None };
+        let setup =
+            Setup { engine: Err("engine \"x\": there is no program x".into()), group: None, handle: None, log: None };
         let user = User { uid: 0, gid: 0, switch: false };
         let spec = ContainerSpec::default();
         let ended = run(&setup, &spec, dir.path(), user, &mut [stream("stdout"), stream("stderr")], &signals);

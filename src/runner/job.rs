@@ -191,9 +191,12 @@ impl<'a> Job<'a> {
 
     fn stop_container(&mut self, handle: &Handle) {
         self.stop_again_at = None;
-        match handle.stop(GRACE).spawn() {
+        match handle.stop(GRACE).and_then(|mut command| command.spawn()) {
             Ok(child) => self.stopper = i32::try_from(child.id()).ok().and_then(Pid::from_raw),
-            Err(_) => self.signal_first(Signal::TERM),
+            Err(_) => {
+                self.signal_first(Signal::TERM);
+                self.stop_again_at = Some(Instant::now() + STOP_AGAIN);
+            }
         }
     }
 

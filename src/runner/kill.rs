@@ -56,7 +56,7 @@ fn end(
     signal: Option<Signal>,
     wait_s: Option<f64>,
 ) -> Result<()> {
-    let holder = match all.examine(uuid)? {
+    let holder = match attempts::examine(&all, place, uuid)? {
         Found::Absent => return Ok(()),
         Found::Starting => return Err(Error::Refused(format!("{uuid}: is just being started, try again"))),
         Found::Strange(text) | Found::Foreign(text) => return Err(Error::Refused(format!("{uuid}: {text}"))),
@@ -114,7 +114,7 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
     loop {
         // Taken anew each time: nobody may wait for our patience.
         let all = All::take(&place.lock_dir)?;
-        let holder = match all.examine(uuid)? {
+        let holder = match attempts::examine(&all, place, uuid)? {
             Found::Absent => return Ok(()),
             Found::Starting => return Err(Error::Refused(format!("{uuid}: is just being started, try again"))),
             Found::Strange(text) | Found::Foreign(text) => return Err(Error::Refused(format!("{uuid}: {text}"))),
@@ -136,6 +136,7 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
         }
         if removed && left.is_empty() && all.acquire(uuid)?.is_some() {
             // Only we know that the engine has nothing any more.
+            attempts::forget_container(place, uuid, holder.attempt);
             return lock::discard(&all, &holder);
         }
         let killed: Vec<OwnedFd> = left.iter().filter_map(kill_process).collect();

@@ -49,6 +49,10 @@ pub(crate) fn list(place: &Place, options: &Options<'_>) -> Result<()> {
         keep_prices(place, waits);
     }
     let deadline = Instant::now() + Duration::try_from_secs_f64(options.wait_s).unwrap_or_default();
+    if options.known.is_none() {
+        // A dispatcher's first look: what a removal that was cut short has left is on no list, and nobody would ask for it.
+        attempts::go_on_removing(place);
+    }
     let waiter = if waits && options.known.is_some() { Some(Waiter::new(place)?) } else { None };
     let mut scan = Scan::new(place, options.lease)?;
     if let Some(waiter) = waiter {
@@ -110,10 +114,23 @@ impl Scan {
         // Locks first: a container that ends between the two has its result already.
         let mut lines = scan.locks(place)?;
         for uuid in attempts::containers(place)? {
-            if !lines.contains_key(&uuid)
-                && let Some(attempt) = attempts::finished(place, &uuid)
-            {
-                lines.insert(uuid, (Line::Finished, attempt));
+            if lines.contains_key(&uuid) {
+                continue;
+            }
+            match attempts::without_lock(place, &uuid) {
+                Some(Found::Alive(holder)) => {
+                    scan.runners.push(holder.pid);
+                    lines.insert(uuid, (Line::Alive, holder.attempt));
+                }
+                Some(Found::Stale(holder)) => {
+                    scan.stale = true;
+                    lines.insert(uuid, (Line::Stale, holder.attempt));
+                }
+                _ => {
+                    if let Some(attempt) = attempts::finished(place, &uuid) {
+                        lines.insert(uuid, (Line::Finished, attempt));
+                    }
+                }
             }
         }
         let held = lease.map_or(Ok(true), |lease| owner::is(place, lease))?;

@@ -251,7 +251,15 @@ impl<F: FnMut(&Entry<'_>) -> io::Result<()>> Walk<F> {
         depth: usize,
         skipped: &mut Skipped,
     ) -> io::Result<()> {
-        for child in Dir::read_from(dir)? {
+        let children = match Dir::read_from(dir) {
+            Ok(children) => children,
+            // Without root: a directory that may be listed and not entered, or the other way round. Others are not lost for it.
+            Err(e) => {
+                skipped.add(&path.display().to_string(), &io::Error::from(e).to_string());
+                return Ok(());
+            }
+        };
+        for child in children {
             let child = child?;
             let name = child.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {

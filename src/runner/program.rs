@@ -42,7 +42,7 @@ pub(crate) fn run(mut command: Command, patience: Duration) -> io::Result<Answer
         let mut fds = vec![(handle.as_fd(), PollFlags::IN)];
         fds.extend(streams.iter().filter_map(|stream| Some((stream.pipe.as_ref()?.as_fd(), PollFlags::IN))));
         let ready = poll::wait(&fds, Some(deadline))?;
-        if ready.iter().all(|flags| flags.is_empty()) {
+        if Instant::now() >= deadline || ready.iter().all(|flags| flags.is_empty()) {
             end(&mut child, &handle)?;
             let said = streams[1].line();
             let said = if said.is_empty() { said } else { format!("; it said {said:?}") };
@@ -76,10 +76,11 @@ impl Output {
         Self { pipe: pipe.map(Into::into), bytes: Vec::new() }
     }
 
-    /// What is there now.
+    /// What is there now, as far as a pipe holds it: who writes on and on does not keep us.
     fn read(&mut self) {
         let mut buffer = [0; 4096];
-        while let Some(pipe) = &mut self.pipe {
+        for _ in 0..ANSWER_MAX / buffer.len() {
+            let Some(pipe) = &mut self.pipe else { return };
             match pipe.read(&mut buffer) {
                 Ok(length @ 1..) => {
                     let room = ANSWER_MAX.saturating_sub(self.bytes.len()).min(length);

@@ -73,6 +73,7 @@ impl Removal<'_> {
     /// Removes what is in `dir`, or moves it to the top. True if there was anything.
     fn pass(&mut self, dir: &OwnedFd, level: usize) -> std::result::Result<bool, Errno> {
         let mut any = false;
+        let mut fault = None;
         for child in Dir::read_from(dir)? {
             let child = child?;
             let name = child.file_name();
@@ -80,20 +81,27 @@ impl Removal<'_> {
                 continue;
             }
             any = true;
-            let is_directory = match child.file_type() {
-                FileType::Unknown => {
-                    let stat = gone(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))?;
-                    stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-                }
-                known => known == FileType::Directory,
-            };
-            if is_directory {
-                self.directory(dir, name, level)?;
-            } else {
-                gone(unlinkat(dir, name, AtFlags::empty()))?;
+            // What cannot be removed does not keep the rest.
+            if let Err(e) = self.child(dir, name, child.file_type(), level) {
+                fault.get_or_insert(e);
             }
         }
-        Ok(any)
+        fault.map_or(Ok(any), Err)
+    }
+
+    fn child(&mut self, dir: &OwnedFd, name: &CStr, kind: FileType, level: usize) -> std::result::Result<(), Errno> {
+        let is_directory = match kind {
+            FileType::Unknown => {
+                let stat = gone(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))?;
+                stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+            }
+            known => known == FileType::Directory,
+        };
+        if is_directory {
+            self.directory(dir, name, level)
+        } else {
+            gone(unlinkat(dir, name, AtFlags::empty())).map(drop)
+        }
     }
 
     fn directory(&mut self, dir: &OwnedFd, name: &CStr, level: usize) -> std::result::Result<(), Errno> {

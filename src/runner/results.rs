@@ -91,7 +91,7 @@ pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
     if !dir.exists() {
         return Ok(());
     }
-    let found = all.examine(uuid)?;
+    let found = attempts::examine(&all, place, uuid)?;
     let earlier = match found {
         Found::Absent => attempts::useless_before(place, uuid, attempt),
         _ => Vec::new(),
@@ -104,7 +104,9 @@ pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
     if busy {
         return Err(Error::Refused(format!("attempt {attempt} of {uuid} has not ended: nothing was removed")));
     }
-    let keep_work = read_result(&dir).is_ok_and(|result| result.outputs_too_large);
+    // Also the second time.
+    let keep_work =
+        attempts::is_kept(place, uuid, attempt) || read_result(&dir).is_ok_and(|result| result.outputs_too_large);
     if attempts::bury(&all, place, uuid, attempt).is_err() {
         // The disk may be full of just that: no start can come before the mark as long as the lock is held.
         attempts::remove(place, uuid, attempt, keep_work)?;

@@ -13,6 +13,7 @@ use rustix::fs::{FallocateFlags, fallocate, syncfs};
 use rustix::process::{getpid, set_child_subreaper, setsid};
 
 use crate::args::Args;
+use crate::attempts;
 use crate::error::{Error, Result};
 use crate::execute::{self, Ended, Setup};
 use crate::lock::{self, Holder};
@@ -38,6 +39,9 @@ pub(crate) fn supervise(args: &Args, uuid: &str) -> Result<()> {
     let _shared = if setup.handle.is_none() { rustix::io::dup(io::stdout()).ok() } else { None };
     let ended = attempt.execute(&signals);
     setup.clear(&ended, &dir);
+    if !ended.left_behind {
+        attempts::forget_container(&place, uuid, spec.attempt);
+    }
     attempt.record(&ended)?;
     if !ended.left_behind {
         // The container is seen as finished from here on. (With something left the lock stays taken: stale, to be reaped.)
@@ -78,6 +82,9 @@ fn prepare(args: &Args, uuid: &str) -> Result<(Place, ContainerSpec, Setup)> {
     let container = setup.handle.clone();
     let (set, attempt) = (place.set.clone(), spec.attempt);
     let holder = Holder { uuid: uuid.to_owned(), pid, set, attempt, start, groups, container };
+    if holder.container.is_some() {
+        attempts::keep_container(&place, &holder)?;
+    }
     holder.publish(&place.lock_dir)?;
     answer(&format!(r#"{{"UUID":"{uuid}","PID":{pid}}}"#));
     Ok((place, spec, setup))

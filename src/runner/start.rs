@@ -70,7 +70,7 @@ fn claim(place: &Place, spec: &ContainerSpec, lease: Option<&str>) -> Result<Own
     let path = lock::path(&place.lock_dir, &spec.uuid);
     let taken = || Error::Refused(format!("lock {}: resource temporarily unavailable", path.display()));
     // Survivors of a crashed runner count although they may not hold the lock.
-    match all.examine(&spec.uuid)? {
+    match attempts::examine(&all, place, &spec.uuid)? {
         Found::Absent => {}
         Found::Strange(text) | Found::Foreign(text) => return Err(Error::Refused(text)),
         Found::Starting | Found::Alive(_) | Found::Stale(_) => return Err(taken()),

@@ -85,7 +85,8 @@ impl Stream {
     /// Appends the tail, and has all of it on disk: the result, which says that it is whole, follows. Call once, at the end.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         let outcome = self.append_tail();
-        let outcome = outcome.and_then(|()| if self.total_bytes > 0 { self.head.sync_data() } else { Ok(()) });
+        let outcome =
+            outcome.and_then(|()| if self.total_bytes > 0 && !self.failed { self.head.sync_data() } else { Ok(()) });
         if self.tail.take().is_some() {
             let _ = fs::remove_file(&self.tail_path);
         }

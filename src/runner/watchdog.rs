@@ -33,6 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const PROGRAM_PATIENCE: Duration = Duration::from_secs(30);
 /// For the machine to go down then, before it is told so in another way.
 const POWER_OFF_PATIENCE: Duration = Duration::from_secs(120);
+const POWER_OFF_LOOK: Duration = Duration::from_secs(1);
 
 /// Changed by each list of whatever set; there as soon as one of them has a switch.
 fn asked_file(place: &Place) -> PathBuf {
@@ -101,7 +102,9 @@ pub(crate) fn watch(place: &Place) -> Result<()> {
     setsid().map_err(|e| Error::Io { what: "cannot make a session".into(), source: e.into() })?;
     let mut alone = Duration::ZERO;
     let (mut seen, mut looked) = (None, Instant::now());
-    while let Some(after) = wanted(&switch_file(place)) {
+    let mut after_s = None;
+    while let Some(after) = wanted(&switch_file(place), after_s) {
+        after_s = Some(after.as_secs());
         let found = mark(&asked_file(place));
         // A machine that was suspended was not alone for all that time.
         alone = if found == seen { alone + looked.elapsed().min(2 * LOOK_AGAIN) } else { Duration::ZERO };
@@ -112,7 +115,9 @@ pub(crate) fn watch(place: &Place) -> Result<()> {
                 // Its dispatcher may be about to come back for it.
                 Ok(false) if alone < 2 * after && has_results(place) => {}
                 Ok(false) => {
-                    power_off();
+                    power_off(&|| {
+                        mark(&asked_file(place)) == seen && release::runs_anything(place).is_ok_and(|runs| !runs)
+                    });
                     alone = Duration::ZERO;
                 }
                 Err(_) => {}
@@ -123,8 +128,14 @@ pub(crate) fn watch(place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn wanted(switch: &Path) -> Option<Duration> {
-    fs::read_to_string(switch).ok()?.trim().parse().ok().map(Duration::from_secs)
+/// `None` only if it is switched off; what cannot be read is as it was.
+fn wanted(switch: &Path, before: Option<u64>) -> Option<Duration> {
+    match fs::read_to_string(switch) {
+        Ok(text) => text.trim().parse().ok().or(before),
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(_) => before,
+    }
+    .map(Duration::from_secs)
 }
 
 /// Different after each list.
@@ -137,16 +148,24 @@ fn has_results(place: &Place) -> bool {
     uuids.iter().any(|uuid| attempts::finished(place, uuid).is_some())
 }
 
-/// In an orderly way, as far as the machine knows one; returns if nothing has helped.
-fn power_off() {
+/// In an orderly way, as far as the machine knows one, as long as it `may` go; returns if nothing has helped, or somebody has come back.
+fn power_off(may: &dyn Fn() -> bool) {
     for words in [&["poweroff"][..], &["shutdown", "-P", "now"], &["systemctl", "poweroff"]] {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         if program::run(command, PROGRAM_PATIENCE).is_ok_and(|answer| answer.exit_code == Some(0)) {
-            let _ = poll::wait(&[], Some(Instant::now() + POWER_OFF_PATIENCE));
+            let until = Instant::now() + POWER_OFF_PATIENCE;
+            while may() && Instant::now() < until {
+                let _ = poll::wait(&[], Some(Instant::now() + POWER_OFF_LOOK));
+            }
+        }
+        if !may() {
+            return;
         }
     }
     // A file system that hangs must not keep the machine on.
     let _ = program::run(Command::new("sync"), PROGRAM_PATIENCE);
-    let _ = reboot(RebootCommand::PowerOff);
+    if may() {
+        let _ = reboot(RebootCommand::PowerOff);
+    }
 }

@@ -43,11 +43,15 @@ impl Follower {
 
 /// Kills the runner of this container, as the kernel does when memory is short: it leaves no result.
 fn kill_runner(site: &Site, uuid: &str) {
+    signal_runner(site, uuid, rustix::process::Signal::KILL);
+}
+
+fn signal_runner(site: &Site, uuid: &str, signal: rustix::process::Signal) {
     let lock = site.state_dir().join(format!("loopback/lock/crunch-run-{uuid}.lock"));
     let text = std::fs::read_to_string(&lock).expect("locked");
     let pid = serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["PID"].as_i64().expect("a number");
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("small")).expect("not 0");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it lives");
+    rustix::process::kill_process(pid, signal).expect("it lives");
 }
 
 /// Says its attempt on both streams, then waits for the gate of that attempt.
@@ -95,6 +99,23 @@ fn following_goes_on_with_the_next_attempt() {
     assert!(code == 1 && told.contains("attempt 1 was lost") && told.contains("its output with it"), "{code} {told}");
     let (code, told) = site.fails(&["logs", "--attempt", "3", &uuid]);
     assert!(code == 3 && told.contains("has no attempt 3"), "{code} {told}");
+    site.stop();
+}
+
+/// Ended on the host, as by a cloud that takes an instance back: there is a result, and the attempt is lost all the same.
+#[test]
+fn following_goes_on_after_an_attempt_that_was_killed_on_its_host() {
+    let mut site = Site::started();
+    let script = script(&site);
+    let uuid = site.submit(&["--max-attempts", "2", "--", "sh", "-c", &script]);
+    let mut follower = Follower::start(site.command(&["logs", "-f", &uuid]));
+    assert_eq!(follower.line(), "begun 1\n");
+    signal_runner(&site, &uuid, rustix::process::Signal::TERM);
+    assert_eq!(follower.line(), "begun 2\n");
+    open_gate(&site, 2);
+    let (code, output, told) = follower.end();
+    assert_eq!((code, output.as_str()), (0, "ended 2\n"));
+    assert!(told.starts_with("muster: attempt 1 was lost (killed") && told.ends_with("attempt 2 follows\n"), "{told}");
     site.stop();
 }
 

@@ -107,7 +107,8 @@ impl LocalQueue {
     /// Gives the number of lines so far, empty ones and one without its end included.
     pub fn append_batch(&self, batch: &str, piece: impl Into<Vec<u8>>) -> Result<usize, CommandError> {
         let piece = piece.into();
-        if piece.len() > MAX_PIECE {
+        // One more for the end of a line, which the API adds to a piece without.
+        if piece.len() > MAX_PIECE + 1 {
             let text = format!("a piece of a batch may have {MAX_PIECE} bytes, this one has {}: split it", piece.len());
             return Err(CommandError::TooLarge(text));
         }

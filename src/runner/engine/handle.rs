@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, Kind, limits};
 use crate::kmsg;
+use crate::null;
 use crate::program::{self, Answer};
 use muster_runner::protocol::ContainerSpec;
 
@@ -34,10 +35,6 @@ pub(crate) struct Handle {
     /// Where the engine writes the number of the container's first process; docker cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid_file: Option<PathBuf>,
-    /// Since when (in the kernel's log) a limit on memory counts of which the engine says nothing when it is hit: a podman with control
-    /// groups of version 1 (conmon 2.1.6 on Linux 6.18, measured). The runner's own knowledge: not in the lock file.
-    #[serde(skip)]
-    silent_since_us: Option<i64>,
 }
 
 /// What the engine says of it.
@@ -55,9 +52,8 @@ pub(crate) enum State {
 
 impl Handle {
     /// `None` for an engine that keeps nothing.
-    pub(crate) fn new(engine: &Engine, spec: &ContainerSpec, name: &str, dir: &Path) -> Option<Self> {
+    pub(crate) fn new(engine: &Engine, name: &str, dir: &Path) -> Option<Self> {
         let is_podman = engine.kind == Kind::Podman;
-        let is_silent = is_podman && !limits::is_v2() && limits::on_memory(engine.kind);
         let variable = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
         (is_podman || engine.kind == Kind::Docker).then(|| Self {
             program: engine.program.clone(),
@@ -66,7 +62,6 @@ impl Handle {
             name: name.to_owned(),
             is_podman,
             pid_file: is_podman.then(|| dir.join("pid")),
-            silent_since_us: (is_silent && spec.limits.ram > 0).then(kmsg::now_us),
         })
     }
 
@@ -80,10 +75,11 @@ impl Handle {
         fs::read_to_string(self.pid_file.as_ref()?).ok()?.trim().parse().ok()
     }
 
-    /// Whether the kernel says that memory ran out although the engine does not. `group`: the name of the container's, if that was seen.
-    pub(crate) fn was_out_of_memory(&self, exit_code: i32, group: Option<&str>) -> bool {
-        exit_code == 137
-            && self.silent_since_us.is_some_and(|since| kmsg::tells_of_oom(self.first_process(), group, since))
+    /// The kernel's log from now on, if a limit on memory counts of which the engine says nothing when it is hit: a podman with control
+    /// groups of version 1 (conmon 2.1.6 on Linux 6.18, measured).
+    pub(crate) fn log_of_silent_limit(engine: &Engine, spec: &ContainerSpec) -> Option<kmsg::Log> {
+        let is_silent = engine.kind == Kind::Podman && !limits::is_v2() && limits::on_memory(engine.kind);
+        if is_silent && spec.limits.ram > 0 { kmsg::Log::from_now() } else { None }
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
@@ -94,10 +90,13 @@ impl Handle {
 
     /// TERM, and after `grace` KILL, sent by the engine. Of a container that has not begun it may say that it has stopped it, and then
     /// it begins.
-    pub(crate) fn stop(&self, grace: Duration) -> Command {
+    ///
+    /// # Errors
+    /// There are no streams for its program.
+    pub(crate) fn stop(&self, grace: Duration) -> io::Result<Command> {
         let mut command = self.command(&["stop", "-t", &grace.as_secs().to_string(), &self.name]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
+        command.stdin(null::input()?).stdout(null::output()?).stderr(null::output()?);
+        Ok(command)
     }
 
     /// # Errors

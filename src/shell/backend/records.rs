@@ -60,7 +60,7 @@ pub(super) fn attempt_record(uuid: &ContainerUuid, attempt: &local::AttemptRecor
         peak_memory: attempt.peak_memory,
         cpu_seconds: attempt.cpu_seconds,
         cost: attempt.cost,
-        collected: attempt.collected,
+        collected: Some(attempt.collected),
         late: attempt.late_result.is_some(),
         result_dir: directory.is_dir().then(|| directory.to_string_lossy().into_owned()),
     }

@@ -89,6 +89,37 @@ fn outputs_above_the_limit_stay_on_the_worker() {
     host.ok(&format!("--forget {} --attempt 1", uuid(1)));
     assert!(host.attempt_dir(&uuid(1), 1).join("work/big").exists());
     assert_eq!(host.list().0, Vec::<String>::new());
+    // The answer to the first one may have been lost, and a later attempt may be forgotten too.
+    host.ok(&format!("--forget {} --attempt 1", uuid(1)));
+    let later = ContainerSpec { attempt: 2, ..script(1, "true") };
+    host.finished(&later);
+    host.ok(&format!("--forget {} --attempt 2", uuid(1)));
+    assert!(host.attempt_dir(&uuid(1), 1).join("work/big").exists());
+    // A removal that was cut short is no such thing.
+    let cut = host.attempt_dir(&uuid(1), 3).join("work");
+    fs::create_dir_all(&cut).unwrap();
+    let later = ContainerSpec { attempt: 4, ..script(1, "true") };
+    host.finished(&later);
+    host.ok(&format!("--forget {} --attempt 4", uuid(1)));
+    assert!(!cut.exists() && host.attempt_dir(&uuid(1), 1).join("work/big").exists());
+}
+
+#[test]
+fn a_removal_that_was_cut_short_is_gone_on_with() {
+    let host = Host::new();
+    let spec = script(1, "echo x > file");
+    host.finished(&spec);
+    let (dir, aside) = (host.attempt_dir(&uuid(1), 1), host.path().join("aside"));
+    fs::rename(dir.join("work"), &aside).unwrap();
+    host.ok(&format!("--forget {} --attempt 1", uuid(1)));
+    // As if it had come no further.
+    fs::create_dir_all(&dir).unwrap();
+    fs::rename(&aside, dir.join("work")).unwrap();
+    // One that crashed is not forgotten: it has no tombstone.
+    let crashed = host.attempt_dir(&uuid(2), 1).join("work");
+    fs::create_dir_all(&crashed).unwrap();
+    let (lines, _) = host.list();
+    assert!(lines.is_empty() && !dir.exists() && crashed.exists(), "{lines:?}");
 }
 
 #[test]

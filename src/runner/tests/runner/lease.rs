@@ -186,6 +186,7 @@ fn what_is_left_when_a_machine_is_given_back() {
     // Too large to be brought back: `--forget` leaves the working directory.
     let kept = host.attempt_dir(&uuid(4), 1).join("work");
     fs::create_dir_all(&kept).unwrap();
+    fs::write(kept.with_file_name("kept"), "").unwrap();
     assert_eq!(release(&host), "released\n");
     assert_eq!(host.list().0, [format!("{} finished", uuid(3))]);
     assert!(!host.attempt_dir(&uuid(1), 1).exists() && !host.attempt_dir(&uuid(2), 1).exists() && kept.exists());

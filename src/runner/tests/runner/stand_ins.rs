@@ -237,6 +237,34 @@ fn a_daemon_that_goes_while_a_container_runs_keeps_the_lock() {
     assert!(!left);
 }
 
+/// Listers of other versions take a lock that nobody holds for one of nobody, and delete its file.
+#[test]
+fn a_container_is_not_forgotten_with_its_lock_file() {
+    let (host, state) = host_with("docker", DOCKER);
+    let job = docker(1, "echo > ready; sleep 1000");
+    host.started(&job);
+    host.wait_for_file(&job, "ready");
+    let lock = host.lock_dir().join(format!("crunch-run-{}.lock", job.uuid));
+    let text = fs::read(&lock).unwrap();
+    fs::remove_file(&lock).unwrap();
+    assert_eq!(host.list().0, [&*job.uuid], "its runner lives");
+    assert_eq!(host.start(&ContainerSpec { attempt: 2, ..job.clone() }).status.code(), Some(1));
+    fs::write(&lock, text).unwrap();
+    let runner = host.runner_pid(&job.uuid);
+    kill_process(runner, Signal::KILL).unwrap();
+    wait_gone(runner);
+    fs::remove_file(&lock).unwrap();
+    assert_eq!(host.list().0, [format!("{} stale", job.uuid)]);
+    assert_eq!(host.start(&ContainerSpec { attempt: 2, ..job.clone() }).status.code(), Some(1), "it may be running");
+    host.refused(&format!("--forget {} --attempt 1", job.uuid));
+    host.ok(&format!("--reap {} --attempt 1", job.uuid));
+    host.wait_for("");
+    host.ok(&format!("--forget {} --attempt 1", job.uuid));
+    assert!(fs::read_to_string(state.join("calls")).unwrap().contains("rm\n--force\n"));
+    host.started(&ContainerSpec { attempt: 2, ..docker(1, "true") });
+    host.wait_for(&format!("{} finished", job.uuid));
+}
+
 /// A client that is still at it when its runner has crashed must not make a container after the engine was asked to remove it.
 #[test]
 fn a_container_that_is_being_made_when_its_runner_crashes() {

@@ -74,7 +74,15 @@ fn stand_ins(host: &mut Host) -> std::path::PathBuf {
         fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
     host.programs = Some(programs.clone());
-    programs.join("called")
+    // Not even if all else fails: without the capability there is no powering off.
+    host.without_reboot();
+    // They are what is found and can be executed here.
+    let called = programs.join("called");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
+    let _ = Command::new("sh").args(["-c", "poweroff; :"]).env("PATH", path).status().unwrap();
+    assert_eq!(fs::read_to_string(&called).unwrap(), "poweroff\n");
+    fs::remove_file(&called).unwrap();
+    called
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
