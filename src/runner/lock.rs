@@ -1,7 +1,8 @@
 //! Lock files: which containers have a runner (spec 50 §4, a compatibility interface).
 //!
 //! A `flock` belongs to the open file: the runner and all processes of its job inherit it (read-only, so that the job cannot
-//! rewrite the content), and it is released when the last of them is gone. Everyone who tests or takes a container's lock holds
+//! rewrite the content), and it is released when the last of them is gone. (Programs of an engine do not inherit it: see
+//! [`Holder::container`].) Everyone who tests or takes a container's lock holds
 //! the `all` lock meanwhile; that is what [`All`] stands for. Only the runner itself removes its file without it, as its last act.
 
 use std::fs::{self, File};

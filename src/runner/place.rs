@@ -4,9 +4,11 @@
 //! LOCKDIR/crunch-run-UUID.lock …              spec 50 §4
 //! STATEDIR/owner                              who has the machine, if that is said (spec 46 §1)
 //! STATEDIR/set-SET/UUID/ATTEMPT/              0711: the job's user may pass through
-//!     stdout, stderr, result.json             0600
+//!     stdout, stderr, result.json             0600; `kept` is what `--forget` leaves of a result whose outputs are too large
+//!     container, environment, pid             of a container that an engine keeps, while there is one
 //!     work/, tmp/                             0700, the job's
 //! STATEDIR/tombstones-SET/DAY/UUID            highest attempt that may never start again
+//! STATEDIR/asked, switch-SET, watchdog-SET.lock  the dead man's switch
 //! ```
 
 use std::ffi::OsStr;

@@ -1,10 +1,10 @@
 //! `--detach`: checks a start, takes its lock, hands it to a runner of its own and leaves (spec 50 §4).
 //!
-//! The runner is this program started again. It inherits the lock; its standard input is one end of a socket that brings the
-//! configuration and takes its one answer, so that all of it is there even if the dispatcher's connection ends now. Unlike the
-//! reference the runner itself fills in the lock file, and only when it can stand every signal a lister may send; so it is
-//! never listed too early, and a parent that dies here cannot leave it running unseen. Its other streams go to /dev/null, not
-//! to the journal: everything it has to say is in its result.
+//! The runner is this program started again. It inherits the lock in the place of its standard output; its standard input is one end of a
+//! socket that brings the configuration and takes its one answer, so that all of it is there even if the dispatcher's connection ends
+//! now. Unlike the reference the runner itself fills in the lock file, and only when it can stand every signal a lister may send; so it
+//! is never listed too early, and a parent that dies here cannot leave it running unseen. Its standard error goes to /dev/null, not to
+//! the journal: everything it has to say is in its result.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

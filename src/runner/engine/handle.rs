@@ -102,7 +102,8 @@ impl Handle {
     /// # Errors
     /// The engine cannot say it.
     fn exists(&self) -> io::Result<bool> {
-        let filter = format!("name=^/{}$", self.name);
+        // A pattern that is found anywhere. Whether names begin with a slash differs: `docker` may be podman's.
+        let filter = format!("name={}", self.name);
         let answer = match self.is_podman {
             true => self.ask(&["container", "exists", &self.name])?,
             false => self.ask(&["ps", "--all", "--quiet", "--filter", &filter])?,

@@ -50,8 +50,7 @@ run)
     exit $code ;;
 ps)
     for filter; do :; done
-    filter=${filter#name=^/}
-    [ ! -d "$state/${filter%$}" ] || echo 0123456789ab ;;
+    [ ! -d "$state/${filter#name=}" ] || echo 0123456789ab ;;
 inspect)
     echo "WARNING: something of no interest" >&2
     [ -d "$state/$name" ] || { echo "Error: No such container: $name" >&2; exit 1; }
