@@ -112,7 +112,7 @@ fn faults_of_a_batch_name_the_line_and_can_be_mended() {
     }
     assert_eq!(bench.queue.counts_by_state()[&Queued], 0);
     let batch = bench.queue.create_batch().unwrap();
-    assert!(matches!(bench.queue.append_batch(&batch, vec![b'x'; MAX_PIECE + 1]), Err(CommandError::TooLarge(_))));
+    assert!(matches!(bench.queue.append_batch(&batch, vec![b'x'; MAX_PIECE + 2]), Err(CommandError::TooLarge(_))));
     bench.queue.append_batch(&batch, vec![b'x'; MAX_RECORD + 1]).unwrap();
     let error = bench.queue.commit_batch(&batch, None).unwrap_err();
     assert!(error.to_string().starts_with("line 1: record: longer than"), "{error}");
