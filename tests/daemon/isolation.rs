@@ -43,6 +43,7 @@ for descriptor in /proc/$$/fd/*; do
 done
 ask='$_ = shift; my $s = /^\// ? IO::Socket::UNIX->new($_) : IO::Socket::INET->new($_); exit 1 unless $s;
     print $s "GET /muster/v1/containers HTTP/1.0\r\n\r\n"; my $line = <$s>; exit($line =~ m{^HTTP/1.[01] 2} ? 0 : 1)'
+perl -MIO::Socket -MIO::Socket::UNIX -e 1 && say 'able to ask /control'
 for api in "$SOCKET" "$ADDRESS"; do
     perl -MIO::Socket -MIO::Socket::UNIX -e "$ask" "$api" 2>/dev/null && say "asked $api"
 done
@@ -90,6 +91,12 @@ fn intrude(user: &str, uid: &str) {
     let control = site.folder().join("runs/control");
     std::fs::create_dir(&control).expect("made");
     std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("set");
+    let control_file = site.folder().join("runs/controls/control");
+    std::fs::create_dir(control_file.with_file_name("")).expect("made");
+    std::fs::write(&control_file, b"").expect("written");
+    for (path, mode) in [(control_file.with_file_name(""), 0o777), (control_file.clone(), 0o666)] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("set");
+    }
     let list = site.folder().join("runs/list");
     let (daemon, runner) = (site.pid().as_raw_nonzero().to_string(), runner_of(&site, &victim));
     // Its own process comes first, then its runner, the victim's, and the daemon.
@@ -109,7 +116,7 @@ fn intrude(user: &str, uid: &str) {
     let intruder = site.submit(&[&options[..], &["--", "sh", "-c", &script, &intruder_file]].concat());
     site.wait_state(&intruder, "Running");
 
-    let mut files = vec![control.to_string_lossy().into_owned()];
+    let mut files = [&control, &control_file].map(|path| path.to_string_lossy().into_owned()).to_vec();
     tree(&site.state_dir(), &mut files);
     let runners = site.folder().join("state-runner");
     tree(&runners, &mut files);
@@ -135,7 +142,7 @@ fn intrude(user: &str, uid: &str) {
     assert_eq!((lines[0], lines.last()), (uid, Some(&"end")), "{said}");
     let (own, others): (Vec<&str>, Vec<&str>) =
         lines[1..lines.len() - 1].iter().partition(|line| line.ends_with("/control"));
-    for word in ["seen", "read", "listed", "made in", "locked"] {
+    for word in ["seen", "read", "listed", "made in", "locked", "written", "moved", "linked", "able to ask"] {
         assert!(own.iter().any(|line| line.starts_with(word)), "{word}: {said}");
     }
     // That something is there may be seen outside of StateDir: everybody may pass through the runner's directories, or no job could use
