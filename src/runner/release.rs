@@ -1,5 +1,6 @@
 //! `--release`: the machine is given back by who has it (spec 46 §1). Under the lock that starts take, so that none can slip through.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -49,26 +50,28 @@ pub(crate) fn release(place: &Place, lease: &str) -> Result<()> {
 /// Whether anything of any set runs, or may be starting. What a crashed runner has left counts for nothing.
 pub(crate) fn runs_anything(place: &Place) -> Result<bool> {
     let all = All::take(&place.lock_dir)?;
-    let error = |e| Error::io("cannot read", &place.lock_dir, e);
-    for entry in fs::read_dir(&place.lock_dir).map_err(error)? {
-        let name = entry.map_err(error)?.file_name();
-        if let Some(uuid) = name.to_str().and_then(lock::uuid_of)
-            && !matches!(all.examine(uuid)?, Found::Absent | Found::Foreign(_) | Found::Stale(_))
-        {
+    for uuid in uuids(place)? {
+        if !matches!(attempts::examine(&all, place, &uuid)?, Found::Absent | Found::Foreign(_) | Found::Stale(_)) {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn refuse_busy(all: &All, place: &Place) -> Result<()> {
+/// Of all that has a lock file, and of the set's that have a directory: an engine's container may be without the first.
+fn uuids(place: &Place) -> Result<BTreeSet<String>> {
     let error = |e| Error::io("cannot read", &place.lock_dir, e);
+    let mut uuids: BTreeSet<String> = attempts::containers(place)?.into_iter().collect();
     for entry in fs::read_dir(&place.lock_dir).map_err(error)? {
         let name = entry.map_err(error)?.file_name();
-        let Some(uuid) = name.to_str().and_then(lock::uuid_of) else {
-            continue;
-        };
-        let why = match all.examine(uuid)? {
+        uuids.extend(name.to_str().and_then(lock::uuid_of).map(str::to_owned));
+    }
+    Ok(uuids)
+}
+
+fn refuse_busy(all: &All, place: &Place) -> Result<()> {
+    for uuid in uuids(place)? {
+        let why = match attempts::examine(all, place, &uuid)? {
             // Another user's file is no lock of ours, and any user may put one there (the directory is often everybody's).
             Found::Absent | Found::Foreign(_) => continue,
             Found::Alive(holder) | Found::Stale(holder) if holder.set != place.set => continue,

@@ -100,6 +100,15 @@ fn ends() {
     let result = ends(&missing);
     assert_eq!((result.reason, result.exit_code), (Reason::EngineError, None), "{result:?}");
     assert!(result.detail.contains("no-such-image"), "{}", result.detail);
+    // podman has the same exit code for this, and it is no fault of the command.
+    let result = ends(&ContainerSpec { cwd: "/proc/nowhere".into(), ..podman.script(6, "true") });
+    assert_eq!((result.reason, result.exit_code), (Reason::EngineError, None), "{result:?}");
+    // A program in the image that changes to root gets nothing of it.
+    let script = "[ $(cat /proc/self/status | wc -l) -gt 9 ]; while read name value; do case $name in \
+                  NoNewPrivs:) [ $value = 1 ] || exit 1 ;; Cap*) [ $value = 0000000000000000 ] || exit 2 ;; esac; done \
+                  < /proc/self/status";
+    let result = ends(&podman.script(7, script));
+    assert_eq!((result.reason, result.exit_code), (Reason::Exited, Some(0)), "{result:?}");
     let limits = Limits { max_run_time_s: Some(0.5), ..Limits::default() };
     let result = ends(&ContainerSpec { limits, ..podman.script(4, "trap 'exit 9' TERM; while :; do sleep 0.1; done") });
     assert_eq!((result.reason, result.exit_code), (Reason::MaxRunTime, Some(9)), "{result:?}");

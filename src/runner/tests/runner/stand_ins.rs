@@ -60,7 +60,11 @@ inspect)
     else
         echo "running 0 false 2026-11-28T21:02:49.9Z"
     fi ;;
-stop) [ -d "$state/$name" ] || exit 1; kill -TERM "$(cat "$state/$name/pid")" ;;
+stop)
+    [ -d "$state/$name" ] || exit 1
+    # As of a container that has not begun: "stopped", and then it begins.
+    [ ! -e "$state/deaf" ] || { rm "$state/deaf"; exit 0; }
+    kill -TERM "$(cat "$state/$name/pid")" ;;
 rm)
     [ -d "$state/$name" ] || { echo "Error: No such container: $name" >&2; exit 1; }
     kill -KILL "-$(cat "$state/$name/pid")" 2>/dev/null
@@ -183,6 +187,8 @@ fn a_kill_and_a_crash_go_through_docker() {
     let job = docker(1, "trap 'exit 4' TERM; echo > ready; while :; do sleep 0.1; done");
     host.started(&job);
     host.wait_for_file(&job, "ready");
+    // The first stop has no effect, so another one comes.
+    fs::write(state.join("deaf"), "").unwrap();
     host.run(&format!("--kill 15 {} --attempt 1", job.uuid));
     host.wait_for(&format!("{} finished", job.uuid));
     let result = host.result(&job);
@@ -256,6 +262,9 @@ fn a_container_is_not_forgotten_with_its_lock_file() {
     assert_eq!(host.list().0, [format!("{} stale", job.uuid)]);
     assert_eq!(host.start(&ContainerSpec { attempt: 2, ..job.clone() }).status.code(), Some(1), "it may be running");
     host.refused(&format!("--forget {} --attempt 1", job.uuid));
+    // Nor is the machine given back while it may run.
+    fs::write(host.state_dir().join("owner"), format!("{}\nnode1 5e\n", host.set)).unwrap();
+    assert!(host.refused("--release --lease 5e").contains("has left processes"));
     host.ok(&format!("--reap {} --attempt 1", job.uuid));
     host.wait_for("");
     host.ok(&format!("--forget {} --attempt 1", job.uuid));
@@ -313,6 +322,20 @@ fn singularity_and_apptainer_run_the_job_as_a_process() {
             assert_eq!(calls.lines().collect::<Vec<_>>(), expected, "{name}");
             assert!(result.cpu_seconds.is_some() && result.peak_memory.is_some(), "{result:?}");
         }
+    }
+}
+
+/// Its own errors look like this, and have the exit code that a job may have as well.
+#[test]
+fn a_singularity_that_cannot_start_is_the_engines_fault() {
+    for (script, reason, exit_code) in [
+        ("echo 'FATAL:   could not open image' >&2; exit 255", Reason::EngineError, None),
+        ("echo 'FATAL: mine' >&2; echo more >&2; exit 255", Reason::Exited, Some(255)),
+        ("echo 'FATAL: mine' >&2; exit 254", Reason::Exited, Some(254)),
+    ] {
+        let (host, _) = host_with("singularity", SINGULARITY);
+        let result = host.finished(&spec(1, "singularity", script));
+        assert_eq!((result.reason, result.exit_code), (reason, exit_code), "{script}: {result:?}");
     }
 }
 
