@@ -135,6 +135,21 @@ impl Host {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Starts one that writes the file `ready` once it has begun.
+    #[track_caller]
+    pub(crate) fn begun(&self, spec: &ContainerSpec) {
+        self.started(spec);
+        self.wait_for_file(spec, "ready");
+    }
+
+    /// Its runner is gone, and nothing else is done to it.
+    #[track_caller]
+    pub(crate) fn crash(&self, uuid: &str) {
+        let runner = self.runner_pid(uuid);
+        kill_process(runner, Signal::KILL).unwrap();
+        wait_gone(runner);
+    }
+
     /// Starts, waits for the end and reads the result.
     #[track_caller]
     pub(crate) fn finished(&self, spec: &ContainerSpec) -> ResultRecord {

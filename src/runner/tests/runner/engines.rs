@@ -125,8 +125,7 @@ fn a_kill_goes_through_the_engine() {
     let podman = Podman::new();
     let host = &podman.host;
     let spec = podman.script(1, "echo > ready; sleep 1000");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     host.run(&format!("--kill 15 {} --attempt 1", spec.uuid));
     host.wait_for(&format!("{} finished", spec.uuid));
     let result = host.result(&spec);
@@ -142,8 +141,7 @@ fn a_killed_client_does_not_leave_its_container() {
     let podman = Podman::new();
     let host = &podman.host;
     let spec = podman.script(1, "echo > ready; sleep 1000");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let runner = host.runner_pid(&spec.uuid);
     let first = podman.first_process(&spec);
     kill_process(client_of(runner), Signal::KILL).unwrap();
@@ -168,8 +166,7 @@ fn a_container_whose_runner_crashed_is_reaped() {
     let podman = Podman::new();
     let host = &podman.host;
     let spec = podman.script(1, "echo > ready; sleep 1000");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let runner = host.runner_pid(&spec.uuid);
     let (client, first) = (client_of(runner), podman.first_process(&spec));
     kill_process(runner, Signal::KILL).unwrap();

@@ -25,8 +25,7 @@ fn a_runaway_print_is_cut_in_the_middle() {
 fn tail_follows_a_stream() {
     let host = Host::new();
     let spec = script(1, "mkfifo fifo; echo one; echo > ready; read word < fifo; echo $word; echo > next; sleep 1000");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let tail = |offset: u64| {
         let line = format!("--tail {} --attempt 1 --stream stdout --offset {offset} --wait 1", uuid(1));
         String::from_utf8(host.ok(&line)).unwrap()

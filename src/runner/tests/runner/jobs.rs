@@ -90,8 +90,7 @@ fn standard_input_of_any_size_is_delivered_or_left() {
 fn a_job_that_ignores_term_is_killed() {
     let host = Host::new();
     let spec = script(1, "trap '' TERM; echo > ready; while :; do sleep 1; done");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let text = host.refused(&format!("--kill 15 {} --attempt 1", uuid(1)));
     assert!(text.contains("still alive"), "{text}");
     host.refused(&format!("--kill 0 {} --attempt 1", uuid(1)));
@@ -113,8 +112,7 @@ fn the_whole_container_gets_term() {
              while ! [ -e daemon -a -e plain ]; do sleep 0.1; done; echo > ready; while :; do sleep 0.1; done"
         ),
     );
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     host.run(&format!("--kill 15 {} --attempt 1", uuid(1)));
     host.wait_for(&format!("{} finished", uuid(1)));
     let result = host.result(&spec);
@@ -128,8 +126,7 @@ fn the_whole_container_gets_term() {
 fn other_peoples_signals_do_not_end_a_runner() {
     let host = Host::new();
     let spec = script(1, "echo > ready; sleep 1000");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let runner = host.runner_pid(&uuid(1));
     for signal in [Signal::USR1, Signal::USR2, Signal::HUP, Signal::PIPE] {
         kill_process(runner, signal).unwrap();

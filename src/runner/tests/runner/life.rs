@@ -6,7 +6,7 @@ use std::io::Read;
 use muster_runner::protocol::{ContainerSpec, Reason};
 use rustix::process::{Signal, kill_process};
 
-use crate::common::{Host, PATIENCE, message, parse_list, pause, script, uuid, wait_gone};
+use crate::common::{Host, PATIENCE, message, parse_list, pause, script, uuid};
 
 #[test]
 fn a_whole_life() {
@@ -53,8 +53,7 @@ fn a_whole_life() {
 fn an_attempt_starts_once() {
     let host = Host::new();
     let spec = script(2, "echo > ready; while :; do sleep 1; done");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let text = message(&host.start(&spec));
     assert!(text.contains("temporarily unavailable"), "{text}");
     host.refused(&format!("--forget {} --attempt 1", uuid(2)));
@@ -66,8 +65,7 @@ fn an_attempt_starts_once() {
     assert!(text.contains("attempt 1"), "{text}");
     host.ok(&format!("--forget {} --attempt 1", uuid(2)));
     assert!(message(&host.start(&spec)).contains("forgotten"));
-    host.started(&newer);
-    host.wait_for_file(&newer, "ready");
+    host.begun(&newer);
     host.ok(&format!("--kill 15 {} --attempt 1", uuid(2)));
     assert_eq!(host.list().0, [uuid(2)]);
 }
@@ -136,11 +134,8 @@ fn a_job_that_has_closed_the_lock_is_stale_too() {
     let host = Host::new();
     let spec =
         script(11, "for fd in 3 4 5 6 7 8 9; do eval \"exec $fd<&-\"; done; echo > ready; while :; do sleep 1; done");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
-    let runner = host.runner_pid(&uuid(11));
-    kill_process(runner, Signal::KILL).unwrap();
-    wait_gone(runner);
+    host.begun(&spec);
+    host.crash(&uuid(11));
     host.wait_for(&format!("{} stale", uuid(11)));
     assert!(!host.start(&ContainerSpec { attempt: 2, ..spec.clone() }).status.success());
     host.ok(&format!("--reap {} --attempt 1", uuid(11)));
@@ -153,11 +148,8 @@ fn a_stale_lock_ends_with_the_job() {
     let spec = script(7, "echo > ready; read line < fifo");
     let fifo =
         ContainerSpec { command: vec!["sh".into(), "-c".into(), format!("mkfifo fifo; {}", spec.command[2])], ..spec };
-    host.started(&fifo);
-    host.wait_for_file(&fifo, "ready");
-    let runner = host.runner_pid(&uuid(7));
-    kill_process(runner, Signal::KILL).unwrap();
-    wait_gone(runner);
+    host.begun(&fifo);
+    host.crash(&uuid(7));
     host.wait_for(&format!("{} stale", uuid(7)));
     fs::write(host.attempt_dir(&uuid(7), 1).join("work/fifo"), "end\n").unwrap();
     host.wait_for("");
@@ -170,11 +162,8 @@ fn forgetting_takes_along_what_crashed_before() {
     host.finished(&script(12, "echo kept"));
     for attempt in [2, 3] {
         let spec = ContainerSpec { attempt, ..script(12, "echo > ready; while :; do sleep 1; done") };
-        host.started(&spec);
-        host.wait_for_file(&spec, "ready");
-        let runner = host.runner_pid(&uuid(12));
-        kill_process(runner, Signal::KILL).unwrap();
-        wait_gone(runner);
+        host.begun(&spec);
+        host.crash(&uuid(12));
         host.ok(&format!("--reap {} --attempt {attempt}", uuid(12)));
     }
     // It crashed before it had files for the job's output.

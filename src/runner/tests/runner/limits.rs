@@ -66,8 +66,7 @@ fn a_child_that_runs_out_of_memory_is_the_jobs_business_if_it_succeeds() {
 fn the_job_is_in_its_group_and_the_runner_is_not() {
     let host = Host::new();
     let spec = limited(1, 64 * MIB, "cat /proc/self/cgroup > mine; echo > ready; sleep 1000");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let groups = groups(&host, &spec);
     let name = format!("muster-{}-1-{}", spec.uuid, host.runner_pid(&spec.uuid).as_raw_nonzero());
     let own = fs::read_to_string(host.attempt_dir(&spec.uuid, 1).join("work/mine")).unwrap();
@@ -96,14 +95,11 @@ fn what_has_escaped_when_its_runner_was_killed_is_found_by_its_group() {
                   exec </dev/null >/dev/null 2>&1; echo $$ > escaped; while :; do sleep 0.1; done' &";
     let spec =
         limited(1, 0, &format!("({escape}); while [ ! -s escaped ]; do sleep 0.01; done; echo > ready; sleep 1000"));
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let escaped: i32 = host.wait_for_file(&spec, "escaped").trim().parse().unwrap();
     let escaped = rustix::process::Pid::from_raw(escaped).unwrap();
     let groups = groups(&host, &spec);
-    let runner = host.runner_pid(&spec.uuid);
-    kill_process(runner, Signal::KILL).unwrap();
-    wait_gone(runner);
+    host.crash(&spec.uuid);
     host.wait_for(&format!("{} stale", spec.uuid));
     host.ok(&format!("--reap {} --attempt 1", spec.uuid));
     host.wait_for("");

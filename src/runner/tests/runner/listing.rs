@@ -50,8 +50,7 @@ fn a_long_poll_answers_when_something_changes() {
 fn a_long_poll_notices_a_crash() {
     let host = Host::new();
     let spec = script(1, "echo > ready; while :; do sleep 1; done");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let poll = long_poll(&host, &host.list().1);
     kill_process(host.runner_pid(&uuid(1)), Signal::KILL).unwrap();
     assert_eq!(answer(poll).0, [format!("{} stale", uuid(1))]);
@@ -80,8 +79,7 @@ fn a_long_poll_ends_with_its_time() {
 fn pollers_sleep() {
     let host = Host::new();
     let spec = script(1, "echo > ready; while :; do sleep 1; done");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let token = host.list().1;
     let mut polls = [long_poll(&host, &token), long_poll(&host, &token)];
     for _ in 0..20 {
@@ -114,8 +112,7 @@ fn prices_are_kept() {
 fn sets_do_not_see_each_other() {
     let mut host = Host::new();
     let spec = script(1, "echo > ready; while :; do sleep 1; done");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     host.set = "another";
     assert_eq!(host.list().0, Vec::<String>::new());
     host.ok(&format!("--kill 15 {} --attempt 9", uuid(1)));

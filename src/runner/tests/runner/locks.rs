@@ -212,8 +212,7 @@ fn what_is_no_file() {
     let precious = host.lock_dir().join("precious");
     fs::write(&precious, "precious").unwrap();
     let spec = script(9, "echo > ready; while :; do sleep 1; done");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     fs::create_dir(path(&host, 1)).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, path(&host, 2), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     std::os::unix::fs::symlink(&precious, path(&host, 3)).unwrap();

@@ -75,8 +75,7 @@ fn what_became_read_only_is_broken() {
 fn what_runs_goes_on_without_room_for_more() {
     let host = Host::without_root();
     let spec = script(1, "trap 'exit 0' TERM; echo > ready; while :; do sleep 0.1; done");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     let mode = |mode| fs::set_permissions(host.lock_dir(), Permissions::from_mode(mode)).unwrap();
     mode(0o555);
     assert_eq!(host.list().0, ["broken".to_owned(), uuid(1)]);

@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use muster_runner::protocol::{ContainerSpec, Limits, Reason};
-use rustix::process::{Signal, kill_process};
 
 use crate::common::{Host, uuid, wait_gone};
 
@@ -191,8 +190,7 @@ fn dockers_word_on_memory_counts() {
 fn a_kill_and_a_crash_go_through_docker() {
     let (host, state) = host_with("docker", DOCKER);
     let job = docker(1, "trap 'exit 4' TERM; echo > ready; while :; do sleep 0.1; done");
-    host.started(&job);
-    host.wait_for_file(&job, "ready");
+    host.begun(&job);
     // The first stop has no effect, so another one comes.
     fs::write(state.join("deaf"), "").unwrap();
     host.run(&format!("--kill 15 {} --attempt 1", job.uuid));
@@ -201,11 +199,8 @@ fn a_kill_and_a_crash_go_through_docker() {
     assert_eq!((result.reason, result.exit_code), (Reason::Killed, Some(4)), "{result:?}");
     host.ok(&format!("--forget {} --attempt 1", job.uuid));
     let job = docker(2, "echo > ready; sleep 1000");
-    host.started(&job);
-    host.wait_for_file(&job, "ready");
-    let runner = host.runner_pid(&job.uuid);
-    kill_process(runner, Signal::KILL).unwrap();
-    wait_gone(runner);
+    host.begun(&job);
+    host.crash(&job.uuid);
     host.wait_for(&format!("{} stale", job.uuid));
     host.ok(&format!("--reap {} --attempt 1", job.uuid));
     host.wait_for("");
@@ -229,8 +224,7 @@ fn a_daemon_that_does_not_answer_breaks_the_machine() {
 fn a_daemon_that_goes_while_a_container_runs_keeps_the_lock() {
     let (host, state) = host_with("docker", DOCKER);
     let job = docker(1, "echo > ready; sleep 1000");
-    host.started(&job);
-    host.wait_for_file(&job, "ready");
+    host.begun(&job);
     fs::write(state.join("down"), "").unwrap();
     let runner = host.runner_pid(&job.uuid);
     host.run(&format!("--kill 15 {} --attempt 1", job.uuid));
@@ -253,17 +247,14 @@ fn a_daemon_that_goes_while_a_container_runs_keeps_the_lock() {
 fn a_container_is_not_forgotten_with_its_lock_file() {
     let (host, state) = host_with("docker", DOCKER);
     let job = docker(1, "echo > ready; sleep 1000");
-    host.started(&job);
-    host.wait_for_file(&job, "ready");
+    host.begun(&job);
     let lock = host.lock_dir().join(format!("crunch-run-{}.lock", job.uuid));
     let text = fs::read(&lock).unwrap();
     fs::remove_file(&lock).unwrap();
     assert_eq!(host.list().0, [&*job.uuid], "its runner lives");
     assert_eq!(host.start(&ContainerSpec { attempt: 2, ..job.clone() }).status.code(), Some(1));
     fs::write(&lock, text).unwrap();
-    let runner = host.runner_pid(&job.uuid);
-    kill_process(runner, Signal::KILL).unwrap();
-    wait_gone(runner);
+    host.crash(&job.uuid);
     fs::remove_file(&lock).unwrap();
     assert_eq!(host.list().0, [format!("{} stale", job.uuid)]);
     assert_eq!(host.start(&ContainerSpec { attempt: 2, ..job.clone() }).status.code(), Some(1), "it may be running");
@@ -290,9 +281,7 @@ fn a_container_that_is_being_made_when_its_runner_crashes() {
         assert!(std::time::Instant::now() < deadline, "the image is pulled");
         crate::common::pause();
     }
-    let runner = host.runner_pid(&job.uuid);
-    kill_process(runner, Signal::KILL).unwrap();
-    wait_gone(runner);
+    host.crash(&job.uuid);
     host.ok(&format!("--reap {} --attempt 1", job.uuid));
     host.wait_for("");
     // Whoever pulled is gone, and has made nothing after the engine was asked.

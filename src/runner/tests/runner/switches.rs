@@ -109,8 +109,7 @@ fn a_machine_that_nobody_asks_goes_when_nothing_runs() {
         return;
     }
     let spec = script(1, &format!("echo > ready; sleep 3; [ ! -e {} ]", called.display()));
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
+    host.begun(&spec);
     host.ok("--list --self-destruct 1");
     assert!(!nobody_watches(&lock));
     wait_until("the machine was powered off", || called.exists());
@@ -138,11 +137,8 @@ fn a_machine_that_another_set_asks_stays() {
         return; // Without root there is no switch: see the test above.
     }
     let spec = script(1, "echo > ready; sleep 1000");
-    host.started(&spec);
-    host.wait_for_file(&spec, "ready");
-    let runner = host.runner_pid(&spec.uuid);
-    kill_process(runner, Signal::KILL).unwrap();
-    crate::common::wait_gone(runner);
+    host.begun(&spec);
+    host.crash(&spec.uuid);
     let (own, other) = (host.set, "another-set");
     host.ok("--list --self-destruct 2");
     host.set = other;
