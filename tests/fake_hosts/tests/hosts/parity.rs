@@ -49,7 +49,28 @@ impl Real {
         // A program that refuses its arguments does not read.
         let _ = child.stdin.take().expect("piped").write_all(stdin);
         let output = child.wait_with_output().expect("it ends");
-        (output.status.code().expect("no signal"), output.stdout)
+        let code = output.status.code().expect("no signal");
+        if code == 0 && line.starts_with("--detach") {
+            await_job(&output.stdout);
+        }
+        (code, output.stdout)
+    }
+}
+
+/// A kill that comes before the job has begun has nothing to signal, and the result says so; hosts of the other kind begin at once.
+fn await_job(answer: &[u8]) {
+    let answer: serde_json::Value = serde_json::from_slice(answer).expect("JSON");
+    let runner = answer["PID"].as_u64().expect("a number");
+    let until = Instant::now() + LIMIT;
+    let begun = || {
+        let children = fs::read_to_string(format!("/proc/{runner}/task/{runner}/children")).unwrap_or_default();
+        children
+            .split_whitespace()
+            .any(|child| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name == "sleep\n"))
+    };
+    while !begun() {
+        assert!(Instant::now() < until, "the job of {runner} does not begin");
+        std::thread::yield_now();
     }
 }
 
