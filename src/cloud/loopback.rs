@@ -207,7 +207,7 @@ impl InstanceSet for Loopback {
     }
 
     fn traits(&self) -> Traits {
-        Traits { cheap_list: true, exact_list: true, instances_max: Some(1), each_its_own: false }
+        Traits { cheap_list: true, exact_list: true, instances_max: Some(1), ..Traits::default() }
     }
 
     fn open(&self, _id: &InstanceId, _secret: Option<&InstanceSecret>) -> io::Result<Access> {
@@ -224,13 +224,14 @@ impl InstanceSet for Loopback {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cloud::boot::Boot;
 
     const MARK: (&str, &str) = ("ArvadosInstanceSetID", "set");
 
     fn new_instance() -> NewInstance {
         let instance_type = InstanceType { provider_type: "localhost".to_owned(), ..InstanceType::default() };
         let tags = Tags::from_iter([("ArvadosInstanceSetID".to_owned(), "set".to_owned())]);
-        NewInstance { instance_type: Arc::new(instance_type), tags, secret: InstanceSecret::new("secret") }
+        Boot::default().order(Arc::new(instance_type), tags, InstanceSecret::new("secret"))
     }
 
     fn listed(driver: &Loopback) -> Vec<CloudInstance> {

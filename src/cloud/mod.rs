@@ -3,8 +3,10 @@
 //! A driver knows instances and nothing of workers. It does not retry: the pool must see rate limits, quota and capacity at once and
 //! decides itself.
 
+pub mod boot;
 pub mod instrumented;
 pub mod loopback;
+pub mod ssh_access;
 pub mod static_hosts;
 
 use std::sync::Arc;
@@ -19,13 +21,25 @@ use crate::core::pool::limits::CapacityScope;
 use crate::remote::Executor;
 use crate::remote::runner::RunnerPlaces;
 
-/// What a new instance shall be.
-#[derive(Clone, Debug)]
+/// What a new instance shall be. [`Boot::order`](boot::Boot::order) makes it.
+#[derive(Clone)]
 pub struct NewInstance {
     pub instance_type: Arc<InstanceType>,
+    /// Opaque to all but the driver; may be empty.
+    pub image_id: String,
     /// Visible at once to any other process that lists (40 §2.1).
     pub tags: Tags,
     pub secret: InstanceSecret,
+    /// Shell text without a `#!` line, to be run as root at the first boot. It writes the secret, so it is one.
+    pub init_command: String,
+    /// `ALGORITHM BASE64 [comment]`: who has its private half may log in as the remote user. `None`: the image says who may.
+    pub public_key: Option<String>,
+}
+
+impl std::fmt::Debug for NewInstance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewInstance").field("instance_type", &self.instance_type.name).finish_non_exhaustive()
+    }
 }
 
 /// A snapshot of one instance.
@@ -79,6 +93,8 @@ pub struct Traits {
     /// Machines of a type have no image in common, and the driver itself keeps back those that failed: that some do not boot says
     /// nothing about the others.
     pub each_its_own: bool,
+    /// Its calls go to a provider who counts them: MaxCloudOpsPerSecond is for these.
+    pub calls_provider: bool,
 }
 
 /// What a driver tells on its own. A hint that is lost costs time, nothing else: a pause ends by itself, and the next list shows all.

@@ -15,7 +15,7 @@ use super::stop::Stop;
 use super::wakeups::Subscribers;
 use super::work_pool::Refused;
 use super::workers::Workers;
-use crate::cloud::NewInstance;
+use crate::cloud::boot::Boot;
 use crate::core::effect::{Effect, Figure, Level, Note, seconds};
 use crate::log::{time_of_day, write_note};
 use crate::management::metrics::Metrics;
@@ -37,6 +37,8 @@ pub struct Central {
     pub workers: Arc<Workers>,
     pub lanes: Lanes,
     pub operations: Arc<Operations>,
+    /// What new instances have in common.
+    pub boot: Boot,
     pub queue: Arc<dyn ContainerQueue>,
     pub metrics: Arc<Metrics>,
     pub subscribers: Arc<Subscribers>,
@@ -96,7 +98,7 @@ impl Central {
             Effect::Log(note) => self.log(note),
             Effect::Observe(figure) => self.observe(&figure),
             Effect::CreateInstance { operation, instance_type, tags, secret } => {
-                self.operations.create(operation, NewInstance { instance_type, tags, secret });
+                self.operations.create(operation, self.boot.order(instance_type, tags, secret));
             }
             Effect::DestroyInstance { instance, secret, ending } => self.operations.destroy(&instance, secret, ending),
             Effect::SaveTags { instance, tags } => self.operations.save_tags(&instance, tags),

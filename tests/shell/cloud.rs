@@ -135,12 +135,7 @@ impl InstanceSet for Cloud {
     }
 
     fn traits(&self) -> Traits {
-        Traits {
-            cheap_list: !self.dear_lists.load(Ordering::SeqCst),
-            exact_list: false,
-            instances_max: None,
-            each_its_own: false,
-        }
+        Traits { cheap_list: !self.dear_lists.load(Ordering::SeqCst), ..Traits::default() }
     }
 
     fn price_history(&self, _id: &InstanceId, _instance_type: &InstanceType) -> Vec<PricePoint> {

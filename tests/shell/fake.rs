@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
+use muster::cloud::boot::Boot;
 use muster::cloud::{CloudEvents, InstanceSet};
 use muster::core::ids::{ContainerUuid, InstanceId, InstanceSecret, TypeName};
 use muster::core::instance_type::InstanceType;
@@ -308,6 +309,7 @@ impl Fake {
             workers: workers.clone(),
             lanes: lanes.clone(),
             operations: operations.clone(),
+            boot: Boot::default(),
             queue,
             metrics,
             subscribers: Arc::new(Subscribers::default()),

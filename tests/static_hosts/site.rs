@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
+use muster::cloud::boot::Boot;
 use muster::cloud::static_hosts::{HostSpec, StaticHosts, StaticOptions};
 use muster::cloud::{Access, CloudError, CloudEvent, CloudInstance, InstanceSet, NewInstance, UnlistedInstance};
 use muster::core::effect::{Ending, Tags};
@@ -64,7 +65,7 @@ pub(crate) fn new_instance(type_name: &str, secret: &str) -> NewInstance {
     let tags =
         [("InstanceSetID", SET), ("InstanceType", type_name), ("IdleBehavior", "run"), ("InstanceSecret", secret)];
     let tags = Tags::from_iter(tags.map(|(name, value)| (format!("Arvados{name}"), value.to_owned())));
-    NewInstance { instance_type: Arc::new(instance_type), tags, secret: InstanceSecret::new(secret) }
+    Boot::default().order(Arc::new(instance_type), tags, InstanceSecret::new(secret))
 }
 
 /// One log file for all tests: lines are told apart by the hosts' names.

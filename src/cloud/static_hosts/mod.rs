@@ -276,7 +276,7 @@ impl InstanceSet for StaticHosts {
     }
 
     fn traits(&self) -> Traits {
-        Traits { cheap_list: true, exact_list: true, instances_max: None, each_its_own: true }
+        Traits { cheap_list: true, exact_list: true, each_its_own: true, ..Traits::default() }
     }
 
     /// The secret proves nothing of a host: it would be written over the same connection that it is to prove. It tells under which lease

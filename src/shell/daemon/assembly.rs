@@ -12,6 +12,7 @@ use super::runner::{runner_supply, tell_runner_fault};
 use super::running::{Daemon, Ends, Parts, Threads};
 use super::settings::{scheduler_settings, selector, settings};
 use super::{DaemonError, keeper};
+use crate::cloud::boot::Boot;
 use crate::cloud::{CloudEvent, CloudEvents, InstanceSet};
 use crate::config::{Config, QueueDriver};
 use crate::core::effect::{Level, Note, RunnerOrder};
@@ -151,6 +152,11 @@ fn connect(
         workers: base.workers.clone(),
         lanes: lanes.clone(),
         operations: operations.clone(),
+        boot: Boot {
+            image_id: config.cloud.image_id.clone(),
+            init_command: config.cloud.instance_init_command.clone(),
+            public_key: None,
+        },
         queue: base.queue.clone(),
         metrics: base.metrics.clone(),
         subscribers: changed,

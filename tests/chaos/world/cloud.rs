@@ -170,7 +170,7 @@ impl InstanceSet for ChaosCloud {
     }
 
     fn traits(&self) -> Traits {
-        Traits { cheap_list: true, exact_list: true, instances_max: None, each_its_own: true }
+        Traits { cheap_list: true, exact_list: true, each_its_own: true, ..Traits::default() }
     }
 
     fn open(&self, _id: &InstanceId, secret: Option<&InstanceSecret>) -> io::Result<Access> {

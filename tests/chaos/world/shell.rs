@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use muster::cloud::InstanceSet;
+use muster::cloud::boot::Boot;
 use muster::core::effect::RunnerOrder;
 use muster::core::ids::{ContainerUuid, InstanceId, OperationId, TypeName};
 use muster::core::instance_type::{self, InstanceType};
@@ -147,6 +148,7 @@ impl Shell {
             workers: workers.clone(),
             lanes: lanes.clone(),
             operations: operations.clone(),
+            boot: Boot::default(),
             queue: queue.clone(),
             metrics,
             subscribers: changed,
