@@ -98,6 +98,8 @@ fn a_runner_that_is_killed_costs_one_attempt() {
     let uuids = site.submit_counted(&[], &format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display()));
     let uuid = &uuids[0];
     site.wait_state(uuid, "Running");
+    // The runner has its lock before it starts the job.
+    site.wait_until("the job has begun", |site| site.runs_of(uuid) == 1);
     let lock = site.state_dir().join(format!("loopback/lock/crunch-run-{uuid}.lock"));
     let text = std::fs::read_to_string(&lock).expect("locked");
     let pid = serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["PID"].as_i64().expect("a number");
