@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits, UnlistedInstance};
+use super::layer::{Inner, Layer, Layered};
+use super::{CloudError, CloudInstance, NewInstance};
 use crate::core::effect::{Ending, Tags};
 use crate::core::ids::{InstanceId, InstanceSecret};
-use crate::core::instance_type::{InstanceType, PricePoint};
 
 /// Called after each call with its name (`Create`, `List`, `Destroy`, `SetTags`) and whether it failed.
 pub type Count = Arc<dyn Fn(&'static str, bool) + Send + Sync>;
 
 /// A driver whose calls are counted.
 pub struct Instrumented {
-    inner: Arc<dyn InstanceSet>,
+    inner: Inner,
     count: Count,
 }
 
@@ -23,8 +23,8 @@ impl std::fmt::Debug for Instrumented {
 }
 
 impl Instrumented {
-    pub fn new(inner: Arc<dyn InstanceSet>, count: Count) -> Self {
-        Self { inner, count }
+    pub fn around(inner: Inner, count: Count) -> Layered<Self> {
+        Layered(Self { inner, count })
     }
 
     fn counted<T>(&self, name: &'static str, result: Result<T, CloudError>) -> Result<T, CloudError> {
@@ -33,7 +33,11 @@ impl Instrumented {
     }
 }
 
-impl InstanceSet for Instrumented {
+impl Layer for Instrumented {
+    fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     fn create(&self, new: &NewInstance) -> Result<CloudInstance, CloudError> {
         self.counted("Create", self.inner.create(new))
     }
@@ -49,32 +53,25 @@ impl InstanceSet for Instrumented {
     fn set_tags(&self, id: &InstanceId, tags: &Tags) -> Result<(), CloudError> {
         self.counted("SetTags", self.inner.set_tags(id, tags))
     }
+}
 
-    fn quota_group(&self, instance_type: &InstanceType) -> String {
-        self.inner.quota_group(instance_type)
-    }
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
 
-    fn traits(&self) -> Traits {
-        self.inner.traits()
-    }
+    use super::*;
+    use crate::cloud::layer::recorded::{Recorded, all_calls};
 
-    fn price_history(&self, id: &InstanceId, instance_type: &InstanceType) -> Vec<PricePoint> {
-        self.inner.price_history(id, instance_type)
-    }
-
-    fn open(&self, id: &InstanceId, secret: Option<&InstanceSecret>) -> std::io::Result<Access> {
-        self.inner.open(id, secret)
-    }
-
-    fn retry(&self, id: &InstanceId) -> bool {
-        self.inner.retry(id)
-    }
-
-    fn unlisted(&self) -> Vec<UnlistedInstance> {
-        self.inner.unlisted()
-    }
-
-    fn stop(&self) {
-        self.inner.stop();
+    #[test]
+    fn each_call_is_counted_once_by_name_and_result() {
+        for fails in [false, true] {
+            let counts = Arc::new(Mutex::new(Vec::new()));
+            let recorded = Arc::new(Recorded { fails, ..Recorded::default() });
+            let of_driver = counts.clone();
+            let driver =
+                Instrumented::around(recorded, Arc::new(move |name, failed| of_driver.lock().push((name, failed))));
+            assert_eq!(all_calls(&driver), [!fails; 4]);
+            assert_eq!(*counts.lock(), ["Create", "List", "Destroy", "SetTags"].map(|name| (name, fails)));
+        }
     }
 }

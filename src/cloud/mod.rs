@@ -4,8 +4,12 @@
 //! decides itself.
 
 pub mod boot;
+pub mod default_tags;
+pub mod filtering;
 pub mod instrumented;
+pub mod layer;
 pub mod loopback;
+pub mod rate_limited;
 pub mod ssh_access;
 pub mod static_hosts;
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use super::fault::Faults;
 use super::files::read_key;
 use super::load::{Cluster, LoadOptions, choose_cluster};
+use super::section::Section;
 use super::values::Values;
 use super::yaml::Node;
 use super::{
-    CloudConfig, CloudDriver, Config, ConfigSource, ContainersConfig, DeployRunner, DriverParameters, LogConfig,
-    LogFormat, QueueConfig, QueueDriver, Secret, StaticConfig, hosts, types,
+    CloudConfig, CloudDriver, Config, ConfigSource, ContainersConfig, DeployRunner, DriverParameters, Ec2Config,
+    ExecConfig, LogConfig, LogFormat, QueueConfig, QueueDriver, Secret, StaticConfig, ec2, exec, hosts, types,
 };
 use crate::core::ids::TypeName;
 use crate::core::instance_type::InstanceType;
@@ -55,6 +56,14 @@ pub(super) fn build(
         queue,
         instance_types,
     })
+}
+
+/// `DriverParameters`. Whatever is not a map was told already.
+fn driver_parameters<'a>(cluster: &Cluster<'a>, values: &Values) -> Section<'a> {
+    let path = "Containers.CloudVMs.DriverParameters";
+    let node = cluster.node.and_then(|root| super::values::find(root, path));
+    let node = node.filter(|node| matches!(node.content, super::yaml::Content::Map(_)));
+    Section { node, path: format!("{}{path}", values.prefix) }
 }
 
 pub(super) struct Builder<'a, 'o> {
@@ -267,6 +276,25 @@ impl Builder<'_, '_> {
         Secret::new(&key)
     }
 
+    /// `None` unless the driver is `exec`.
+    fn exec(&mut self, driver: CloudDriver) -> Option<ExecConfig> {
+        if driver != CloudDriver::Exec {
+            return None;
+        }
+        let (file, cluster, mark) = (self.file, self.cluster, self.values.mark("Containers.CloudVMs.Driver"));
+        let section = driver_parameters(cluster, self.values);
+        exec::read(&section, mark, &|text| absolute(file, text), self.faults)
+    }
+
+    /// `None` unless the driver is `ec2`.
+    fn ec2(&mut self, driver: CloudDriver) -> Option<Ec2Config> {
+        if driver != CloudDriver::Ec2 {
+            return None;
+        }
+        let mark = self.values.mark("Containers.CloudVMs.Driver");
+        Some(ec2::read(&driver_parameters(self.cluster, self.values), mark, self.faults))
+    }
+
     /// `None` unless the driver is `static`.
     fn static_hosts(
         &mut self,
@@ -283,19 +311,17 @@ impl Builder<'_, '_> {
             let message = "must be a number from 1 to 65535, or the name of a service";
             self.error("Containers.CloudVMs.SSHPort", message);
         }
-        let parameters = "Containers.CloudVMs.DriverParameters";
-        let section = self.cluster.node.and_then(|root| super::values::find(root, parameters));
         let driver_mark = self.values.mark("Containers.CloudVMs.Driver");
         let file = self.file;
+        let Section { node: section, path } = driver_parameters(self.cluster, self.values);
         let around = hosts::Around {
-            path: format!("{}{parameters}", self.values.prefix),
+            path,
             mark: driver_mark,
             absolute: &|text| absolute(file, text),
             state_dir,
             port: port.unwrap_or(22),
             types,
         };
-        let section = section.filter(|node| matches!(node.content, super::yaml::Content::Map(_)));
         let read = hosts::read(section, &around, self.faults);
         let most = self.values.count("Containers.CloudVMs.MaxInstances");
         if most > 0 && read.hosts.len() > most {
@@ -313,6 +339,7 @@ impl Builder<'_, '_> {
         types: &BTreeMap<TypeName, Arc<InstanceType>>,
     ) -> CloudConfig {
         let static_hosts = self.static_hosts(driver, state_dir, types);
+        let (exec, ec2) = (self.exec(driver), self.ec2(driver));
         let values = self.values;
         let at = |name: &str| format!("Containers.CloudVMs.{name}");
         let count = |name: &str| values.count(&at(name));
@@ -327,6 +354,8 @@ impl Builder<'_, '_> {
             driver,
             driver_parameters: DriverParameters(values.free(&at("DriverParameters"))),
             static_hosts,
+            exec,
+            ec2,
             image_id: text("ImageID"),
             ssh_port: Some(text("SSHPort")).filter(|port| !port.is_empty()).unwrap_or_else(|| "ssh".to_owned()),
             poll_interval: duration("PollInterval"),

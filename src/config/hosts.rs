@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::{Faults, Mark, nearest};
-use super::values::{flag, text_of};
+use super::section::Section;
+use super::values::text_of;
 use super::yaml::{Content, Node};
 use crate::core::ids::TypeName;
 use crate::core::instance_type::InstanceType;
@@ -64,7 +65,7 @@ pub(super) struct Around<'a> {
 /// Reads the section; what is wrong in one host does not keep the others from being read.
 pub(super) fn read(section: Option<&Node>, around: &Around<'_>, faults: &mut Faults) -> StaticConfig {
     let mut reader = Reader { around, faults, files: BTreeMap::new() };
-    let driver = Entry { node: section, path: around.path.clone() };
+    let driver = Section { node: section, path: around.path.clone() };
     for key in driver.unknown(&DRIVER_KEYS) {
         // A key of another driver may stand here.
         let (mark, path, message) = key;
@@ -80,35 +81,6 @@ pub(super) fn read(section: Option<&Node>, around: &Around<'_>, faults: &mut Fau
     let hosts = reader.hosts(&driver, &defaults);
     reader.warn_of_types_without_hosts(&driver, &hosts);
     StaticConfig { state_file: state_file.unwrap_or_else(|| around.state_dir.join("static-hosts.json")), hosts }
-}
-
-/// A map of the file with its path, for messages.
-struct Entry<'a> {
-    node: Option<&'a Node>,
-    path: String,
-}
-
-impl<'a> Entry<'a> {
-    fn at(&self, name: &str) -> String {
-        format!("{}.{name}", self.path)
-    }
-
-    /// `None` also for a key without a value.
-    fn get(&self, name: &str) -> Option<&'a Node> {
-        self.node.and_then(|node| node.get(name)).filter(|node| node.content != Content::Null)
-    }
-
-    fn unknown(&self, known: &[&str]) -> Vec<(Mark, String, String)> {
-        let keys = self.node.map(Node::entries).unwrap_or_default().iter().map(|(key, _)| key);
-        let unknown = keys.filter(|key| !known.contains(&key.name.as_str()));
-        unknown
-            .map(|key| {
-                let hint = nearest(&key.name, known.iter().copied());
-                let hint = hint.map(|name| format!(" (perhaps you meant {name}?)")).unwrap_or_default();
-                (key.mark, self.at(&key.name), format!("there is no such key{hint}"))
-            })
-            .collect()
-    }
 }
 
 /// What holds for a host that does not say otherwise.
@@ -127,26 +99,16 @@ struct Reader<'a, 'f> {
 }
 
 impl Reader<'_, '_> {
-    fn text(&mut self, entry: &Entry<'_>, name: &str) -> Option<(String, Mark)> {
-        let node = entry.get(name)?;
-        match text_of(node) {
-            Ok("") => None,
-            Ok(text) => Some((text.to_owned(), node.mark)),
-            Err(message) => {
-                self.faults.error(Some(node.mark), &entry.at(name), message);
-                None
-            }
-        }
+    fn text(&mut self, entry: &Section<'_>, name: &str) -> Option<(String, Mark)> {
+        entry.text(name, self.faults)
     }
 
-    fn flag(&mut self, entry: &Entry<'_>, name: &str) -> Option<bool> {
-        let node = entry.get(name)?;
-        let result = text_of(node).and_then(flag);
-        result.map_err(|message| self.faults.error(Some(node.mark), &entry.at(name), message)).ok()
+    fn flag(&mut self, entry: &Section<'_>, name: &str) -> Option<bool> {
+        entry.flag(name, self.faults)
     }
 
     /// A login name: it reaches command lines and logs.
-    fn user(&mut self, entry: &Entry<'_>) -> Option<String> {
+    fn user(&mut self, entry: &Section<'_>) -> Option<String> {
         let (user, mark) = self.text(entry, "User")?;
         if let Err(message) = check_name(&user) {
             self.faults.error(Some(mark), &entry.at("User"), format!("{user:?} {message}"));
@@ -154,7 +116,7 @@ impl Reader<'_, '_> {
         Some(user)
     }
 
-    fn hosts(&mut self, driver: &Entry<'_>, defaults: &Defaults) -> Vec<StaticHost> {
+    fn hosts(&mut self, driver: &Section<'_>, defaults: &Defaults) -> Vec<StaticHost> {
         let path = driver.at("Hosts");
         let nodes = match driver.get("Hosts").map(|node| (&node.content, node)) {
             Some((Content::List(nodes), _)) if nodes.len() > HOSTS_MAX => {
@@ -174,13 +136,13 @@ impl Reader<'_, '_> {
             self.faults.error(driver.node.map(|node| node.mark).or(self.around.mark), &path, message);
         }
         let entries = nodes.iter().enumerate();
-        let entries: Vec<Entry<'_>> =
-            entries.map(|(index, node)| Entry { node: Some(node), path: format!("{path}[{index}]") }).collect();
+        let entries: Vec<Section<'_>> =
+            entries.map(|(index, node)| Section { node: Some(node), path: format!("{path}[{index}]") }).collect();
         let mut seen = Seen::default();
         entries.iter().filter_map(|entry| self.host(entry, defaults, &mut seen)).collect()
     }
 
-    fn host(&mut self, entry: &Entry<'_>, defaults: &Defaults, seen: &mut Seen) -> Option<StaticHost> {
+    fn host(&mut self, entry: &Section<'_>, defaults: &Defaults, seen: &mut Seen) -> Option<StaticHost> {
         let node = entry.node?;
         if !matches!(node.content, Content::Map(_)) {
             self.faults.error(Some(node.mark), &entry.path, format!("must be a map, not {}", node.kind()));
@@ -205,7 +167,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn required(&mut self, entry: &Entry<'_>, name: &str) -> Option<(String, Mark)> {
+    fn required(&mut self, entry: &Section<'_>, name: &str) -> Option<(String, Mark)> {
         let found = self.text(entry, name);
         let wrong = entry.get(name).is_some_and(|node| text_of(node).is_err());
         if found.is_none() && !wrong {
@@ -214,7 +176,7 @@ impl Reader<'_, '_> {
         found
     }
 
-    fn name(&mut self, entry: &Entry<'_>, seen: &mut Seen) -> Option<String> {
+    fn name(&mut self, entry: &Section<'_>, seen: &mut Seen) -> Option<String> {
         let (name, mark) = self.required(entry, "Name")?;
         let result = check_name(&name)
             .map_err(|message| format!("{name:?} {message}"))
@@ -222,7 +184,7 @@ impl Reader<'_, '_> {
         result.map_err(|message| self.faults.error(Some(mark), &entry.at("Name"), message)).ok().map(|()| name)
     }
 
-    fn address(&mut self, entry: &Entry<'_>, seen: &mut Seen) -> Option<HostAddress> {
+    fn address(&mut self, entry: &Section<'_>, seen: &mut Seen) -> Option<HostAddress> {
         let (text, mark) = self.required(entry, "Address")?;
         let result = HostAddress::parse(&text, self.around.port)
             .map_err(|message| format!("{text:?} {message}"))
@@ -230,7 +192,7 @@ impl Reader<'_, '_> {
         result.map_err(|message| self.faults.error(Some(mark), &entry.at("Address"), message)).ok()
     }
 
-    fn instance_type(&mut self, entry: &Entry<'_>) -> Option<TypeName> {
+    fn instance_type(&mut self, entry: &Section<'_>) -> Option<TypeName> {
         let (text, mark) = self.required(entry, "InstanceType")?;
         let found = self.around.types.keys().find(|name| name.as_str() == text).cloned();
         if found.is_none() {
@@ -243,7 +205,7 @@ impl Reader<'_, '_> {
     }
 
     /// The host's own word goes before the driver's, and what can prove more before what proves less.
-    fn trust(&mut self, entry: &Entry<'_>, address: Option<&HostAddress>, defaults: &Defaults) -> Option<HostTrust> {
+    fn trust(&mut self, entry: &Section<'_>, address: Option<&HostAddress>, defaults: &Defaults) -> Option<HostTrust> {
         let first_use = self.flag(entry, "TrustOnFirstUse").unwrap_or(defaults.first_use);
         let own = self.text(entry, "KnownHosts").map(|(text, mark)| ((self.around.absolute)(&text), mark));
         if let Some(node) = entry.get("HostKey") {
@@ -324,7 +286,7 @@ impl Reader<'_, '_> {
         self.files.get(file).and_then(Option::as_ref)
     }
 
-    fn warn_of_types_without_hosts(&mut self, driver: &Entry<'_>, hosts: &[StaticHost]) {
+    fn warn_of_types_without_hosts(&mut self, driver: &Section<'_>, hosts: &[StaticHost]) {
         let listed = driver
             .get("Hosts")
             .map_or(0, |node| if let Content::List(nodes) = &node.content { nodes.len() } else { 0 });

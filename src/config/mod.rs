@@ -4,7 +4,11 @@
 mod build;
 mod check;
 mod checks;
+#[cfg(test)]
+mod drivers_tests;
 mod dump;
+mod ec2;
+mod exec;
 mod fault;
 mod files;
 mod host;
@@ -14,6 +18,7 @@ mod load;
 mod reload;
 mod runner;
 mod secret;
+mod section;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -29,6 +34,8 @@ use std::time::Duration;
 pub use self::check::{Checked, check};
 pub use self::checks::not_built_yet;
 pub use self::dump::{dump, reference};
+pub use self::ec2::Ec2Config;
+pub use self::exec::ExecConfig;
 pub use self::fault::{Fault, Mark};
 pub use self::host::Host;
 pub use self::hosts::{StaticConfig, StaticHost};
@@ -182,6 +189,10 @@ pub struct CloudConfig {
     pub driver_parameters: DriverParameters,
     /// What they say with the driver `static`; `None` with another.
     pub static_hosts: Option<StaticConfig>,
+    /// The same of `exec`.
+    pub exec: Option<ExecConfig>,
+    /// The same of `ec2`.
+    pub ec2: Option<Ec2Config>,
     pub image_id: String,
     /// Port name or number, not empty.
     pub ssh_port: String,

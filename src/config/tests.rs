@@ -21,18 +21,18 @@ fn load_with(text: &str, cluster: Option<&str>) -> Result<Loaded, Vec<Fault>> {
     load_text(Some(Path::new("/conf/config.yml")), text, &options)
 }
 
-fn loaded(text: &str) -> Loaded {
+pub(super) fn loaded(text: &str) -> Loaded {
     load_with(text, None).unwrap_or_else(|faults| panic!("{text}: {faults:#?}"))
 }
 
-fn faults(text: &str) -> Vec<String> {
+pub(super) fn faults(text: &str) -> Vec<String> {
     match load_with(text, None) {
         Ok(loaded) => panic!("{text} loads: {:?}", loaded.warnings),
         Err(faults) => faults.iter().map(ToString::to_string).collect(),
     }
 }
 
-fn warnings(text: &str) -> Vec<String> {
+pub(super) fn warnings(text: &str) -> Vec<String> {
     loaded(text).warnings.iter().map(ToString::to_string).collect()
 }
 
@@ -95,7 +95,7 @@ Clusters:
 #[test]
 fn instance_type_vectors() {
     let types = loaded(
-        "Containers: {CloudVMs: {Driver: exec}, PreemptiblePriceFactor: 0.5}\n\
+        "Containers: {CloudVMs: {Driver: azure}, PreemptiblePriceFactor: 0.5}\n\
          InstanceTypes: {foo4: {IncludedScratch: 4GB}, foo8: {ProviderType: foo_8, AddedScratch: 8GB, RAM: \"12345M\", Price: 1.23}}",
     );
     let types = types.config.instance_types;
@@ -157,7 +157,7 @@ fn single_faults_and_warnings() {
         ("Containers: {CloudVMs: {SupervisorFraction: 7}}", "from 0 to 1"),
         ("Containers: {DispatchPrivateKey: file:///dev/zero}", "must be the absolute path of a file"),
         (
-            "Containers: {CloudVMs: {Driver: exec}}\nInstanceTypes: {a: {GPU: {DeviceCount: 1, DriverVersion: inf}}}",
+            "Containers: {CloudVMs: {Driver: azure}}\nInstanceTypes: {a: {GPU: {DeviceCount: 1, DriverVersion: inf}}}",
             "expected format X.Y",
         ),
         ("- a", "must be a map, not a list"),
@@ -179,17 +179,17 @@ fn single_faults_and_warnings() {
             "\"--rm\" would keep the runner from",
         ),
         (
-            "Containers: {CloudVMs: {Driver: exec}}\nMuster: {Runner: {SelfDestructAfter: 299s}}",
+            "Containers: {CloudVMs: {Driver: azure}}\nMuster: {Runner: {SelfDestructAfter: 299s}}",
             "power themselves off while in use: at least 300s",
         ),
         (
-            "Containers: {CloudVMs: {Driver: exec, ProbeInterval: 2m}}\nMuster: {Runner: {SelfDestructAfter: 5m}}",
+            "Containers: {CloudVMs: {Driver: azure, ProbeInterval: 2m}}\nMuster: {Runner: {SelfDestructAfter: 5m}}",
             "at least 360s",
         ),
         ("Muster: {Metrics: {Prefix: a-b}}", "no metric name"),
-        ("Containers: {CloudVMs: {Driver: exec}}\nInstanceTypes: {a: {RAM: 1.5}}", "fraction of a byte"),
+        ("Containers: {CloudVMs: {Driver: azure}}\nInstanceTypes: {a: {RAM: 1.5}}", "fraction of a byte"),
         (
-            "Containers: {CloudVMs: {Driver: exec}}\nInstanceTypes: {a: {GPU: {DeviceCount: 1, DriverVersion: x}}}",
+            "Containers: {CloudVMs: {Driver: azure}}\nInstanceTypes: {a: {GPU: {DeviceCount: 1, DriverVersion: x}}}",
             "expected format X.Y",
         ),
     ] {
@@ -205,8 +205,11 @@ fn single_faults_and_warnings() {
         ("Muster: {Runner: {EngineArguments: [--network=none]}}", "not used: Muster.Runner.Engine is process"),
         ("InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB, Scratch: 1GB}}", "unknown config entry"),
         ("SystemRootToken: short", "too short"),
-        ("Clusters: {aaaaa: {}}\nMuster: {StateDir: /x}", "2:1: Muster: ignored"),
-        ("Containers: {CloudVMs: {Driver: exec}}", "no instance types"),
+        (
+            "Clusters: {aaaaa: {Containers: {CloudVMs: {Driver: azure}}}}\nMuster: {StateDir: /x}",
+            "2:1: Muster: ignored",
+        ),
+        ("Containers: {CloudVMs: {Driver: azure}}", "no instance types"),
     ] {
         let found = warnings(text);
         assert!(found.iter().any(|fault| fault.contains(part)), "{text}: {found:?}");
@@ -217,7 +220,7 @@ fn single_faults_and_warnings() {
 #[test]
 fn nulls_are_not_set_and_ids_stay_as_they_are() {
     let config = loaded(
-        "Containers: {CloudVMs: {Driver: exec, ResourceTags: {a: ~, b: c}, DriverParameters: {A: 0123, B: 5, C: inf, D: yes, E: 1.5, F: 123456789012345678901234567890}}}\n\
+        "Containers: {CloudVMs: {Driver: azure, ResourceTags: {a: ~, b: c}, DriverParameters: {A: 0123, B: 5, C: inf, D: yes, E: 1.5, F: 123456789012345678901234567890}}}\n\
          InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB, GPU: {VRAM: ~}}}",
     )
     .config;

@@ -233,7 +233,7 @@ pub(super) fn size(node: &Node) -> Result<i64, String> {
 }
 
 /// A list, or a map whose keys count (a string set of spec 60 §2.3).
-fn texts(node: &Node) -> Result<Vec<String>, String> {
+pub(super) fn texts(node: &Node) -> Result<Vec<String>, String> {
     match &node.content {
         Content::List(nodes) => nodes.iter().map(|node| text_of(node).map(str::to_owned)).collect(),
         Content::Map(entries) => Ok(entries.iter().map(|(key, _)| key.name.clone()).collect()),
@@ -241,7 +241,7 @@ fn texts(node: &Node) -> Result<Vec<String>, String> {
     }
 }
 
-fn text_map(node: &Node) -> Result<BTreeMap<String, String>, String> {
+pub(super) fn text_map(node: &Node) -> Result<BTreeMap<String, String>, String> {
     let Content::Map(entries) = &node.content else {
         return Err(format!("must be a map, not {}", node.kind()));
     };
@@ -252,7 +252,7 @@ fn text_map(node: &Node) -> Result<BTreeMap<String, String>, String> {
     entries.iter().filter(|(_, node)| node.content != Content::Null).map(entry).collect()
 }
 
-fn free(node: &Node) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+pub(super) fn free(node: &Node) -> Result<serde_json::Map<String, serde_json::Value>, String> {
     match json(node) {
         serde_json::Value::Object(map) => Ok(map),
         _ => Err(format!("must be a map, not {}", node.kind())),

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod containers;
 pub mod daemon;
 pub mod dispatch_key;
+mod drivers;
 pub mod fault_point;
 pub mod guard;
 pub mod lanes;

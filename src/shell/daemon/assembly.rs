@@ -12,7 +12,6 @@ use super::runner::{runner_supply, tell_runner_fault};
 use super::running::{Daemon, Ends, Parts, Threads};
 use super::settings::{scheduler_settings, selector, settings};
 use super::{DaemonError, keeper};
-use crate::cloud::boot::Boot;
 use crate::cloud::{CloudEvent, CloudEvents, InstanceSet};
 use crate::config::{Config, QueueDriver};
 use crate::core::effect::{Level, Note, RunnerOrder};
@@ -31,6 +30,7 @@ use crate::shell::backend::DaemonBackend;
 use crate::shell::central::Central;
 use crate::shell::clock::{Clock, wall_now};
 use crate::shell::containers::{Containers, JobSettings};
+use crate::shell::drivers::{self, Driver, DriverParts};
 use crate::shell::lanes::{Lanes, Work};
 use crate::shell::lists::Lists;
 use crate::shell::operations::Operations;
@@ -55,10 +55,20 @@ pub(super) fn start(config: Arc<Config>) -> Result<Daemon, DaemonError> {
     let (cloud_events, events) = bounded(CLOUD_EVENTS_MAX);
     let clock = Clock::start();
     let supply = Arc::new(runner_supply(&config));
-    let cloud = super::drivers::driver(&config, &state_dir, &set, clock, (&metrics, &cloud_events), &supply)?;
+    let key = config.cloud.driver.uses_ssh().then(|| state_dir.dispatch_key(&config.containers.dispatch_private_key));
+    let driver = drivers::bare(DriverParts {
+        config: &config,
+        set: &set,
+        clock,
+        key: key.transpose()?,
+        supply: &supply,
+        events: &cloud_events,
+    })
+    .map_err(DaemonError::Driver)?;
+    let driver = Driver { cloud: drivers::wrapped(&config, driver.cloud, &metrics), ..driver };
     let wall: crate::queue::local::WallClock = Arc::new(wall_now);
     let queue = LocalQueue::open(queue_options(&config, &state_dir), wall, &threads::spawn)?;
-    let parts = connect(&config, &set, clock, cloud, queue, supply, (metrics, state_dir.results()));
+    let parts = connect(&config, &set, clock, driver, queue, supply, (metrics, state_dir.results()));
     tell_runner_fault(&parts.backend);
     let events = (cloud_events, events);
     // Before any thread acts: an address that is taken must not leave half-started containers behind.
@@ -120,7 +130,7 @@ fn connect(
     config: &Arc<Config>,
     set: &str,
     clock: Clock,
-    cloud: Arc<dyn InstanceSet>,
+    Driver { cloud, boot }: Driver,
     queue: Arc<LocalQueue>,
     supply: Arc<RunnerSupply>,
     (metrics, results): (Arc<Metrics>, PathBuf),
@@ -152,11 +162,7 @@ fn connect(
         workers: base.workers.clone(),
         lanes: lanes.clone(),
         operations: operations.clone(),
-        boot: Boot {
-            image_id: config.cloud.image_id.clone(),
-            init_command: config.cloud.instance_init_command.clone(),
-            public_key: None,
-        },
+        boot,
         queue: base.queue.clone(),
         metrics: base.metrics.clone(),
         subscribers: changed,

@@ -6,7 +6,6 @@
 //! process, pid file, service manager).
 
 mod assembly;
-mod drivers;
 mod keeper;
 mod process;
 mod runner;

@@ -1,0 +1,156 @@
+//! The cloud driver that the configuration names, with what it needs, and the wrappers around it (spec 40 §4).
+
+use std::io;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::clock::Clock;
+use super::fault_point::reached;
+use super::threads;
+use crate::cloud::boot::Boot;
+use crate::cloud::default_tags::DefaultTags;
+use crate::cloud::filtering::Filtering;
+use crate::cloud::instrumented::Instrumented;
+use crate::cloud::loopback::Loopback;
+use crate::cloud::rate_limited::RateLimited;
+use crate::cloud::ssh_access::SshAccess;
+use crate::cloud::static_hosts::{HostSpec, StaticHosts, StaticOptions};
+use crate::cloud::{CloudEvents, InstanceSet};
+use crate::config::{CloudDriver, Config, DeployRunner, StaticConfig};
+use crate::core::effect::Tags;
+use crate::core::ids::InstanceId;
+use crate::core::time::Moment;
+use crate::management::metrics::Metrics;
+use crate::remote::Connector;
+use crate::remote::runner::RunnerPlaces;
+use crate::remote::ssh::key::PrivateKey;
+use crate::remote::ssh::{SshClient, SshConnector, port_number};
+use crate::remote::supply::RunnerSupply;
+
+/// What drivers are made from.
+pub(super) struct DriverParts<'a> {
+    pub(super) config: &'a Config,
+    /// Our instance set id.
+    pub(super) set: &'a str,
+    pub(super) clock: Clock,
+    /// What logs in to instances; `None` with the loopback driver, which needs none.
+    pub(super) key: Option<PrivateKey>,
+    pub(super) supply: &'a Arc<RunnerSupply>,
+    pub(super) events: &'a CloudEvents,
+}
+
+/// A driver, and what its instances are given.
+pub(super) struct Driver {
+    pub(super) cloud: Arc<dyn InstanceSet>,
+    pub(super) boot: Boot,
+}
+
+/// The driver itself, without wrappers.
+///
+/// # Errors
+/// Of the driver (spec 40 §4: the process ends); the text says what to do.
+pub(super) fn bare(parts: DriverParts<'_>) -> io::Result<Driver> {
+    let config = parts.config;
+    let public_key = parts.key.as_ref().map(PrivateKey::public_openssh);
+    let boot = Boot {
+        image_id: config.cloud.image_id.clone(),
+        init_command: config.cloud.instance_init_command.clone(),
+        public_key: public_key.filter(|_| config.cloud.deploy_public_key),
+    };
+    let connector = |key: Option<PrivateKey>| -> io::Result<Arc<dyn Connector>> {
+        let key =
+            key.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "there is no key for hosts over SSH"))?;
+        Ok(Arc::new(SshConnector(Arc::new(ssh_client(config, key)?))))
+    };
+    let cloud: Arc<dyn InstanceSet> = match config.cloud.driver {
+        CloudDriver::Loopback => {
+            let home = std::env::var("HOME").unwrap_or_else(|_| "/".to_owned());
+            let tag = format!("{}InstanceSetID", config.cloud.tag_key_prefix);
+            Arc::new(Loopback::open(&config.state_dir, home, (&tag, parts.set))?)
+        }
+        CloudDriver::Static => {
+            let hosts = section(config.cloud.static_hosts.as_ref())?;
+            let clock = parts.clock;
+            Arc::new(StaticHosts::open(StaticOptions {
+                hosts: specs(config, hosts),
+                state_file: hosts.state_file.clone(),
+                set: parts.set.to_owned(),
+                supply: parts.supply.clone(),
+                tag_prefix: config.cloud.tag_key_prefix.clone(),
+                init_command: config.cloud.instance_init_command.clone(),
+                places: {
+                    let places = places(config);
+                    Arc::new(move |_| places.clone())
+                },
+                connector: connector(parts.key)?,
+                events: parts.events.clone(),
+                spawn: Arc::new(threads::spawn),
+                clock: Arc::new(move || clock.now()),
+                began: clock.wall_of(Moment::ZERO),
+                reached: |step| reached(step.into()),
+            })?)
+        }
+        CloudDriver::Exec => {
+            let _ = SshAccess { connector: connector(parts.key)?, places: places(config) };
+            return Err(io::Error::other("the driver exec does not exist yet"));
+        }
+        CloudDriver::Ec2 => return Err(io::Error::other("the driver ec2 does not exist yet")),
+        CloudDriver::Azure => return Err(io::Error::other("the driver azure does not exist yet")),
+    };
+    Ok(Driver { cloud, boot })
+}
+
+/// The driver as the pool uses it: counted, limited, with the configured tags, and with lists of what was asked for only.
+pub(super) fn wrapped(config: &Config, driver: Arc<dyn InstanceSet>, metrics: &Arc<Metrics>) -> Arc<dyn InstanceSet> {
+    // Hosts that are there already have no provider who counts calls.
+    let is_limited = driver.traits().calls_provider;
+    let counted = metrics.clone();
+    let count = Arc::new(move |name: &'static str, failed| counted.driver_operation(name, failed));
+    let mut cloud: Arc<dyn InstanceSet> = Arc::new(Instrumented::around(driver, count));
+    let limit = u32::try_from(config.cloud.max_cloud_ops_per_second).unwrap_or(u32::MAX);
+    if let (true, Some(limit)) = (is_limited, NonZeroU32::new(limit)) {
+        cloud = Arc::new(RateLimited::around(cloud, limit));
+    }
+    let tags = Tags::from(config.cloud.resource_tags.clone());
+    Arc::new(Filtering::around(Arc::new(DefaultTags::around(cloud, tags))))
+}
+
+/// The configuration has a driver's section whenever it names the driver.
+fn section<T>(section: Option<&T>) -> io::Result<&T> {
+    section
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the configuration has no DriverParameters for it"))
+}
+
+fn specs(config: &Config, hosts: &StaticConfig) -> Vec<HostSpec> {
+    let spec = |host: &crate::config::StaticHost| {
+        let instance_type = config.instance_types.get(&host.instance_type);
+        HostSpec {
+            id: InstanceId::new(&host.name),
+            address: host.address.clone(),
+            user: host.user.clone(),
+            sudo: host.use_sudo,
+            type_name: host.instance_type.clone(),
+            provider_type: instance_type.map(|one| one.provider_type.clone()).unwrap_or_default(),
+            trust: host.trust.clone(),
+        }
+    };
+    hosts.hosts.iter().map(spec).collect()
+}
+
+/// The runner's own defaults, but for what the configuration says of its program.
+fn places(config: &Config) -> RunnerPlaces {
+    let there = config.cloud.deploy_runner_binary == DeployRunner::PreInstalled;
+    RunnerPlaces {
+        directory: config.cloud.deploy_runner_directory.clone(),
+        program: there.then(|| config.containers.crunch_run_command.clone()),
+        ..RunnerPlaces::default()
+    }
+}
+
+fn ssh_client(config: &Config, key: PrivateKey) -> io::Result<SshClient> {
+    let port = port_number(&config.cloud.ssh_port).ok_or_else(|| {
+        let text = format!("SSHPort {:?} is neither a number nor a service in /etc/services", config.cloud.ssh_port);
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })?;
+    Ok(SshClient::new(key, port, Arc::new(threads::spawn)))
+}
