@@ -7,6 +7,7 @@ mod backup;
 mod cancel;
 mod check;
 mod client;
+mod cloudtest;
 mod daemon;
 mod exit;
 mod generate;
@@ -77,6 +78,8 @@ pub struct Global {
 enum Command {
     Daemon(daemon::Options),
     Check(check::Options),
+    #[command(name = "cloudtest")]
+    CloudTest(cloudtest::Options),
     Submit(Box<submit::Options>),
     List(list::Options),
     Show(show::Options),
@@ -97,7 +100,7 @@ enum Command {
 
 /// Parses and runs. Errors are one line on standard error.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(cloudtest::with_two_dashes(arguments.into_iter().collect())) {
         Ok(cli) => cli,
         Err(error) => {
             if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -137,6 +140,7 @@ fn dispatch(cli: &Cli) -> Result<u8, Failure> {
     match &cli.command {
         Command::Daemon(options) => daemon::run(global, options),
         Command::Check(options) => check::run(global, options),
+        Command::CloudTest(options) => cloudtest::run(global, options),
         Command::Submit(options) => submit::run(global, options),
         Command::List(options) => list::run(global, options),
         Command::Show(options) => show::run(global, options),

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::check::{Checked, check};
-pub use self::checks::not_built_yet;
+pub use self::checks::{driver_not_built_yet, not_built_yet};
 pub use self::dump::{dump, reference};
 pub use self::ec2::Ec2Config;
 pub use self::exec::ExecConfig;

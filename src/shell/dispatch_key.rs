@@ -140,6 +140,24 @@ impl StateDir {
     }
 }
 
+/// The key that the daemon of this configuration logs in with, whether it runs or not; a pair is made if nothing is there.
+///
+/// # Errors
+/// By variant.
+pub fn find_key(config: &Config) -> Result<PrivateKey, DispatchKeyError> {
+    let configured = &config.containers.dispatch_private_key;
+    if configured.is_empty()
+        && let Some(key) = Place::below(&config.state_dir).read()?
+    {
+        return Ok(key);
+    }
+    match configured.is_empty() {
+        false => PrivateKey::parse(configured.reveal()).map_err(DispatchKeyError::Configured),
+        // Nobody has started it yet: the directory is free.
+        true => StateDir::open(&config.state_dir)?.dispatch_key(configured),
+    }
+}
+
 /// What is wrong with a text that was configured as the key: for the loader, which reports it with its place.
 pub fn private_key_fault(text: &str) -> Option<String> {
     PrivateKey::parse(text).err().map(|error| chain(&error))

@@ -5,13 +5,14 @@
 //! [`round`], [`workers`] (all of them), [`work_pool`] and [`lanes`] (threads for what may take long), [`operations`] (cloud calls),
 //! [`containers`] (starts, kills, results), [`sync`] and [`lists`] (the cloud's list), [`scheduler`] with [`transitions`] (what it wants of
 //! the queue), [`backend`] (what the API asks for), [`daemon`]
-//! (start, stop, signals), [`state_dir`] with [`dispatch_key`], [`allocator`].
+//! (start, stop, signals), [`cloudtest`] (a driver tried by itself), [`state_dir`] with [`dispatch_key`], [`allocator`].
 
 pub mod agenda;
 pub mod allocator;
 pub mod backend;
 pub mod central;
 pub mod clock;
+pub mod cloudtest;
 pub mod containers;
 pub mod daemon;
 pub mod dispatch_key;

@@ -190,7 +190,7 @@ fn carry_out(shared: &SchedulerShared, action: Action) {
 }
 
 /// 40 hexadecimal digits from the system's generator (spec 20 §1).
-fn new_secret() -> Result<InstanceSecret, getrandom::Error> {
+pub(super) fn new_secret() -> Result<InstanceSecret, getrandom::Error> {
     let mut bytes = [0; 20];
     getrandom::fill(&mut bytes)?;
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

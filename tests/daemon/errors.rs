@@ -81,8 +81,8 @@ fn broken_configuration_is_named_by_place() {
 #[test]
 fn driver_that_does_not_exist_yet() {
     let site = Site::new();
-    site.configure("Containers: {CloudVMs: {Driver: ec2}}\n");
+    site.configure("Containers: {CloudVMs: {Driver: azure}}\n");
     let (code, text) = site.fails(&["daemon"]);
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("ec2") && text.contains("loopback"), "{text}");
+    assert!(text.contains("azure") && text.contains("loopback"), "{text}");
 }

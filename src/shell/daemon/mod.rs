@@ -1,7 +1,7 @@
 //! The dispatcher process: assembled in order, told by signals, stopped in reverse order (spec 20 §9, 80 §3).
 //!
 //! Start: log, state directory, driver, queue, runner, pool, the API's addresses; then the threads: central, sync, scheduler,
-//! queue's keeper. Reading order: here, [`assembly`], [`drivers`], [`settings`], [`runner`] (which one workers get), [`running`] (stop,
+//! queue's keeper. Reading order: here, [`assembly`] (with [`drivers`](super::drivers)), [`settings`], [`runner`] (which one workers get), [`running`] (stop,
 //! reload, dump), [`process`] (limits of the
 //! process, pid file, service manager).
 
@@ -13,6 +13,7 @@ mod running;
 mod settings;
 
 pub use runner::runner_fault;
+pub(super) use runner::runner_supply;
 
 use std::path::PathBuf;
 use std::sync::Arc;

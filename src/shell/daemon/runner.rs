@@ -9,7 +9,7 @@ use crate::remote::supply::{RunnerFiles, RunnerSupply};
 use crate::shell::backend::DaemonBackend;
 
 /// Loads it.
-pub(super) fn runner_supply(config: &Config) -> RunnerSupply {
+pub(in crate::shell) fn runner_supply(config: &Config) -> RunnerSupply {
     RunnerSupply::new(runner_files(config), config.cloud.deploy_runner_directory.clone())
 }
 
