@@ -119,3 +119,25 @@ fn parameters_of_exec() {
     let found = warnings(&text("exec", "{Program: /bin/sh, Programm: x}"));
     assert!(found.iter().any(|fault| fault.contains("perhaps you meant Program?")), "{found:#?}");
 }
+
+/// Whoever takes the comment signs away has a configuration.
+#[test]
+fn examples_of_the_reference_file() {
+    let reference = super::reference();
+    let blocks: Vec<&str> = reference.split("\n\n").filter(|block| block.contains("# # Containers:")).collect();
+    let uncommented = |block: &str| {
+        let lines = block.lines().filter_map(|line| line.strip_prefix("# # ")).filter(|line| !line.is_empty());
+        // The first lines are text.
+        let lines = lines.skip_while(|line| !line.starts_with("Containers:"));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let local = "Muster: {Queue: {Driver: local}}\n";
+    let block = |driver: &str| {
+        let found = blocks.iter().find(|block| block.contains(&format!("Driver: {driver}\n")));
+        uncommented(found.unwrap_or_else(|| panic!("{driver}: {reference}"))) + local
+    };
+    assert_eq!(warnings(&block("ec2")), Vec::<String>::new(), "{}", block("ec2"));
+    let exec = block("exec").replace("/usr/local/bin/my-cloud", "/bin/sh")
+        + "InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB, Price: 0.1}}\n";
+    assert_eq!(warnings(&exec), Vec::<String>::new(), "{exec}");
+}

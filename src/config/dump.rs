@@ -234,6 +234,40 @@ const STATIC_EXAMPLE: &str = "
 # #   big: {VCPUs: 16, RAM: 64GiB, IncludedScratch: 500GB, TimeoutIdle: never}
 ";
 
+/// Of the drivers that create instances.
+const CLOUD_EXAMPLES: &str = r#"
+# # Amazon EC2. `muster cloudtest` tries it with one instance.
+# # Containers:
+# #   CloudVMs:
+# #     Driver: ec2
+# #     ImageID: ami-0123456789abcdef0   # AdminUsername can log in there and use sudo without a password
+# #     DriverParameters:
+# #       Region: us-east-1
+# #       AccessKeyID: ""           # with SecretAccessKey; empty: environment, ~/.aws, or the role of this machine
+# #       SecretAccessKey: ""
+# #       SubnetID: ""              # one, or a list: the next is tried when one is full
+# #       SecurityGroupIDs: []      # the dispatcher must reach the private address on SSHPort
+# #       AdminUsername: crunch
+# #       IAMInstanceProfile: ""    # name of a profile for the instances
+# #       EBSVolumeType: gp2        # of the volume that a type's AddedScratch asks for, as /dev/xvdt
+# #       EBSPrice: 0.10            # of that, per GiB and month: for estimates of cost
+# #       SpotPriceUpdateInterval: 24h   # of preemptible types; 0: prices are not looked up
+# #       InstanceTypeQuotaGroups: {im: standard}   # prefix of a type to the quota that it counts for, beside the usual ones
+# # InstanceTypes:
+# #   # Name in the cloud, what it has, and its price for an hour.
+# #   small: {ProviderType: m6i.large, VCPUs: 2, RAM: 8GiB, AddedScratch: 50GB, Price: 0.096}
+# #   small.spot: {ProviderType: m6i.large, VCPUs: 2, RAM: 8GiB, AddedScratch: 50GB, Price: 0.096, Preemptible: true}
+
+# # Any other cloud, through a program of yours: etc/examples/exec-cloud has two.
+# # Containers:
+# #   CloudVMs:
+# #     Driver: exec
+# #     DriverParameters:
+# #       Program: /usr/local/bin/my-cloud
+# #       Timeout: 5m               # of one operation; then the program and its children are killed
+# #       Parameters: {}            # given to the program, as JSON on its standard input
+"#;
+
 /// The reference file: every key with its meaning and default, commented out, so that as installed it changes nothing.
 pub fn reference() -> String {
     let mut text = String::from(
@@ -274,5 +308,6 @@ pub fn reference() -> String {
          #   localhost: {VCPUs: 4, RAM: 16GiB, IncludedScratch: 100GB, Price: 0, TimeoutIdle: never}\n",
     );
     text.push_str(STATIC_EXAMPLE);
+    text.push_str(CLOUD_EXAMPLES);
     text
 }
