@@ -5,6 +5,7 @@
 
 pub mod boot;
 pub mod default_tags;
+pub mod ec2;
 pub mod filtering;
 pub mod instrumented;
 pub mod layer;

@@ -1,0 +1,3 @@
+//! Amazon EC2 (spec 42). In reading order: `query` is the API as the driver sees it.
+
+pub mod query;
