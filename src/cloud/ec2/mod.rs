@@ -1,9 +1,219 @@
-//! Amazon EC2 (spec 42). In reading order: `query` is the API as the driver sees it, `errors` what its refusals mean, `fingerprint` under
-//! which names EC2 may know a key. `xml` reads answers.
-
-pub mod query;
+//! The driver `ec2`: instances of Amazon EC2 (spec 42).
+//!
+//! Nothing runs in the background and nothing is called when it is made. Truth is EC2's list; what is kept here makes it cheaper (key
+//! names, prices, the zones that prices depend on) or is about our own calls (throttles, whose turn a subnet is).
+//!
+//! Reading order: [`query`] (the API as the driver sees it) and [`errors`] (what its refusals mean); [`options`]; [`order`] and
+//! [`limits`] (what a create says), [`rotation`] (in which subnet), [`keypairs`] with [`fingerprint`] (with whose key); [`list`] and
+//! [`pages`]; [`prices`]; [`quota_group`]; [`metrics`].
 
 pub mod errors;
 pub mod fingerprint;
-
+mod keypairs;
+mod limits;
+mod list;
+mod metrics;
+mod options;
+mod order;
+mod pages;
+mod prices;
+pub mod query;
+mod quota_group;
+mod rotation;
 pub mod xml;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use errors::{Backoff, unclassified};
+use keypairs::KeyPairs;
+use list::Listed;
+use metrics::Metrics;
+pub use options::{Clock, Ec2Options, SecretKey};
+use pages::each_page;
+use prices::{Market, Prices, hourly_ebs};
+use query::{Params, Query, QueryError};
+use rotation::Rotation;
+
+use super::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
+use crate::core::effect::{Ending, Tags};
+use crate::core::ids::{InstanceId, InstanceSecret};
+use crate::core::instance_type::{InstanceType, PricePoint};
+use crate::remote::identity::SecretOnly;
+
+/// EC2 says so of an instance that is gone, and forgotten.
+const GONE_CODE: &str = "InvalidInstanceID.NotFound";
+/// Somebody has removed the key pair that we know the name of.
+const KEY_GONE_CODE: &str = "InvalidKeyPair.NotFound";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ec2 {
+    options: Ec2Options,
+    query: Arc<dyn Query>,
+    key_pairs: KeyPairs,
+    rotation: Rotation,
+    prices: Prices,
+    /// Of the spot instances of the last list, and of those made since: which prices are theirs.
+    markets: Mutex<BTreeMap<InstanceId, Market>>,
+    creates: Mutex<Backoff>,
+    lists: Mutex<Backoff>,
+    metrics: Metrics,
+}
+
+impl Ec2 {
+    /// Calls nothing.
+    ///
+    /// # Errors
+    /// The registry has other series of our names.
+    pub fn new(options: Ec2Options, query: Arc<dyn Query>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            metrics: Metrics::new(&options)?,
+            options,
+            query,
+            key_pairs: KeyPairs::default(),
+            rotation: Rotation::default(),
+            prices: Prices::default(),
+            markets: Mutex::default(),
+            creates: Mutex::default(),
+            lists: Mutex::default(),
+        })
+    }
+
+    /// One RunInstances.
+    fn run_instances(&self, order: &Params, subnet: &str, secrets: &[&str]) -> Result<Listed, QueryError> {
+        let result = client_token().and_then(|token| {
+            let answer = self.query.call("RunInstances", &order::attempt(order, subnet, &token))?;
+            let nothing = || QueryError::other("the answer to RunInstances has no instance");
+            list::started(&answer, &self.options.user).ok_or_else(nothing)
+        });
+        self.metrics.started(subnet, result.is_ok());
+        result.map_err(|error| without(error, secrets))
+    }
+
+    /// What a list tells beside the instances: prices and figures.
+    fn digest(&self, listed: &[Listed]) {
+        let markets: BTreeMap<InstanceId, Market> = listed.iter().filter_map(market).collect();
+        let wanted = markets.values().cloned().collect();
+        *self.markets.lock() = markets;
+        let interval = self.options.spot_price_interval;
+        if !interval.is_zero() {
+            self.prices.refresh(&*self.query, &self.options.clock, interval, &wanted);
+        }
+        let mut counts = BTreeMap::new();
+        for one in listed {
+            *counts.entry(one.subnet.clone()).or_insert(0) += 1;
+        }
+        self.metrics.listed(&counts);
+    }
+}
+
+impl InstanceSet for Ec2 {
+    fn create(&self, new: &NewInstance) -> Result<CloudInstance, CloudError> {
+        // Before any call: what cannot be ordered imports no key.
+        let mut order = order::order(&self.options, new)?;
+        let key_name = new.public_key.as_ref().map(|key| self.key_pairs.name(&*self.query, key)).transpose()?;
+        order.0.extend(key_name.iter().map(|name| ("KeyName".to_owned(), name.clone())));
+        let secrets = [new.secret.reveal(), order.get("UserData").unwrap_or_default(), &new.init_command];
+        let made = self
+            .rotation
+            .try_each(&self.options.subnets, |subnet| self.run_instances(&order, subnet, &secrets))
+            .map_err(|error| {
+                if let (QueryError::Api { code, .. }, Some(name)) = (&error, &key_name)
+                    && code == KEY_GONE_CODE
+                {
+                    self.key_pairs.forget(name);
+                }
+                self.creates.lock().classify(error)
+            })?;
+        self.creates.lock().reset();
+        self.markets.lock().extend(market(&made));
+        // What was ordered is there from the start, whatever of it the answer shows already.
+        Ok(CloudInstance { tags: new.tags.clone(), ..made.instance })
+    }
+
+    /// In no particular order.
+    fn list(&self, tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
+        let mut listed = Vec::new();
+        each_page(&*self.query, "DescribeInstances", &list::describe(tags), |page| {
+            listed.extend(list::instances(page, &self.options.user)?);
+            self.lists.lock().reset();
+            Ok(())
+        })
+        .map_err(|error| self.lists.lock().classify(error))?;
+        self.digest(&listed);
+        Ok(listed.into_iter().map(|one| one.instance).collect())
+    }
+
+    fn destroy(&self, id: &InstanceId, _secret: Option<&InstanceSecret>, _ending: Ending) -> Result<(), CloudError> {
+        let mut params = Params::default();
+        params.add("InstanceId.1", id.as_str());
+        match self.query.call("TerminateInstances", &params) {
+            Err(QueryError::Api { code, .. }) if code == GONE_CODE => Ok(()),
+            result => result.map(drop).map_err(unclassified),
+        }
+    }
+
+    /// Adds and changes tags, but removes none.
+    fn set_tags(&self, id: &InstanceId, tags: &Tags) -> Result<(), CloudError> {
+        let Some(params) = order::create_tags(id.as_str(), tags)? else { return Ok(()) };
+        let secrets: Vec<&str> =
+            tags.iter().filter(|(key, _)| key.ends_with("InstanceSecret")).map(|(_, value)| value.as_str()).collect();
+        let result = self.query.call("CreateTags", &params);
+        result.map(drop).map_err(|error| unclassified(without(error, &secrets)))
+    }
+
+    fn quota_group(&self, instance_type: &InstanceType) -> String {
+        quota_group::quota_group(&instance_type.provider_type, instance_type.preemptible, &self.options.quota_groups)
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { calls_provider: true, ..Traits::default() }
+    }
+
+    fn price_history(&self, id: &InstanceId, instance_type: &InstanceType) -> Vec<PricePoint> {
+        let Some(market) = self.markets.lock().get(id).cloned() else { return Vec::new() };
+        let mut points = self.prices.history(&market);
+        let added = hourly_ebs(self.options.ebs_price, instance_type.added_scratch);
+        for point in &mut points {
+            point.price += added;
+        }
+        points
+    }
+
+    fn open(&self, _id: &InstanceId, secret: Option<&InstanceSecret>) -> io::Result<Access> {
+        self.options.access.open(Arc::new(SecretOnly), secret)
+    }
+}
+
+/// On-demand instances cost what the configuration says, so they have none.
+fn market(one: &Listed) -> Option<(InstanceId, Market)> {
+    let market = || Market { provider_type: one.instance.provider_type.clone(), zone: one.zone.clone() };
+    one.spot.then(|| (one.instance.id.clone(), market()))
+}
+
+/// Different for each attempt, within the 64 characters that EC2 takes.
+fn client_token() -> Result<String, QueryError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| QueryError::caused("cannot get random numbers", error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// EC2 repeats in its words what it does not like: not in our log.
+fn without(error: QueryError, secrets: &[&str]) -> QueryError {
+    match error {
+        QueryError::Api { status, code, mut message, request_id } => {
+            for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+                message = message.replace(secret, "***");
+            }
+            QueryError::Api { status, code, message, request_id }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

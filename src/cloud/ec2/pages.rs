@@ -1,0 +1,39 @@
+//! Answers of several pages (spec 42 §2, §6): all of them or an error, and an end in any case.
+
+use std::collections::BTreeSet;
+
+use super::query::{Element, Params, Query, QueryError};
+
+/// More pages than any account fills, at a thousand instances each.
+const PAGES_MAX: usize = 1000;
+
+/// Calls an action until there is no further page: the token is absent or empty, for EC2 has been seen to send an empty one. `take`
+/// gets each page as it comes, and may end it with an error.
+///
+/// # Errors
+/// A page's, or what is wrong with the tokens.
+pub(super) fn each_page(
+    query: &dyn Query,
+    action: &'static str,
+    params: &Params,
+    mut take: impl FnMut(&Element) -> Result<(), QueryError>,
+) -> Result<(), QueryError> {
+    let mut token = None;
+    let mut seen = BTreeSet::new();
+    for _ in 0..PAGES_MAX {
+        let mut params = params.clone();
+        params.0.extend(token.take().map(|token| ("NextToken".to_owned(), token)));
+        let page = query.call(action, &params)?;
+        take(&page)?;
+        match page.text_of(&["nextToken"]).unwrap_or_default() {
+            "" => return Ok(()),
+            next if seen.insert(next.to_owned()) => token = Some(next.to_owned()),
+            _ => {
+                return Err(QueryError::other(format!(
+                    "the answers to {action} go in a circle: a token for the next page came twice"
+                )));
+            }
+        }
+    }
+    Err(QueryError::other(format!("the answer to {action} has more than {PAGES_MAX} pages")))
+}
