@@ -6,6 +6,7 @@
 pub mod boot;
 pub mod default_tags;
 pub mod ec2;
+pub mod exec;
 pub mod filtering;
 pub mod instrumented;
 pub mod layer;

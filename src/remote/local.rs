@@ -20,6 +20,9 @@ const WIDTH: usize = 8;
 /// The environment a command gets: nothing else of the daemon's reaches a job.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Is given what a command writes to its standard error, in pieces of any length.
+pub type Watch<'a> = dyn FnMut(&[u8]) + 'a;
+
 /// Runs commands as children of this process.
 #[derive(Debug)]
 pub struct LocalExecutor {
@@ -59,15 +62,32 @@ impl LocalExecutor {
             .map_err(|source| ExecuteError::Start { program: name.to_owned(), source })
     }
 
-    fn run(&self, command: &Command<'_>, consume: Option<&mut Consume<'_>>) -> Result<Output, ExecuteError> {
+    /// Like [`Executor::stream`], with standard error given to `watch` as it comes instead of kept: `watch` bounds it.
+    ///
+    /// # Errors
+    /// As [`Executor::stream`].
+    pub fn watch(
+        &self,
+        command: &Command<'_>,
+        consume: &mut Consume<'_>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Output, ExecuteError> {
+        self.run(command, Some(consume), Some(watch))
+    }
+
+    fn run(
+        &self,
+        command: &Command<'_>,
+        consume: Option<&mut Consume<'_>>,
+        watch: Option<&mut Watch<'_>>,
+    ) -> Result<Output, ExecuteError> {
         let mut child = self.spawn(&command.program)?;
-        let result =
-            Streams::of(&mut child, command, &self.closing).map_err(ExecuteError::Channel).and_then(|streams| {
-                match consume {
-                    None => streams.keep(),
-                    Some(consume) => streams.hand_over(consume),
-                }
-            });
+        let watch = watch.map(|watch| watch as &mut Watch<'_>);
+        let streams = Streams::of(&mut child, command, (&self.closing, watch)).map_err(ExecuteError::Channel);
+        let result = streams.and_then(|streams| match consume {
+            None => streams.keep(),
+            Some(consume) => streams.hand_over(consume),
+        });
         let (stdout, stderr) = match result {
             Ok(kept) => kept,
             Err(error) => {
@@ -90,11 +110,11 @@ fn end(child: &mut Child) {
 
 impl Executor for LocalExecutor {
     fn execute(&self, _lane: Lane, command: &Command<'_>) -> Result<Output, ExecuteError> {
-        self.run(command, None)
+        self.run(command, None, None)
     }
 
     fn stream(&self, _lane: Lane, command: &Command<'_>, consume: &mut Consume<'_>) -> Result<Output, ExecuteError> {
-        self.run(command, Some(consume))
+        self.run(command, Some(consume), None)
     }
 
     fn width(&self, lane: Lane) -> usize {
@@ -133,6 +153,10 @@ struct Streams<'a> {
     deadline: Instant,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    /// Gets the standard error in the place of `stderr`.
+    watch: Option<&'a mut Watch<'a>>,
+    /// Bytes of it that came after the command's end.
+    watched_late: usize,
     /// Why a consumer's read failed: the error that it was given says less.
     failed: Option<ExecuteError>,
 }
@@ -149,7 +173,11 @@ enum Source {
 }
 
 impl<'a> Streams<'a> {
-    fn of(child: &mut Child, command: &Command<'a>, closing: &'a Wake) -> io::Result<Self> {
+    fn of(
+        child: &mut Child,
+        command: &Command<'a>,
+        (closing, watch): (&'a Wake, Option<&'a mut Watch<'a>>),
+    ) -> io::Result<Self> {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
         let mut streams = Self {
             closing,
@@ -162,6 +190,8 @@ impl<'a> Streams<'a> {
             deadline: command.deadline,
             stdout: Vec::new(),
             stderr: Vec::new(),
+            watch,
+            watched_late: 0,
             failed: None,
         };
         if let Some(stdin) = &streams.stdin {
@@ -267,12 +297,9 @@ impl<'a> Streams<'a> {
     /// From now on nothing is waited for: what is in the pipes is all that counts.
     fn ended(&mut self) -> Result<(), ExecuteError> {
         self.exit = None;
-        let nonblocking = |end: &dyn AsFd| rustix::io::ioctl_fionbio(end.as_fd(), true);
-        if let Some(end) = &self.stdout_end {
-            nonblocking(end).map_err(|error| ExecuteError::Channel(error.into()))?;
-        }
-        if let Some(end) = &self.stderr_end {
-            nonblocking(end).map_err(|error| ExecuteError::Channel(error.into()))?;
+        let ends = [self.stdout_end.as_ref().map(AsFd::as_fd), self.stderr_end.as_ref().map(AsFd::as_fd)];
+        for end in ends.into_iter().flatten() {
+            rustix::io::ioctl_fionbio(end, true).map_err(|error| ExecuteError::Channel(error.into()))?;
         }
         Ok(())
     }
@@ -310,9 +337,18 @@ impl<'a> Streams<'a> {
     fn read_stderr(&mut self) -> Result<(), ExecuteError> {
         let mut buffer = [0; 16384];
         let Some(end) = &mut self.stderr_end else { return Ok(()) };
-        match read_some(end, &mut buffer)? {
-            0 => self.stderr_end = None,
-            count => append(&mut self.stderr, &buffer[..count])?,
+        let count = read_some(end, &mut buffer)?;
+        match &mut self.watch {
+            _ if count == 0 => self.stderr_end = None,
+            None => append(&mut self.stderr, &buffer[..count])?,
+            Some(watch) => {
+                watch(&buffer[..count]);
+                // A process that was left behind may write for ever; what was in the pipe at the command's end is less than this.
+                self.watched_late += if self.exit.is_none() { count } else { 0 };
+                if self.watched_late > OUTPUT_BYTES_MAX {
+                    self.stderr_end = None;
+                }
+            }
         }
         Ok(())
     }

@@ -153,3 +153,45 @@ fn a_consumer_that_fails_ends_the_command() {
     let result = executor().stream(Lane::Bulk, &late, &mut |from| from.read_to_end(&mut Vec::new()).map(drop));
     assert!(matches!(result, Err(ExecuteError::Deadline)), "{result:?}");
 }
+
+/// Standard error comes while the command runs: what it waits for is done when its first line has come.
+#[test]
+fn standard_error_is_watched_while_it_comes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let go = folder.path().join("go");
+    let script = "echo begun >&2; until test -e \"$0\"; do sleep 0.01; done; echo out; echo ended >&2; exit 3";
+    let words = ["sh", "-c", script, &go.to_string_lossy()];
+    let program = Program::Arguments(words.map(str::to_owned).to_vec());
+    let command = Command { program, stdin: b"", open_until: None, deadline: soon() };
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut consume = |stream: &mut dyn std::io::Read| stream.read_to_end(&mut stdout).map(drop);
+    let mut watch = |bytes: &[u8]| {
+        stderr.extend_from_slice(bytes);
+        std::fs::write(&go, "").expect("written");
+    };
+    let output = executor().watch(&command, &mut consume, &mut watch).expect("runs");
+    assert_eq!((output.exit_code, output.stderr), (Some(3), Vec::new()));
+    assert_eq!((stdout.as_slice(), stderr.as_slice()), (b"out\n".as_slice(), b"begun\nended\n".as_slice()));
+}
+
+/// A process that is left behind and writes for ever does not keep the command: its own end counts.
+#[test]
+fn who_is_left_behind_is_not_watched_for_ever() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pid = folder.path().join("pid");
+    let script = "(head -c 99999 /dev/zero; : >\"$0.ready\"; exec yes) >&2 & echo $! >\"$0\"; until test -e \"$0.ready\"; do sleep 0.01; done";
+    let words = ["sh", "-c", script, &pid.to_string_lossy()];
+    let program = Program::Arguments(words.map(str::to_owned).to_vec());
+    let command = Command { program, stdin: b"", open_until: None, deadline: soon() };
+    let mut consume = |stream: &mut dyn std::io::Read| std::io::copy(stream, &mut std::io::sink()).map(drop);
+    let mut seen = 0;
+    let output = executor().watch(&command, &mut consume, &mut |bytes| seen += bytes.len()).expect("runs");
+    assert!(output.succeeded() && seen >= 99_999);
+    // It dies by itself, since nobody reads what it writes.
+    let pid = std::fs::read_to_string(&pid).expect("written");
+    let until = Instant::now() + Duration::from_secs(60);
+    while std::path::Path::new(&format!("/proc/{}", pid.trim())).exists() {
+        assert!(Instant::now() < until, "yes still runs");
+        std::thread::yield_now();
+    }
+}

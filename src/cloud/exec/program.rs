@@ -1,0 +1,184 @@
+//! One run of the program: a document in, a document out, within its time (spec 46 §2).
+//!
+//! A program that is late, or writes too much, is killed with its process group. What a program that ended by itself has left running is
+//! left alone: that may be its instance. When the daemon stops, programs that only read are killed too: nobody needs
+//! their answer. Those that change something are left to end, even beyond the daemon's life (they have groups of their own): half
+//! of a create may be a machine that no tag says is ours, which nobody would ever find, while one that ends shows up in the next daemon's
+//! list. What waits for its turn then has not begun, and never does.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::answers::refusal;
+use super::stderr::Lines;
+use super::turns::Turns;
+use crate::cloud::CloudError;
+use crate::core::units::format_duration;
+use crate::remote::local::LocalExecutor;
+use crate::remote::{Command, ExecuteError, Executor, Output, Program as CommandLine};
+
+/// Bytes of standard output: half a million instances.
+const OUTPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of standard input. It must fit into memory only, so this is for what cannot be meant.
+const INPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// What the program is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Create,
+    List,
+    Destroy,
+    SetTags,
+    Capabilities,
+}
+
+impl Verb {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::List => "list",
+            Self::Destroy => "destroy",
+            Self::SetTags => "set-tags",
+            Self::Capabilities => "capabilities",
+        }
+    }
+
+    const fn only_reads(self) -> bool {
+        matches!(self, Self::List | Self::Capabilities)
+    }
+}
+
+/// The program, and how many of it run.
+#[derive(Debug)]
+pub(super) struct Program {
+    path: String,
+    timeout: Duration,
+    turns: Turns,
+    /// Runs what a stop ends.
+    reading: LocalExecutor,
+    /// Runs what a stop leaves alone: never closed.
+    changing: LocalExecutor,
+}
+
+impl Program {
+    /// # Errors
+    /// The path is not absolute, or no descriptor is left.
+    pub(super) fn new(path: &Path, timeout: Duration, home: &str) -> io::Result<Self> {
+        let invalid = |what: &str| {
+            let text = format!("the driver program {} {what}", path.display());
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        };
+        if !path.is_absolute() {
+            return Err(invalid("must be given as an absolute path: it is run in /"));
+        }
+        let text = path.to_str().ok_or_else(|| invalid("has a name that is not UTF-8"))?;
+        let (reading, changing) = (LocalExecutor::new(home.to_owned())?, LocalExecutor::new(home.to_owned())?);
+        Ok(Self { path: text.to_owned(), timeout, turns: Turns::default(), reading, changing })
+    }
+
+    /// Runs it, and gives the object that it answered with.
+    ///
+    /// # Errors
+    /// By the class that the program says, or a plain error with the last line of its standard error. Whatever it is, the program may
+    /// have done what it was asked for.
+    pub(super) fn run(&self, verb: Verb, input: &Value) -> Result<Map<String, Value>, CloudError> {
+        let input = serde_json::to_vec(input).map_err(|error| CloudError::other("cannot write the input", error))?;
+        if input.len() > INPUT_BYTES_MAX {
+            return Err(self.failed(verb, &format!("its input has more than {INPUT_BYTES_MAX} bytes"), ""));
+        }
+        let Some(_turn) = self.turns.take() else {
+            return Err(self.failed(verb, "it was not started, since the dispatcher stops", ""));
+        };
+        // The time that it waited for its turn is not the program's.
+        let command = Command {
+            program: CommandLine::Arguments(vec![self.path.clone(), verb.as_str().to_owned()]),
+            stdin: &input,
+            open_until: None,
+            deadline: Instant::now() + self.timeout,
+        };
+        let mut stdout = Vec::new();
+        let mut lines = Lines::logged(verb.as_str());
+        let executor = if verb.only_reads() { &self.reading } else { &self.changing };
+        let result = executor.watch(&command, &mut |stream| keep(stream, &mut stdout), &mut |bytes| lines.push(bytes));
+        let last = lines.end();
+        match result {
+            Ok(output) => self.answer(verb, &output, &stdout, &last),
+            Err(error) => Err(self.no_answer(verb, error, &last)),
+        }
+    }
+
+    /// A stop: see the module.
+    pub(super) fn stop(&self) {
+        self.turns.stop();
+        self.reading.close();
+    }
+
+    fn answer(&self, verb: Verb, ended: &Output, stdout: &[u8], last: &str) -> Result<Map<String, Value>, CloudError> {
+        let document = serde_json::from_slice::<Value>(stdout);
+        if let Some(refusal) = document.as_ref().ok().and_then(refusal) {
+            return Err(refusal);
+        }
+        match document {
+            _ if !ended.succeeded() => Err(self.failed(verb, &ended.ending(), last)),
+            Ok(Value::Object(fields)) => Ok(fields),
+            Ok(_) => Err(self.failed(verb, "its output is JSON, but not an object", last)),
+            Err(_) if stdout.trim_ascii().is_empty() => Err(self.failed(verb, "it has no output", last)),
+            // Says the place, and nothing of what stands there.
+            Err(error) => Err(self.failed(verb, &format!("its output is not JSON ({error})"), last)),
+        }
+    }
+
+    fn no_answer(&self, verb: Verb, error: ExecuteError, last: &str) -> CloudError {
+        match error {
+            ExecuteError::Start { source, .. } => {
+                let why = self.why_not_started(&source);
+                CloudError::other(format!("cannot run the driver program {}{why}", self.path), source)
+            }
+            ExecuteError::Deadline => {
+                let limit = format_duration(self.timeout);
+                self.failed(verb, &format!("it did not end within {limit} (Timeout) and was killed"), last)
+            }
+            ExecuteError::Cancelled => self.failed(verb, "it was killed, since the dispatcher stops", last),
+            ExecuteError::Consumer(_) => {
+                self.failed(verb, &format!("it wrote more than {OUTPUT_BYTES_MAX} bytes and was killed"), last)
+            }
+            other => CloudError::other(format!("the driver program's {} failed", verb.as_str()), other),
+        }
+    }
+
+    /// The system's own words do not tell these apart.
+    fn why_not_started(&self, error: &io::Error) -> &'static str {
+        let exists = std::fs::metadata(&self.path);
+        match error.kind() {
+            io::ErrorKind::NotFound if exists.is_ok() => " (the interpreter that its first line names is not there)",
+            io::ErrorKind::PermissionDenied if exists.is_ok_and(|found| found.is_file()) => {
+                " (it must be executable: chmod +x)"
+            }
+            _ if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
+                " (it has no first line such as #!/bin/sh)"
+            }
+            _ => "",
+        }
+    }
+
+    /// A plain error.
+    pub(super) fn failed(&self, verb: Verb, what: &str, last: &str) -> CloudError {
+        let said = if last.is_empty() { String::new() } else { format!("; it said: {last}") };
+        let message = format!("the driver program's {} failed: {what}{said}", verb.as_str());
+        CloudError::Other { message, source: None }
+    }
+}
+
+/// # Errors
+/// The stream's, or it is too long.
+fn keep(stream: &mut dyn Read, stdout: &mut Vec<u8>) -> io::Result<()> {
+    match stream.take(OUTPUT_BYTES_MAX + 1).read_to_end(stdout)? {
+        count if u64::try_from(count).is_ok_and(|count| count > OUTPUT_BYTES_MAX) => {
+            Err(io::ErrorKind::FileTooLarge.into())
+        }
+        _ => Ok(()),
+    }
+}
