@@ -9,6 +9,7 @@ use super::fault_point::reached;
 use super::threads;
 use crate::cloud::boot::Boot;
 use crate::cloud::default_tags::DefaultTags;
+use crate::cloud::exec::{ExecCloud, ExecOptions};
 use crate::cloud::filtering::Filtering;
 use crate::cloud::instrumented::Instrumented;
 use crate::cloud::loopback::Loopback;
@@ -64,9 +65,8 @@ pub(super) fn bare(parts: DriverParts<'_>) -> io::Result<Driver> {
     };
     let cloud: Arc<dyn InstanceSet> = match config.cloud.driver {
         CloudDriver::Loopback => {
-            let home = std::env::var("HOME").unwrap_or_else(|_| "/".to_owned());
             let tag = format!("{}InstanceSetID", config.cloud.tag_key_prefix);
-            Arc::new(Loopback::open(&config.state_dir, home, (&tag, parts.set))?)
+            Arc::new(Loopback::open(&config.state_dir, home(), (&tag, parts.set))?)
         }
         CloudDriver::Static => {
             let hosts = section(config.cloud.static_hosts.as_ref())?;
@@ -91,8 +91,16 @@ pub(super) fn bare(parts: DriverParts<'_>) -> io::Result<Driver> {
             })?)
         }
         CloudDriver::Exec => {
-            let _ = SshAccess { connector: connector(parts.key)?, places: places(config) };
-            return Err(io::Error::other("the driver exec does not exist yet"));
+            let exec = section(config.cloud.exec.as_ref())?;
+            let options = ExecOptions {
+                program: exec.program.clone(),
+                timeout: exec.timeout,
+                parameters: exec.parameters.0.clone(),
+                set: parts.set.to_owned(),
+                home: home(),
+                access: SshAccess { connector: connector(parts.key)?, places: places(config) },
+            };
+            Arc::new(ExecCloud::open(options).map_err(io::Error::other)?)
         }
         CloudDriver::Ec2 => return Err(io::Error::other("the driver ec2 does not exist yet")),
         CloudDriver::Azure => return Err(io::Error::other("the driver azure does not exist yet")),
@@ -113,6 +121,10 @@ pub(super) fn wrapped(config: &Config, driver: Arc<dyn InstanceSet>, metrics: &A
     }
     let tags = Tags::from(config.cloud.resource_tags.clone());
     Arc::new(Filtering::around(Arc::new(DefaultTags::around(cloud, tags))))
+}
+
+fn home() -> String {
+    std::env::var("HOME").unwrap_or_else(|_| "/".to_owned())
 }
 
 /// The configuration has a driver's section whenever it names the driver.
