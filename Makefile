@@ -8,7 +8,7 @@ FMT_FLAGS := -- --config-path etc/rustfmt.toml
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --target $(HOST) -p muster-runner
 
-.PHONY: help need build static test check demo bench simulate mutations install uninstall clean
+.PHONY: help need build static moto test check demo bench simulate mutations install uninstall clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/' | sort
 NEEDED_FOR := build
@@ -20,8 +20,11 @@ build: need ## release build
 	cp -f target/$(HOST)/release/muster-runner target/release/muster-runner
 static: ## a debug build of the runner that needs no library, for its own test
 	$(STATIC)
+moto: ## a Python environment in target/ with the server that answers as EC2 does, for the tests
+	@sh tests/ec2_cloud/venv.sh target/moto-venv tests/ec2_cloud/requirements.txt
 test: ## formatting, lints, documentation and all tests: everything CI runs
 	@sh etc/need.sh test
+	@$(MAKE) --no-print-directory moto
 	$(CARGO) fmt --all --check $(FMT_FLAGS)
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items --lib

@@ -26,7 +26,7 @@ if [ "$purpose" != build ]; then
 fi
 if [ "$purpose" = test ]; then
     echo "For the tests also: dropbear-bin, busybox-static, openssl, podman, runc, strace, iproute2 and iptables (used in network namespaces"
-    echo "of the tests' own)."
+    echo "of the tests' own), python3 with python3-venv (moto, which answers as EC2 does; its packages come from PyPI into target/)."
     need dropbear dropbear-bin
     need busybox busybox-static
     need openssl openssl
@@ -35,6 +35,9 @@ if [ "$purpose" = test ]; then
     need strace strace
     need ip iproute2
     need iptables iptables
+    need python3 python3
+    # Both are parts of Python that Debian has in packages of their own; pip comes with the second.
+    python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

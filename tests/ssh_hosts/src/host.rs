@@ -48,6 +48,8 @@ impl SshHost {
         let link = network.map(|network| network.connect(namespace.holder)).transpose()?;
         if let Some(link) = &link {
             layout.address = link.address();
+        } else if let Some(place) = &options.listen {
+            layout.address = *place.ip();
         }
         server::write_config(&layout, options)?;
         let (listener, port) = server::start_anywhere(&namespace, &layout, options)?;
@@ -59,7 +61,7 @@ impl SshHost {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `127.0.0.1:PORT`, or where it is in its network; the same after every restart.
+    /// `127.0.0.1:PORT`, or where it was told to listen, or where it is in its network; the same after every restart.
     #[must_use]
     pub fn address(&self) -> String {
         format!("{}:{}", self.layout.address, self.port)

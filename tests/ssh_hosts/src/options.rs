@@ -1,6 +1,7 @@
 //! What a host is to be like.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::host::SshHost;
 use crate::keys::KeyKind;
@@ -68,6 +69,7 @@ pub struct HostOptions {
     pub(crate) runtime_dir: bool,
     pub(crate) name: Option<String>,
     pub(crate) network: Option<Network>,
+    pub(crate) listen: Option<SocketAddrV4>,
     pub(crate) small_disk: Option<u32>,
     pub(crate) applets: Option<&'static [&'static str]>,
 }
@@ -92,6 +94,7 @@ impl HostOptions {
             runtime_dir: true,
             name: None,
             network: None,
+            listen: None,
             small_disk: None,
             applets: None,
         }
@@ -223,6 +226,14 @@ impl HostOptions {
         self
     }
 
+    /// The server listens at this address of the loopback interface, all of 127.0.0.0/8, and at this port and no other (default: at
+    /// 127.0.0.1 and a free port).
+    #[must_use]
+    pub fn listen(mut self, address: Ipv4Addr, port: u16) -> Self {
+        self.listen = Some(SocketAddrV4::new(address, port));
+        self
+    }
+
     /// Attempts and results of runners are on a disk of so many MiB ([`SshHost::fill_disk`]): `/var/lib`, or `~/.local` of a
     /// caller who is not root.
     #[must_use]
@@ -258,6 +269,12 @@ impl HostOptions {
         }
         if self.noisy && self.shell != Shell::Bash {
             return invalid("a noisy ~/.bashrc needs bash as login shell");
+        }
+        if self.listen.is_some() && self.network.is_some() {
+            return invalid("in a network of its own a host has the address that it gets there");
+        }
+        if !self.listen.is_none_or(|place| place.ip().is_loopback() && place.port() != 0) {
+            return invalid("a host listens on the loopback interface and at a port");
         }
         if self.host_keys.is_empty() {
             return invalid("a host needs a host key");

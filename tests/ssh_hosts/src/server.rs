@@ -67,6 +67,9 @@ pub(crate) fn start_anywhere(
         // Nobody else is there.
         return Ok((start_on(namespace, layout, options, PORT)?, PORT));
     }
+    if let Some(place) = &options.listen {
+        return Ok((start_on(namespace, layout, options, place.port())?, place.port()));
+    }
     for _ in 0..PORTS_TRIED {
         // Whoever takes the port between these two lines makes the server fail, and another is tried.
         let port = free_port()?;

@@ -1,0 +1,163 @@
+//! The API's server: the account's contents, signatures as a real client makes them, and that nothing of it is left behind.
+
+use std::path::Path;
+use std::process::Command;
+
+use muster_ec2_cloud::{Credentials, InstanceState, Moto};
+use muster_ssh_hosts::client_key;
+
+use crate::support::Account;
+
+/// What Amazon's own library for Python says after a list of instances; moto brings it along.
+fn listed_by_boto(url: &str, id: &str, secret: &str, token: Option<&str>) -> String {
+    let program = "import sys, boto3, botocore.exceptions\n\
+        url, id, secret, token = sys.argv[1:]\n\
+        client = boto3.client('ec2', endpoint_url=url, region_name='us-east-1', aws_access_key_id=id,\n\
+        \x20   aws_secret_access_key=secret, aws_session_token=token or None)\n\
+        try:\n\
+        \x20   print('listed', len(client.describe_instances(Filters=[{'Name': 'tag:a b+c', 'Values': ['d/ä~*']}])['Reservations']))\n\
+        except botocore.exceptions.ClientError as error:\n\
+        \x20   print(error.response['Error']['Code'])\n";
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/moto-venv/bin/python");
+    let mut command = Command::new(python);
+    command.args(["-I", "-c", program, url, id, secret, token.unwrap_or_default()]);
+    command.env_clear().env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_MAX_ATTEMPTS", "1");
+    let output = command.output().expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+#[test]
+fn signatures_are_checked() {
+    let account = Account::new();
+    let url = account.proxy.url();
+    let Credentials { id, secret, .. } = Credentials::STATIC;
+    assert_eq!(listed_by_boto(&url, id, secret, None), "listed 0");
+    assert_eq!(listed_by_boto(&url, id, "another", None), "SignatureDoesNotMatch");
+    assert_eq!(listed_by_boto(&url, "AKIANOBODY", secret, None), "AuthFailure");
+    let Credentials { id, secret, token } = Credentials::ROLE;
+    assert_eq!(listed_by_boto(&url, id, secret, token), "listed 0");
+    assert_eq!(listed_by_boto(&url, id, secret, None), "AuthFailure");
+    assert_eq!(listed_by_boto(&url, id, secret, Credentials::RENEWED.token), "AuthFailure");
+    let seen = account.proxy.calls("DescribeInstances");
+    assert_eq!(seen.len(), 6);
+    assert!(seen[0].authorization.as_ref().expect("signed").contains(Credentials::STATIC.id));
+    assert!(seen[0].has("Filter.1.Value.1", "d/ä~*") && seen[0].has("Name", "tag:a b+c"), "{seen:?}");
+    assert_eq!(seen[3].token.as_deref(), token);
+}
+
+#[test]
+fn a_request_without_signature_is_refused() {
+    let moto = Moto::start().expect("starts");
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", moto.port())).expect("connected");
+    let body = "Action=DescribeInstances&Version=2016-11-15";
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: ec2.us-east-1.amazonaws.com\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    std::io::Write::write_all(&mut stream, request.as_bytes()).expect("sent");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut text).expect("answered");
+    assert!(text.contains(" 401 ") && text.contains("<Code>AuthFailure</Code>"), "{text}");
+}
+
+#[test]
+fn an_instance_is_shown_with_all_that_it_was_made_with() {
+    let account = Account::new();
+    let Account { moto, .. } = &account;
+    let key = client_key().expect("made");
+    moto.import_key_pair("pair", key.public());
+    assert_eq!(moto.public_key("pair").expect("there"), key.public());
+    moto.create_instance_profile("profile");
+    let id = account
+        .run(&[
+            ("KeyName", "pair"),
+            // "#!/bin/sh\ntrue\n"
+            ("UserData", "IyEvYmluL3NoCnRydWUK"),
+            ("InstanceMarketOptions.MarketType", "spot"),
+            ("InstanceMarketOptions.SpotOptions.MaxPrice", "0.02"),
+            ("MetadataOptions.HttpTokens", "required"),
+            ("IamInstanceProfile.Name", "profile"),
+            ("TagSpecification.1.ResourceType", "instance"),
+            ("TagSpecification.1.Tag.1.Key", "set"),
+            ("TagSpecification.1.Tag.1.Value", "<a & b>"),
+            ("BlockDeviceMapping.1.DeviceName", "/dev/xvdt"),
+            ("BlockDeviceMapping.1.Ebs.VolumeSize", "7"),
+            ("BlockDeviceMapping.1.Ebs.VolumeType", "gp2"),
+            ("BlockDeviceMapping.1.Ebs.DeleteOnTermination", "true"),
+        ])
+        .expect("made");
+    let instance = moto.instance(&id);
+    assert_eq!(instance.state, InstanceState::Running);
+    assert_eq!(instance.address.expect("has one").octets()[..3], [127, 200, 1]);
+    assert_eq!(
+        (instance.instance_type.as_str(), instance.image.as_str(), instance.zone.as_deref(), instance.subnet.as_ref()),
+        ("t3.small", account.image.as_str(), Some("us-east-1a"), Some(&account.subnets[0]))
+    );
+    assert_eq!(
+        (instance.key_name.as_deref(), instance.lifecycle.as_deref(), instance.profile.as_deref()),
+        (Some("pair"), Some("spot"), Some("profile"))
+    );
+    assert_eq!((instance.http_tokens.as_deref(), instance.public_address), (Some("required"), None));
+    assert_eq!(instance.tags["set"], "<a & b>");
+    assert_eq!(moto.user_data(&id).expect("there").as_deref(), Some("#!/bin/sh\ntrue\n"));
+    assert_eq!(moto.volumes(&id)["/dev/xvdt"], (7, "gp2".to_owned(), true));
+    moto.terminate(&id);
+    assert_eq!((moto.instance(&id).state, moto.live().len()), (InstanceState::Terminated, 0));
+}
+
+/// The vectors of the specification, which were found with other programs.
+#[test]
+fn fingerprints_are_those_of_ec2() {
+    let moto = Moto::start().expect("starts");
+    let ed25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMdBef1Rc/polsg+6SDJIekiTc1YQS6reyuMFZtq9NS4";
+    let rsa = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQCOuYDJ6SrJV4bn/JBob8HREnXoT5yw2BU7IqjKR1W4mYfFGqxr8jl/DCbxHOW1vC8tF37kPFc4h4AK2OThGNxifciO6HIAv/7sWGcqsI2XNvohYV/hrci1Uq6A7EMd56v0R0HJa+UTKlIpf0unpjrNMhBmbffwbVesohCvCnTwH1DPefghM7uxFMU/Flmq36tZ4rvEzG2JayWVxn9laQYR3D6hY1lwy2WsIK8zZkdoXTGSoyk9I70RxTd6NkZyklcS2PzbR5cYUMHZnYs8CechuTDzBiteI3s3oHWFSwoYZXevlqxkkYovqy+VLRNyW3APNYwy3GtaEGAR2REDTYqZ";
+    moto.import_key_pair("a", ed25519);
+    moto.import_key_pair("b", rsa);
+    let pairs = moto.key_pairs();
+    assert_eq!(pairs["a"], "SHA256:X+ArmE6o+Lzy9Lk8Tsfdn4XtoyNNwoQt393Z3+XBejw=");
+    assert_eq!(pairs["b"], "b5:62:f1:95:71:b6:d9:a6:71:0c:b7:34:29:e7:8c:b5");
+}
+
+/// What a program gets wrong is refused, and not only by a rule of a test.
+#[test]
+fn what_is_not_there_is_refused() {
+    let account = Account::new();
+    let code = |more: &[(&str, &str)]| account.run(more).expect_err("refused").code;
+    assert_eq!(code(&[("KeyName", "nobodys")]), "InvalidKeyPair.NotFound");
+    assert_eq!(code(&[("NetworkInterface.1.SubnetId", "subnet-12345678")]), "InvalidSubnetID.NotFound");
+    assert_eq!(code(&[("InstanceType", "imaginary9.5xlarge")]), "InvalidInstanceType");
+    assert_eq!(code(&[("IamInstanceProfile.Name", "nobodys")]), "NoSuchEntity");
+    let terminated = account.proxy.call("TerminateInstances", &[("InstanceId.1", "i-0123456789abcdef0")]);
+    assert_eq!(terminated.expect_err("refused").code, "InvalidInstanceID.NotFound");
+    assert_eq!(account.moto.instances().len(), 0);
+}
+
+/// A helper for the next test: it starts a server, says so, and waits to be killed.
+#[test]
+fn a_server_ends_with_its_test() {
+    let role = "MUSTER_TEST_MOTO_OWNER";
+    if let Ok(file) = std::env::var(role) {
+        let moto = Moto::start().expect("starts");
+        std::fs::write(file, format!("{} {}", moto.pid(), moto.port())).expect("written");
+        std::process::abort();
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("server");
+    let mut command = Command::new(std::env::current_exe().expect("known"));
+    command.args(["moto::a_server_ends_with_its_test", "--exact"]).env(role, &file);
+    let output = command.output().expect("starts");
+    assert!(!output.status.success());
+    let text = std::fs::read_to_string(file).expect("it had started one");
+    let (pid, port) = text.split_once(' ').expect("two numbers");
+    let port: u16 = port.parse().expect("a port");
+    // It ends by itself, a moment after its owner was gone.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(240);
+    while Path::new(&format!("/proc/{pid}/cmdline")).exists()
+        && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    {
+        assert!(std::time::Instant::now() < deadline, "server {pid} outlives its test");
+        std::thread::yield_now();
+    }
+}
