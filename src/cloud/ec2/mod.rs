@@ -91,11 +91,21 @@ impl Ec2 {
             list::started(&answer, &self.options.user).ok_or_else(nothing)
         });
         self.metrics.started(subnet, result.is_ok());
-        result.map_err(|error| without(error, secrets))
+        result.map_err(|error| {
+            if matches!(&error, QueryError::Api { code, .. } if code == KEY_GONE_CODE) {
+                self.key_pairs.forget(order.get("KeyName").unwrap_or_default());
+            }
+            without(error, secrets)
+        })
     }
 
-    /// What a list tells beside the instances: prices and figures.
+    /// What a list tells beside the instances: figures and prices.
     fn digest(&self, listed: &[Listed]) {
+        let mut counts = BTreeMap::new();
+        for one in listed {
+            *counts.entry(one.subnet.clone()).or_insert(0) += 1;
+        }
+        self.metrics.listed(&counts);
         let markets: BTreeMap<InstanceId, Market> = listed.iter().filter_map(market).collect();
         let wanted = markets.values().cloned().collect();
         *self.markets.lock() = markets;
@@ -103,11 +113,6 @@ impl Ec2 {
         if !interval.is_zero() {
             self.prices.refresh(&*self.query, &self.options.clock, interval, &wanted);
         }
-        let mut counts = BTreeMap::new();
-        for one in listed {
-            *counts.entry(one.subnet.clone()).or_insert(0) += 1;
-        }
-        self.metrics.listed(&counts);
     }
 }
 
@@ -117,18 +122,12 @@ impl InstanceSet for Ec2 {
         let mut order = order::order(&self.options, new)?;
         let key_name = new.public_key.as_ref().map(|key| self.key_pairs.name(&*self.query, key)).transpose()?;
         order.0.extend(key_name.iter().map(|name| ("KeyName".to_owned(), name.clone())));
-        let secrets = [new.secret.reveal(), order.get("UserData").unwrap_or_default(), &new.init_command];
+        // What has others in it comes first.
+        let secrets = [order.get("UserData").unwrap_or_default(), &new.init_command, new.secret.reveal()];
         let made = self
             .rotation
             .try_each(&self.options.subnets, |subnet| self.run_instances(&order, subnet, &secrets))
-            .map_err(|error| {
-                if let (QueryError::Api { code, .. }, Some(name)) = (&error, &key_name)
-                    && code == KEY_GONE_CODE
-                {
-                    self.key_pairs.forget(name);
-                }
-                self.creates.lock().classify(error)
-            })?;
+            .map_err(|error| self.creates.lock().classify(error))?;
         self.creates.lock().reset();
         self.markets.lock().extend(market(&made));
         // What was ordered is there from the start, whatever of it the answer shows already.
@@ -203,16 +202,12 @@ fn client_token() -> Result<String, QueryError> {
 }
 
 /// EC2 repeats in its words what it does not like: not in our log.
-fn without(error: QueryError, secrets: &[&str]) -> QueryError {
-    match error {
-        QueryError::Api { status, code, mut message, request_id } => {
-            for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-                message = message.replace(secret, "***");
-            }
-            QueryError::Api { status, code, message, request_id }
-        }
-        other => other,
+fn without(mut error: QueryError, secrets: &[&str]) -> QueryError {
+    let (QueryError::Api { message, .. } | QueryError::Other { message, .. }) = &mut error;
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        *message = message.replace(secret, "***");
     }
+    error
 }
 
 #[cfg(test)]

@@ -298,7 +298,7 @@ fn no_secret_is_in_an_error_or_in_debug_output() {
         assert!(!text.contains(SECRET) && !text.contains("s3cret"), "{text}");
     }
     assert!(!created.to_string().contains(&data), "{created}");
-    assert!(created.to_string().contains("Value (***) for tag, (***) for UserData"), "{created}");
+    assert!(created.to_string().contains("Value (***) for tag, (***) for UserData, *** (request"), "{created}");
 }
 
 /// An error on the way says nothing of subnets or of a limit.

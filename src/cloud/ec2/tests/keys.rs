@@ -2,6 +2,7 @@
 
 use super::creating::{new_instance, small};
 use super::stub::{Stub, api, driver, leaf, lines, node, options, started};
+use crate::cloud::ec2::Ec2Options;
 use crate::cloud::ec2::query::{Element, QueryError};
 use crate::cloud::{CloudError, InstanceSet, NewInstance};
 use crate::core::errors::chain;
@@ -73,18 +74,38 @@ fn without_a_key_none_is_looked_for() {
 
 #[test]
 fn a_key_that_was_removed_is_imported_again() {
-    let mut removed = false;
+    // The error that is returned may be another subnet's.
+    let mut answers = ["InsufficientInstanceCapacity", "InvalidKeyPair.NotFound"].into_iter();
     let stub = Stub::new(move |action, _| match action {
         "DescribeKeyPairs" => Ok(key_set(&[])),
         "ImportKeyPair" => Ok(Element::default()),
-        _ if std::mem::replace(&mut removed, true) => Ok(started("i-1")),
-        _ => api("InvalidKeyPair.NotFound"),
+        _ => answers.next().map_or_else(|| Ok(started("i-1")), api),
     });
-    let driver = driver(options(), &stub);
+    let subnets = ["one", "two"].map(str::to_owned).to_vec();
+    let driver = driver(Ec2Options { subnets, ..options() }, &stub);
     driver.create(&with_key()).expect_err("removed");
     driver.create(&with_key()).expect("imported again");
     let once = ["DescribeKeyPairs", "ImportKeyPair", "RunInstances"];
-    assert_eq!(stub.actions(), [once, once].concat());
+    assert_eq!(stub.actions(), [&once[..], &["RunInstances"], &once].concat());
+}
+
+#[test]
+fn creates_at_the_same_time_import_a_key_once() {
+    let stub = Stub::new(|action, _| match action {
+        "DescribeKeyPairs" => Ok(key_set(&[])),
+        "ImportKeyPair" => Ok(Element::default()),
+        _ => Ok(started("i-1")),
+    });
+    let driver = driver(options(), &stub);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| driver.create(&with_key()).expect("created"));
+        }
+    });
+    let actions = stub.actions();
+    for (action, count) in [("DescribeKeyPairs", 1), ("ImportKeyPair", 1), ("RunInstances", 8)] {
+        assert_eq!(actions.iter().filter(|asked| **asked == action).count(), count, "{action}");
+    }
 }
 
 /// All unclassified, and nothing is remembered.
