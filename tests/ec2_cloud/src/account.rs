@@ -152,14 +152,21 @@ impl Moto {
     /// An instance's volumes by device: GiB, type, and whether they go with it.
     #[must_use]
     pub fn volumes(&self, id: &str) -> BTreeMap<String, (u64, String, bool)> {
+        // Only the instance knows what goes with it.
+        let instance = self.instance(id);
+        let goes_with_it = |device: &str| {
+            let mappings = instance.raw.list("blockDeviceMapping").iter();
+            let mut of_device = mappings.filter(|mapping| mapping.at("deviceName") == Some(device));
+            of_device.any(|mapping| mapping.at("ebs/deleteOnTermination") == Some("true"))
+        };
         let root = self.ok("DescribeVolumes", &[]);
         let mut found = BTreeMap::new();
         for volume in root.list("volumeSet") {
             for attachment in volume.list("attachmentSet").iter().filter(|item| item.at("instanceId") == Some(id)) {
                 let size = volume.at("size").and_then(|size| size.parse().ok()).unwrap_or(0);
                 let kind = volume.at("volumeType").unwrap_or_default().to_owned();
-                let goes = attachment.at("deleteOnTermination") == Some("true");
-                found.insert(attachment.at("device").unwrap_or_default().to_owned(), (size, kind, goes));
+                let device = attachment.at("device").unwrap_or_default();
+                found.insert(device.to_owned(), (size, kind, goes_with_it(device)));
             }
         }
         found

@@ -26,6 +26,19 @@ os.environ["MOTO_ENABLE_AMI_VALIDATION"] = "true"
 os.environ["MOTO_ENABLE_KEYPAIR_VALIDATION"] = "true"
 os.environ["MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION"] = "true"
 
+import boto3  # noqa: E402
+
+# There is one region: all that moto would read about the others takes most of the time of a start.
+REGION = "us-east-1"
+boto3.Session.get_available_regions = lambda self, service, partition_name="aws", *rest: (
+    [REGION] if partition_name == "aws" else []
+)
+
+import moto.utilities.utils as utilities  # noqa: E402
+
+load_all = utilities.load_resource
+utilities.load_resource = lambda path: load_all(path) if "offerings" not in path or f"/{REGION}." in path else []
+
 import moto.ec2.models.key_pairs as key_pairs  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: E402
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: E402
@@ -119,8 +132,10 @@ def checked(application, credentials):
             environ["wsgi.input"] = io.BytesIO(body)
             found = fault(environ, body, credentials)
             if found:
-                start_response(str(found[0]) + " Refused", [("Content-Type", "text/xml;charset=UTF-8")])
-                return [ERROR.format(found[1], found[2]).encode()]
+                text = ERROR.format(found[1], found[2]).encode()
+                headers = [("Content-Type", "text/xml;charset=UTF-8"), ("Content-Length", str(len(text)))]
+                start_response(str(found[0]) + " Refused", headers)
+                return [text]
         return application(environ, start_response)
 
     return answer

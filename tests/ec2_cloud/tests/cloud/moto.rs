@@ -127,7 +127,7 @@ fn what_is_not_there_is_refused() {
     let code = |more: &[(&str, &str)]| account.run(more).expect_err("refused").code;
     assert_eq!(code(&[("KeyName", "nobodys")]), "InvalidKeyPair.NotFound");
     assert_eq!(code(&[("NetworkInterface.1.SubnetId", "subnet-12345678")]), "InvalidSubnetID.NotFound");
-    assert_eq!(code(&[("InstanceType", "imaginary9.5xlarge")]), "InvalidInstanceType");
+    assert_eq!(code(&[("InstanceType", "imaginary9.5xlarge")]), "InvalidInstanceType.NotFound");
     assert_eq!(code(&[("IamInstanceProfile.Name", "nobodys")]), "NoSuchEntity");
     let terminated = account.proxy.call("TerminateInstances", &[("InstanceId.1", "i-0123456789abcdef0")]);
     assert_eq!(terminated.expect_err("refused").code, "InvalidInstanceID.NotFound");
