@@ -5,10 +5,16 @@
 //!
 //! Reading order: [`query`] (the API as the driver sees it) and [`errors`] (what its refusals mean); [`options`]; [`order`] and
 //! [`limits`] (what a create says), [`rotation`] (in which subnet), [`keypairs`] with [`fingerprint`] (with whose key); [`list`] and
-//! [`pages`]; [`prices`]; [`quota_group`]; [`metrics`].
+//! [`pages`]; [`prices`]; [`quota_group`]; [`metrics`]. The API over the network is [`client`], which is made of [`credentials`], [`sigv4`]
+//! (signatures), [`http`] (to an [`endpoint`]) and [`xml`] (answers); [`environment`] is what all of it takes from the process.
 
+pub mod client;
+pub mod credentials;
+pub mod endpoint;
+pub mod environment;
 pub mod errors;
 pub mod fingerprint;
+pub mod http;
 mod keypairs;
 mod limits;
 mod list;
@@ -20,6 +26,7 @@ mod prices;
 pub mod query;
 mod quota_group;
 mod rotation;
+pub mod sigv4;
 pub mod xml;
 
 use std::collections::BTreeMap;
@@ -32,7 +39,7 @@ use errors::{Backoff, unclassified};
 use keypairs::KeyPairs;
 use list::Listed;
 use metrics::Metrics;
-pub use options::{Clock, Ec2Options, SecretKey};
+pub use options::{Clock, Ec2Options};
 use pages::each_page;
 use prices::{Market, Prices, hourly_ebs};
 use query::{Params, Query, QueryError};

@@ -1,0 +1,190 @@
+//! The places where credentials may be, in the order of spec 42 §1: the first that has some counts.
+//!
+//! A place where something is configured and does not work ends the search with its error: credentials of another place could be those of
+//! another account. Only where nothing is configured the next one is asked, and if none is left the error tells what each one said.
+
+use super::{Credentials, Found, Lifetime, Secret, container, metadata, shared_files, web_identity};
+use crate::cloud::ec2::environment::Environment;
+use crate::cloud::ec2::query::QueryError;
+
+/// Finds credentials; may ask files and services, for at most a minute or so.
+pub trait Source: Send + Sync + std::fmt::Debug {
+    /// # Errors
+    /// There are none, or they could not be got; for people.
+    fn find(&self) -> Result<Credentials, QueryError>;
+}
+
+/// All places.
+#[derive(Debug)]
+pub struct Chain {
+    /// AccessKeyID and SecretAccessKey of the configuration. If one of them has text, no other place is asked.
+    pub access_key_id: String,
+    pub secret_access_key: Secret,
+    /// Where STS is asked.
+    pub region: String,
+    pub environment: Environment,
+    /// See [`container::AGENT_URL`] and [`metadata::METADATA_URL`].
+    pub agent_url: String,
+    pub metadata_url: String,
+}
+
+impl Chain {
+    /// With the services where they are.
+    pub fn new(access_key_id: String, secret_access_key: Secret, region: String, environment: Environment) -> Self {
+        let (agent_url, metadata_url) = (container::AGENT_URL.to_owned(), metadata::METADATA_URL.to_owned());
+        Self { access_key_id, secret_access_key, region, environment, agent_url, metadata_url }
+    }
+
+    fn configured(&self) -> Result<Found, QueryError> {
+        match (self.access_key_id.trim(), self.secret_access_key.reveal().trim()) {
+            ("", "") => Ok(Found::Nothing("AccessKeyID and SecretAccessKey are not set".to_owned())),
+            (_, "") => Err(QueryError::other("AccessKeyID is set, but SecretAccessKey is not")),
+            ("", _) => Err(QueryError::other("SecretAccessKey is set, but AccessKeyID is not")),
+            (id, secret) => Ok(Found::Credentials(fixed(id, secret, None))),
+        }
+    }
+
+    fn environment(&self) -> Result<Found, QueryError> {
+        const ID: &str = "AWS_ACCESS_KEY_ID";
+        const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
+        match (self.environment.get(ID), self.environment.get(SECRET)) {
+            (None, None) => Ok(Found::Nothing(format!("{ID} and {SECRET} are not set"))),
+            (Some(_), None) => Err(QueryError::other(format!("{ID} is set, but {SECRET} is not"))),
+            (None, Some(_)) => Err(QueryError::other(format!("{SECRET} is set, but {ID} is not"))),
+            (Some(id), Some(secret)) => {
+                Ok(Found::Credentials(fixed(&id, &secret, self.environment.get("AWS_SESSION_TOKEN"))))
+            }
+        }
+    }
+}
+
+fn fixed(id: &str, secret: &str, token: Option<String>) -> Credentials {
+    Credentials {
+        access_key_id: id.trim().to_owned(),
+        secret_access_key: Secret::new(secret.trim()),
+        session_token: token.map(|token| Secret::new(token.trim())),
+        lifetime: Lifetime::Fixed,
+    }
+}
+
+impl Source for Chain {
+    fn find(&self) -> Result<Credentials, QueryError> {
+        type Place<'a> = (&'static str, &'a dyn Fn() -> Result<Found, QueryError>);
+        let places: [Place<'_>; 6] = [
+            ("the configuration", &|| self.configured()),
+            ("the environment", &|| self.environment()),
+            ("the shared files", &|| shared_files::from_files(&self.environment, &self.region)),
+            ("a web identity", &|| web_identity::from_environment(&self.environment, &self.region)),
+            ("a container's agent", &|| container::from_environment(&self.environment, &self.agent_url)),
+            ("the metadata service", &|| metadata::from_service(&self.environment, &self.metadata_url)),
+        ];
+        let mut reasons = Vec::new();
+        for (place, ask) in places {
+            match ask() {
+                Ok(Found::Credentials(credentials)) => return Ok(credentials),
+                Ok(Found::Nothing(why)) => reasons.push(format!("{place}: {why}")),
+                // In one text, as a kind of its own: a refusal of STS says nothing about limits of EC2.
+                Err(error) => {
+                    let causes = metadata::with_causes(&error);
+                    return Err(QueryError::other(format!("cannot get credentials from {place}: {causes}")));
+                }
+            }
+        }
+        let advice = "set AccessKeyID and SecretAccessKey in DriverParameters, or give this host a role";
+        Err(QueryError::other(format!("there are no credentials for AWS: {advice}. Asked: {}", reasons.join(". "))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::ec2::http::tests::server::{Reply, Server};
+
+    const DOCUMENT: &str =
+        r#"{"AccessKeyId": "ASIA", "SecretAccessKey": "s", "Token": "t", "Expiration": "2030-01-01T00:00:00Z"}"#;
+    const ENVIRONMENT: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "e")];
+
+    fn find(configured: (&str, &str), variables: &[(&str, &str)]) -> Result<Credentials, String> {
+        let mut all = vec![("AWS_EC2_METADATA_DISABLED", "true")];
+        all.extend(variables);
+        let environment = Environment::of(&all, None);
+        let (id, secret) = configured;
+        let chain = Chain::new(id.into(), Secret::new(secret), "us-east-1".into(), environment);
+        chain.find().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_first_place_that_has_credentials_counts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("credentials");
+        std::fs::write(&file, "[default]\naws_access_key_id=FILE\naws_secret_access_key=f\n").expect("written");
+        let file = ("AWS_SHARED_CREDENTIALS_FILE", file.to_str().expect("text"));
+        let server = Server::start(vec![Reply::text(200, DOCUMENT)]);
+        let url = server.url();
+        let agent = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str());
+        let [id, secret] = ENVIRONMENT;
+        for (configured, variables, expected) in [
+            (("CONF", "c"), &[id, secret, file, agent][..], "CONF"),
+            (("", " "), &[id, secret, file, agent], "ENV"),
+            (("", ""), &[file, agent], "FILE"),
+            (("", ""), &[agent], "ASIA"),
+        ] {
+            assert_eq!(find(configured, variables).expect(expected).access_key_id, expected);
+        }
+    }
+
+    #[test]
+    fn a_session_of_the_environment_has_its_token() {
+        let [id, secret] = ENVIRONMENT;
+        let credentials = find(("", ""), &[id, secret, ("AWS_SESSION_TOKEN", "t")]).expect("credentials");
+        assert_eq!(credentials.session_token, Some(Secret::new("t")));
+        // That of the environment is not for the keys of the configuration.
+        let credentials = find(("CONF", "c"), &[id, secret, ("AWS_SESSION_TOKEN", "t")]).expect("credentials");
+        assert_eq!((credentials.session_token, credentials.lifetime), (None, Lifetime::Fixed));
+    }
+
+    #[test]
+    fn what_is_configured_and_does_not_work_ends_the_search() {
+        let [id, secret] = ENVIRONMENT;
+        for (configured, variables, expected) in [
+            (("CONF", ""), &[id, secret][..], "from the configuration: AccessKeyID is set, but SecretAccessKey is not"),
+            (
+                ("", "verysecret"),
+                &[id, secret],
+                "from the configuration: SecretAccessKey is set, but AccessKeyID is not",
+            ),
+            (("", ""), &[id], "from the environment: AWS_ACCESS_KEY_ID is set, but"),
+            (("", ""), &[secret], "from the environment: AWS_SECRET_ACCESS_KEY is set, but"),
+            (("", ""), &[("AWS_PROFILE", "p")], "from the shared files: AWS_PROFILE names"),
+            (("", ""), &[("AWS_WEB_IDENTITY_TOKEN_FILE", "/x")], "from a web identity: "),
+            (("", ""), &[("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "x")], "from a container's agent: "),
+        ] {
+            let error = find(configured, variables).expect_err(expected);
+            assert!(error.contains(expected) && !error.contains("verysecret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_any_the_error_tells_what_each_place_said() {
+        let error = find(("", ""), &[]).expect_err("nothing");
+        for part in [
+            "set AccessKeyID and SecretAccessKey",
+            "the environment: AWS_ACCESS_KEY_ID",
+            "the shared files: no home",
+            "a web identity: AWS_WEB",
+            "a container's agent: AWS_CONTAINER",
+            "the metadata service: AWS_EC2_METADATA_DISABLED is set",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_metadata_service_is_asked_last() {
+        let server = Server::start(["token", "role", DOCUMENT].map(|text| Reply::text(200, text)).into());
+        let environment = Environment::of(&[], None);
+        let mut chain = Chain::new(String::new(), Secret::new(""), "us-east-1".into(), environment);
+        chain.metadata_url = server.url();
+        assert_eq!(chain.find().expect("credentials").access_key_id, "ASIA");
+    }
+}

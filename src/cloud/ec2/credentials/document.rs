@@ -1,0 +1,88 @@
+//! The documents in which temporary credentials come: JSON of the local services, XML of STS. Pure.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{Credentials, Lifetime, Secret};
+use crate::cloud::ec2::query::{Element, QueryError};
+use crate::cloud::ec2::xml::excerpt;
+
+/// The document of a container's agent or of an instance's metadata service. What it says is not shown in errors.
+///
+/// # Errors
+/// It is not such a document, or says that there are no credentials.
+pub fn from_json(body: &[u8], whose: &str) -> Result<Credentials, QueryError> {
+    let document: Value = serde_json::from_slice(body)
+        .map_err(|error| QueryError::caused(format!("the credentials of {whose} are not JSON"), error))?;
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    // The metadata service says so in the document, with status 200.
+    if let Some(code) = text("Code").filter(|code| *code != "Success") {
+        let (code, message) = (excerpt(code.as_bytes()), excerpt(text("Message").unwrap_or_default().as_bytes()));
+        return Err(QueryError::other(format!("{whose} has no credentials: {code} {message}")));
+    }
+    temporary(whose, [text("AccessKeyId"), text("SecretAccessKey"), text("Token"), text("Expiration")])
+}
+
+/// The `Credentials` element of an answer of STS.
+///
+/// # Errors
+/// Something of them is missing.
+pub fn from_sts(element: &Element) -> Result<Credentials, QueryError> {
+    let text = |name: &str| element.text_of(&[name]);
+    temporary("STS", [text("AccessKeyId"), text("SecretAccessKey"), text("SessionToken"), text("Expiration")])
+}
+
+fn temporary(whose: &str, parts: [Option<&str>; 4]) -> Result<Credentials, QueryError> {
+    let [id, secret, token, expiration] = parts.map(|part| part.filter(|text| !text.is_empty()));
+    let (Some(id), Some(secret)) = (id, secret) else {
+        return Err(QueryError::other(format!("the credentials of {whose} have no key id or no secret")));
+    };
+    let lifetime = match expiration.map(str::parse::<Timestamp>) {
+        Some(Ok(time)) => Lifetime::Until(time.as_millisecond()),
+        // An agent of one's own may serve keys that do not end; but ask it again.
+        None => Lifetime::Reread,
+        Some(Err(error)) => {
+            return Err(QueryError::caused(format!("the credentials of {whose} end at a time that is none"), error));
+        }
+    };
+    Ok(Credentials {
+        access_key_id: id.to_owned(),
+        secret_access_key: Secret::new(secret),
+        session_token: token.map(Secret::new),
+        lifetime,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_of_the_local_services() {
+        let text = r#"{"Code": "Success", "LastUpdated": "2026-01-02T03:04:05Z", "Type": "AWS-HMAC", "AccessKeyId": "ASIA",
+                       "SecretAccessKey": "s", "Token": "t", "Expiration": "1970-01-01T00:00:10Z"}"#;
+        let credentials = from_json(text.as_bytes(), "it").expect("credentials");
+        assert_eq!(credentials.access_key_id, "ASIA");
+        assert_eq!(credentials.secret_access_key.reveal(), "s");
+        assert_eq!(credentials.session_token.as_ref().map(Secret::reveal), Some("t"));
+        assert_eq!(credentials.lifetime, Lifetime::Until(10_000));
+        let bare =
+            from_json(br#"{"AccessKeyId": "A", "SecretAccessKey": "s", "Token": ""}"#, "it").expect("credentials");
+        assert_eq!((bare.session_token, bare.lifetime), (None, Lifetime::Reread));
+    }
+
+    #[test]
+    fn what_is_no_document_is_refused_without_showing_it() {
+        for (text, expected) in [
+            ("", "not JSON"),
+            ("[]", "no key id"),
+            (r#"{"AccessKeyId": "A", "SecretAccessKey": ""}"#, "no key id or no secret"),
+            (r#"{"AccessKeyId": 1, "SecretAccessKey": "hush"}"#, "no key id or no secret"),
+            (r#"{"AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": "soon"}"#, "a time that is none"),
+            (r#"{"Code": "Failed", "Message": "no\nrole"}"#, r"it has no credentials: Failed no\nrole"),
+        ] {
+            let error = from_json(text.as_bytes(), "it").expect_err(text);
+            assert!(error.to_string().contains(expected) && !format!("{error:?}").contains("hush"), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Credentials from the files that all of AWS's tools share: `~/.aws/credentials` and `~/.aws/config`, with their profiles.
+//!
+//! A profile may say how credentials are to be got instead of having them. Those ways that are not here (a role by way of another profile,
+//! a program, single sign-on) are errors: the next place might belong to somebody else.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::web_identity::{self, WebIdentity};
+use super::{Credentials, Found, Lifetime, Secret, read_text};
+use crate::cloud::ec2::environment::Environment;
+use crate::cloud::ec2::query::QueryError;
+use crate::cloud::ec2::xml::excerpt;
+
+/// Where the two files are and how they name profiles.
+const CREDENTIALS: Kind = Kind { variable: "AWS_SHARED_CREDENTIALS_FILE", path: ".aws/credentials", has_prefix: false };
+const CONFIG: Kind = Kind { variable: "AWS_CONFIG_FILE", path: ".aws/config", has_prefix: true };
+const KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
+const PROFILE: [&str; 2] = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"];
+
+type Section = BTreeMap<String, String>;
+
+struct Kind {
+    variable: &'static str,
+    path: &'static str,
+    /// All profiles but `default` are called `[profile NAME]`; other sections are no profiles.
+    has_prefix: bool,
+}
+
+/// What one of the files says of the profile.
+enum Read {
+    Profile(Section),
+    /// Why it says nothing, for people.
+    Nothing(String),
+}
+
+/// What the profile has that AWS_PROFILE names, or else `default`.
+///
+/// # Errors
+/// A file that is named explicitly cannot be read, or one is not in its form. The profile is named explicitly and not there; it is
+/// incomplete or wants what is not supported.
+pub fn from_files(environment: &Environment, region: &str) -> Result<Found, QueryError> {
+    let named = environment.first(&PROFILE);
+    let name = named.as_ref().map_or("default", |(_, name)| name.trim());
+    let (mut profile, mut reasons) = (Section::new(), Vec::new());
+    for kind in [&CONFIG, &CREDENTIALS] {
+        match kind.read(environment, name)? {
+            // The pair and its token belong together: they are not mixed of two files.
+            Read::Profile(section) => {
+                if KEYS.iter().any(|key| section.contains_key(*key)) {
+                    profile.retain(|key, _| !KEYS.contains(&key.as_str()));
+                }
+                profile.extend(section);
+            }
+            Read::Nothing(why) => reasons.push(why),
+        }
+    }
+    if reasons.len() == 2 {
+        let why = reasons.join("; ");
+        return match named {
+            Some((variable, _)) => {
+                Err(QueryError::other(format!("{variable} names a profile that is not there: {why}")))
+            }
+            None => Ok(Found::Nothing(why)),
+        };
+    }
+    resolve(&profile, name, environment, region)
+}
+
+impl Kind {
+    fn read(&self, environment: &Environment, profile: &str) -> Result<Read, QueryError> {
+        let named = environment.get(self.variable);
+        let path = match &named {
+            Some(path) => {
+                path.strip_prefix("~/").and_then(|rest| environment.at_home(rest)).unwrap_or(PathBuf::from(path))
+            }
+            None => match environment.at_home(self.path) {
+                Some(path) => path,
+                None => return Ok(Read::Nothing(format!("no home directory for ~/{}", self.path))),
+            },
+        };
+        let shown = path.display();
+        let text = match read_text(&path) {
+            Ok(text) => text,
+            // A service's home may be out of its reach.
+            Err(error) if named.is_none() => return Ok(Read::Nothing(format!("cannot read {shown}: {error}"))),
+            Err(error) => {
+                return Err(QueryError::caused(format!("cannot read {shown}, which {} names", self.variable), error));
+            }
+        };
+        let mut sections = parse(&text).map_err(|line| {
+            QueryError::other(format!("line {line} of {shown} is neither [PROFILE] nor NAME = VALUE in a profile"))
+        })?;
+        let mut names = vec![format!("profile {profile}"), profile.to_owned()];
+        if !self.has_prefix {
+            names.remove(0);
+        } else if profile != "default" {
+            names.pop();
+        }
+        let section = names.iter().find_map(|name| sections.remove(name));
+        let nothing = || Read::Nothing(format!("no profile {} in {shown}", excerpt(profile.as_bytes())));
+        Ok(section.map_or_else(nothing, Read::Profile))
+    }
+}
+
+/// Sections by name; the number of the first line that is in no form. A line is not shown: it may be a secret.
+fn parse(text: &str) -> Result<BTreeMap<String, Section>, usize> {
+    let mut sections: BTreeMap<String, Section> = BTreeMap::new();
+    let mut current: Option<&mut Section> = None;
+    // `s3 =` with indented lines after it is a section in a section, of which nothing here is of interest.
+    let mut is_nested = false;
+    for (number, raw) in (1_usize..).zip(text.lines()) {
+        let line = raw.trim();
+        if line.is_empty() || line.starts_with(['#', ';']) || is_nested && raw.starts_with([' ', '\t']) {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix('[') {
+            let (name, _) = name.split_once(']').ok_or(number)?;
+            let words: Vec<&str> = name.split_whitespace().map(|word| word.trim_matches(['"', '\''])).collect();
+            current = Some(sections.entry(words.join(" ")).or_default());
+            is_nested = false;
+            continue;
+        }
+        let (name, value) = line.split_once('=').ok_or(number)?;
+        let value = [" #", " ;"].iter().fold(value, |value, mark| value.split(mark).next().unwrap_or_default()).trim();
+        is_nested = value.is_empty();
+        let section = current.as_mut().ok_or(number)?;
+        section.insert(name.trim().to_ascii_lowercase(), value.to_owned());
+    }
+    Ok(sections)
+}
+
+fn resolve(profile: &Section, name: &str, environment: &Environment, region: &str) -> Result<Found, QueryError> {
+    let get = |key: &str| profile.get(key).filter(|value| !value.is_empty());
+    let shown = excerpt(name.as_bytes());
+    let unsupported = |what: &str| {
+        let instead = "give it keys, or a role with web_identity_token_file";
+        Err(QueryError::other(format!("the profile {shown} wants {what}, which is not supported: {instead}")))
+    };
+    if let Some(role_arn) = get("role_arn") {
+        if let Some(token_file) = get("web_identity_token_file") {
+            let session_name = get("role_session_name").cloned();
+            let identity =
+                WebIdentity { token_file: PathBuf::from(token_file), role_arn: role_arn.clone(), session_name };
+            return web_identity::assume(&identity, environment, region).map(Found::Credentials);
+        }
+        return unsupported("a role by way of other credentials (role_arn)");
+    }
+    match [get(KEYS[0]), get(KEYS[1])] {
+        [Some(id), Some(secret)] => {
+            return Ok(Found::Credentials(Credentials {
+                access_key_id: id.clone(),
+                secret_access_key: Secret::new(secret.as_str()),
+                session_token: get(KEYS[2]).map(Secret::new),
+                lifetime: Lifetime::Reread,
+            }));
+        }
+        [None, None] => {}
+        _ => {
+            let [id, secret, _] = KEYS;
+            return Err(QueryError::other(format!("the profile {shown} has only one of {id} and {secret}")));
+        }
+    }
+    if get("credential_process").is_some() {
+        return unsupported("a program's credentials (credential_process)");
+    }
+    if profile.keys().any(|key| key.starts_with("sso_")) {
+        return unsupported("single sign-on (sso_…)");
+    }
+    Ok(Found::Nothing(format!("the profile {shown} has no credentials")))
+}
+
+#[cfg(test)]
+mod tests;

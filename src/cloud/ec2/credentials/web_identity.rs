@@ -1,0 +1,162 @@
+//! Credentials of a role for a token that says who we are (AssumeRoleWithWebIdentity of STS): in a pod, the token of its service
+//! account. The call is not signed, for the token is what it proves itself by.
+
+use std::path::{Path, PathBuf};
+
+use super::{Credentials, Found, document, read_token};
+use crate::cloud::ec2::endpoint::Endpoint;
+use crate::cloud::ec2::environment::Environment;
+use crate::cloud::ec2::http::{Http, Limits, Request};
+use crate::cloud::ec2::query::{Params, QueryError};
+use crate::cloud::ec2::xml;
+
+/// The variables, of which the first two belong together.
+const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
+const ROLE: &str = "AWS_ROLE_ARN";
+const SESSION_NAME: &str = "AWS_ROLE_SESSION_NAME";
+/// An endpoint in place of the public one, as AWS's tools know it; the first that is set.
+const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"];
+/// What a session is called in logs of AWS if nothing is configured.
+const DEFAULT_SESSION_NAME: &str = "muster";
+
+/// A role, and who asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebIdentity {
+    /// Read anew for each call: whoever wrote it replaces it before it ends.
+    pub token_file: PathBuf,
+    pub role_arn: String,
+    pub session_name: Option<String>,
+}
+
+/// What the environment says of a web identity.
+///
+/// # Errors
+/// One variable is set without the other, or the call fails.
+pub fn from_environment(environment: &Environment, region: &str) -> Result<Found, QueryError> {
+    let identity = match (environment.get(TOKEN_FILE), environment.get(ROLE)) {
+        (None, None) => return Ok(Found::Nothing(format!("{TOKEN_FILE} and {ROLE} are not set"))),
+        (Some(token_file), Some(role_arn)) => {
+            WebIdentity { token_file: PathBuf::from(token_file), role_arn, session_name: environment.get(SESSION_NAME) }
+        }
+        // A role alone is nothing: other tools have it set, for what they do with other credentials.
+        (None, Some(_)) => return Ok(Found::Nothing(format!("{ROLE} is set, but {TOKEN_FILE} is not"))),
+        (Some(_), None) => return Err(QueryError::other(format!("{TOKEN_FILE} is set, but {ROLE} is not"))),
+    };
+    assume(&identity, environment, region).map(Found::Credentials)
+}
+
+/// Asks STS for the role's credentials.
+///
+/// # Errors
+/// The token cannot be read, the call fails or is refused.
+pub fn assume(identity: &WebIdentity, environment: &Environment, region: &str) -> Result<Credentials, QueryError> {
+    let endpoint = match environment.first(&ENDPOINT_VARIABLES) {
+        Some((_, url)) => Endpoint::given(url.trim())?,
+        None => Endpoint::of_service("sts", region)?,
+    };
+    let body = form(identity, &identity.token_file)?;
+    let proxy = endpoint.proxy(environment)?;
+    let http = Http::new(endpoint, proxy, Limits { answer_bytes: 1 << 20, ..Limits::SERVICE });
+    let headers = vec![("Content-Type".to_owned(), "application/x-www-form-urlencoded; charset=utf-8".to_owned())];
+    let answer = http.send(Request { method: "POST", path: "/", headers, body: Some(body) })?;
+    let root = xml::answer(answer.status, &answer.body).map_err(|error| refused(error, identity))?;
+    let credentials = root.at(&["AssumeRoleWithWebIdentityResult", "Credentials"]);
+    document::from_sts(credentials.ok_or_else(|| QueryError::other("the answer of STS has no credentials"))?)
+}
+
+fn form(identity: &WebIdentity, token_file: &Path) -> Result<String, QueryError> {
+    let token = read_token(token_file, "the token of the web identity")?;
+    let mut params = Params::new();
+    params.add("Action", "AssumeRoleWithWebIdentity");
+    params.add("Version", "2011-06-15");
+    params.add("RoleArn", identity.role_arn.as_str());
+    params.add("RoleSessionName", identity.session_name.as_deref().unwrap_or(DEFAULT_SESSION_NAME));
+    params.add("WebIdentityToken", token.reveal());
+    Ok(params.encode())
+}
+
+/// A refusal of STS must not be taken for one of EC2: its codes mean something else for the pool.
+fn refused(error: QueryError, identity: &WebIdentity) -> QueryError {
+    QueryError::caused(format!("STS does not give the role {}", xml::excerpt(identity.role_arn.as_bytes())), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::ec2::credentials::Lifetime;
+    use crate::cloud::ec2::http::tests::server::{Reply, Server};
+
+    const ANSWER: &str = r#"<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+        <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIA</AccessKeyId><SecretAccessKey>s/+</SecretAccessKey>
+        <SessionToken>t==</SessionToken><Expiration>1970-01-01T01:00:00Z</Expiration></Credentials>
+        </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"#;
+
+    struct Place {
+        _folder: tempfile::TempDir,
+        token_file: String,
+        server: Server,
+    }
+
+    impl Place {
+        fn new(reply: Reply) -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("token");
+            std::fs::write(&path, "to ken\n").expect("written");
+            let token_file = path.to_str().expect("text").to_owned();
+            Self { _folder: folder, token_file, server: Server::start(vec![reply]) }
+        }
+
+        fn ask(&self, more: &[(&str, &str)]) -> Result<Found, QueryError> {
+            let url = self.server.url();
+            let mut variables = vec![("AWS_ENDPOINT_URL_STS", url.as_str()), (TOKEN_FILE, &self.token_file)];
+            variables.extend(more);
+            from_environment(&Environment::of(&variables, None), "us-east-1")
+        }
+    }
+
+    #[test]
+    fn the_token_is_given_for_credentials() {
+        let place = Place::new(Reply::text(200, ANSWER));
+        let found = place.ask(&[(ROLE, "arn:aws:iam::1:role/r"), (SESSION_NAME, "me")]).expect("an answer");
+        let Found::Credentials(credentials) = found else { panic!("{found:?}") };
+        assert_eq!(credentials.access_key_id, "ASIA");
+        assert_eq!(credentials.secret_access_key.reveal(), "s/+");
+        assert_eq!(credentials.session_token.expect("of a session").reveal(), "t==");
+        assert_eq!(credentials.lifetime, Lifetime::Until(3_600_000));
+        let asked = &place.server.requests()[0];
+        assert_eq!(asked.line, "POST / HTTP/1.1");
+        assert!(asked.all("authorization").is_empty());
+        assert_eq!(
+            asked.body,
+            "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fr\
+             &RoleSessionName=me&WebIdentityToken=to%20ken"
+        );
+    }
+
+    #[test]
+    fn a_refusal_of_sts_is_none_of_ec2() {
+        let text = "<ErrorResponse><Error><Code>Throttling</Code><Message>m</Message></Error><RequestId>r</RequestId></ErrorResponse>";
+        let place = Place::new(Reply::text(400, text));
+        let error = place.ask(&[(ROLE, "arn:r")]).expect_err("refused");
+        assert!(matches!(error, QueryError::Other { .. }), "{error:?}");
+        let source = std::error::Error::source(&error).expect("kept").to_string();
+        assert_eq!(
+            (error.to_string().as_str(), source.as_str()),
+            ("STS does not give the role arn:r", "Throttling: m (request id r)")
+        );
+    }
+
+    #[test]
+    fn what_is_half_configured_or_unreadable_is_an_error() {
+        let place = Place::new(Reply::text(200, "<a/>"));
+        assert!(place.ask(&[]).expect_err("no role").to_string().contains("AWS_ROLE_ARN is not"));
+        assert!(place.ask(&[(ROLE, "r")]).expect_err("no credentials").to_string().contains("has no credentials"));
+        let missing = Environment::of(&[(TOKEN_FILE, "/nonexistent/token"), (ROLE, "r")], None);
+        let error = from_environment(&missing, "us-east-1").expect_err("no token");
+        assert!(error.to_string().contains("/nonexistent/token"), "{error}");
+        for variables in [&[][..], &[(ROLE, "r")]] {
+            let found = from_environment(&Environment::of(variables, None), "us-east-1").expect("nothing");
+            assert!(matches!(found, Found::Nothing(_)));
+        }
+    }
+}

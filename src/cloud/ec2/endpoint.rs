@@ -1,0 +1,213 @@
+//! Where a service is called, and by way of which proxy. Pure but for the environment it is handed.
+
+use std::net::IpAddr;
+
+use ureq::Proxy;
+use ureq::http::Uri;
+
+use super::environment::Environment;
+use super::query::QueryError;
+use super::xml::excerpt;
+
+/// Scheme, host and port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    is_tls: bool,
+    /// `host` or `host:port`, as it stands in the `Host` header and so in what is signed.
+    authority: String,
+    /// Without brackets if it is an IPv6 address.
+    host: String,
+}
+
+impl Endpoint {
+    /// The public endpoint of a service (`ec2`, `sts`) in a region.
+    ///
+    /// # Errors
+    /// The region is not of letters, digits and dashes: it becomes part of a host's name, to which signed requests go.
+    pub fn of_service(service: &str, region: &str) -> Result<Self, QueryError> {
+        if region.is_empty() {
+            return Err(QueryError::other(
+                "no region is configured: set DriverParameters.Region, for example us-east-1",
+            ));
+        }
+        if !region.chars().all(|one| one.is_ascii_alphanumeric() || one == '-') {
+            let shown = excerpt(region.as_bytes());
+            return Err(QueryError::other(format!(
+                "Region {shown:?} is none: it has other than letters, digits and dashes"
+            )));
+        }
+        let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let host = format!("{service}.{region}.{domain}");
+        Ok(Self { is_tls: true, authority: host.clone(), host })
+    }
+
+    /// Takes a URL apart into its endpoint and the path (with query) behind it, which begins with `/`.
+    ///
+    /// # Errors
+    /// It is not of the form `http[s]://HOST[:PORT][/PATH]`.
+    pub fn parse(url: &str) -> Result<(Self, String), QueryError> {
+        let wrong = || {
+            let shown = excerpt(url.as_bytes());
+            QueryError::other(format!("the URL {shown:?} is not of the form http[s]://HOST[:PORT][/PATH]"))
+        };
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let is_tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong()),
+        };
+        let authority = uri.authority().filter(|one| !one.as_str().contains('@')).ok_or_else(wrong)?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(wrong());
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok((Self { is_tls, authority: authority.as_str().to_owned(), host }, path))
+    }
+
+    /// An endpoint that is given in place of a service's own: a URL without a path.
+    ///
+    /// # Errors
+    /// It is none, or has a path.
+    pub fn given(url: &str) -> Result<Self, QueryError> {
+        let (endpoint, path) = Self::parse(url)?;
+        if path == "/" {
+            return Ok(endpoint);
+        }
+        Err(QueryError::other(format!("the endpoint {:?} must not have a path", excerpt(url.as_bytes()))))
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// What the `Host` header says.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The URL of a path, which begins with `/`.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}://{}{path}", if self.is_tls { "https" } else { "http" }, self.authority)
+    }
+
+    /// By its name: nothing is resolved.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    /// The proxy that the environment names for this endpoint, as other programs understand it: HTTPS_PROXY or HTTP_PROXY, or else
+    /// ALL_PROXY, in either case, unless NO_PROXY has the host. This host itself is never reached through a proxy.
+    ///
+    /// # Errors
+    /// A proxy is named that is not understood: it is not passed by, since that may be what it is there to prevent.
+    pub fn proxy(&self, environment: &Environment) -> Result<Option<Proxy>, QueryError> {
+        if self.is_loopback() {
+            return Ok(None);
+        }
+        if environment.first(&["NO_PROXY", "no_proxy"]).is_some_and(|(_, list)| self.is_in(&list)) {
+            return Ok(None);
+        }
+        let names: [&str; 4] = if self.is_tls {
+            ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+        } else {
+            ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+        };
+        let Some((name, value)) = environment.first(&names) else {
+            return Ok(None);
+        };
+        // The value may have a password: it is not shown.
+        let wrong = |error| QueryError::caused(format!("the environment's {name} is not the URL of a proxy"), error);
+        Proxy::new(value.trim()).map(Some).map_err(wrong)
+    }
+
+    /// Whether a list as in NO_PROXY has the host: `*`, a name with or without a dot before it (which has those below it too).
+    fn is_in(&self, list: &str) -> bool {
+        list.split(',').map(|entry| entry.trim().trim_start_matches('.')).filter(|entry| !entry.is_empty()).any(
+            |entry| {
+                let before = self.host.strip_suffix(entry);
+                entry == "*" || before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_become_hosts() {
+        for (region, expected) in [
+            ("us-east-1", "https://ec2.us-east-1.amazonaws.com/"),
+            ("us-gov-west-1", "https://ec2.us-gov-west-1.amazonaws.com/"),
+            ("cn-north-1", "https://ec2.cn-north-1.amazonaws.com.cn/"),
+        ] {
+            assert_eq!(Endpoint::of_service("ec2", region).expect("a region").url("/"), expected);
+        }
+        for region in ["", "us-east-1.evil.example", "us/east", "us@east", "us-east-1\n", "ü", "a b", "*"] {
+            assert!(Endpoint::of_service("ec2", region).is_err(), "{region:?}");
+        }
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        for (url, is_tls, authority, host, path) in [
+            ("https://a.example", true, "a.example", "a.example", "/"),
+            ("https://a.example:443/", true, "a.example:443", "a.example", "/"),
+            ("http://127.0.0.1:5000/b/c?d=e", false, "127.0.0.1:5000", "127.0.0.1", "/b/c?d=e"),
+            ("http://[fd00:ec2::23]/v1", false, "[fd00:ec2::23]", "fd00:ec2::23", "/v1"),
+        ] {
+            let (endpoint, rest) = Endpoint::parse(url).expect(url);
+            assert_eq!((endpoint.is_tls(), endpoint.authority(), endpoint.host()), (is_tls, authority, host), "{url}");
+            assert_eq!(rest, path, "{url}");
+            assert_eq!(Endpoint::given(url).is_ok(), path == "/", "{url}");
+        }
+        for url in ["", "a.example", "/path", "ftp://a", "https://", "https://u:p@a", "https://a b", "http:a"] {
+            assert!(Endpoint::parse(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_told_by_name() {
+        for (url, expected) in [
+            ("http://localhost:1", true),
+            ("http://127.8.9.1", true),
+            ("http://[::1]:80", true),
+            ("http://localhost.example", false),
+            ("http://128.0.0.1", false),
+            ("http://169.254.170.2", false),
+        ] {
+            assert_eq!(Endpoint::given(url).expect(url).is_loopback(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn proxies_by_scheme_and_exception() {
+        const PROXIES: &[(&str, &str)] = &[("https_proxy", "http://p:1"), ("HTTP_PROXY", "http://q:2")];
+        let all = [("ALL_PROXY", "http://r:3")].as_slice();
+        for (variables, no_proxy, url, expected) in [
+            (PROXIES, "", "https://ec2.us-east-1.amazonaws.com", Some("p")),
+            (PROXIES, "", "http://ec2.example", Some("q")),
+            (PROXIES, "example, other", "http://ec2.example", None),
+            (PROXIES, ".example", "http://ec2.example", None),
+            (PROXIES, "ample", "http://ec2.example", Some("q")),
+            (PROXIES, "*", "http://ec2.example", None),
+            (PROXIES, " , ", "http://ec2.example", Some("q")),
+            (PROXIES, "", "http://localhost:5000", None),
+            (all, "", "https://ec2.example", Some("r")),
+            (&[], "", "https://ec2.example", None),
+        ] {
+            let variables: Vec<_> = variables.iter().copied().chain([("NO_PROXY", no_proxy)]).collect();
+            let proxy = Endpoint::given(url).expect(url).proxy(&Environment::of(&variables, None)).expect(url);
+            assert_eq!(proxy.as_ref().map(Proxy::host), expected, "{url} {no_proxy}");
+        }
+        let wrong = Environment::of(&[("HTTPS_PROXY", "nonsense://u:secret@p")], None);
+        let error = Endpoint::given("https://a.example").expect("a URL").proxy(&wrong).expect_err("refused");
+        assert!(error.to_string().contains("HTTPS_PROXY") && !error.to_string().contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,98 @@
+//! What the client takes from its process: variables, the home directory, and the time of day. All of it is handed in, so that tests
+//! have their own and nothing here reads a clock.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::core::time::WallMillis;
+
+type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
+
+/// The environment variables, and where `~` is.
+#[derive(Clone)]
+pub struct Environment {
+    lookup: Arc<Lookup>,
+    home: Option<PathBuf>,
+}
+
+impl Environment {
+    /// `home` is where the folder `.aws` is looked for; without it, nowhere.
+    pub fn new(lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static, home: Option<PathBuf>) -> Self {
+        Self { lookup: Arc::new(lookup), home }
+    }
+
+    /// That of this process. A variable that is not UTF-8 counts as not set.
+    pub fn of_process() -> Self {
+        let lookup = |name: &str| std::env::var(name).ok();
+        Self::new(lookup, std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from))
+    }
+
+    /// A variable's value; one that is set to nothing is not set.
+    pub fn get(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !value.trim().is_empty())
+    }
+
+    /// The first that is set, with its name.
+    pub fn first<'n>(&self, names: &[&'n str]) -> Option<(&'n str, String)> {
+        names.iter().find_map(|name| Some((*name, self.get(name)?)))
+    }
+
+    /// A file below the home directory.
+    pub fn at_home(&self, path: &str) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(path))
+    }
+}
+
+impl fmt::Debug for Environment {
+    /// Without the variables: some are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+/// The time of day: signatures have it, and credentials end by it.
+#[derive(Clone)]
+pub struct WallClock(Arc<dyn Fn() -> WallMillis + Send + Sync>);
+
+impl WallClock {
+    pub fn new(now: impl Fn() -> WallMillis + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub fn now(&self) -> WallMillis {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WallClock").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(in crate::cloud::ec2) mod tests {
+    use super::*;
+
+    impl Environment {
+        /// These variables and no others; `home` may be a temporary directory.
+        pub(in crate::cloud::ec2) fn of(variables: &[(&str, &str)], home: Option<&std::path::Path>) -> Self {
+            let owned: Vec<(String, String)> =
+                variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let lookup =
+                move |name: &str| owned.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+            Self::new(lookup, home.map(PathBuf::from))
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_set_to_nothing_is_not_set() {
+        let environment = Environment::of(&[("A", ""), ("B", " "), ("C", "c")], None);
+        assert_eq!(environment.get("A"), None);
+        assert_eq!(environment.get("B"), None);
+        assert_eq!(environment.first(&["A", "B", "C"]), Some(("C", "c".to_owned())));
+        assert_eq!(environment.at_home("x"), None);
+        assert!(!format!("{environment:?}").contains('c') || !format!("{environment:?}").contains("\"c\""));
+    }
+}
