@@ -32,6 +32,9 @@ pub struct Options {
     pub file: Option<PathBuf>,
 }
 
+/// Libraries whose lines are about themselves, and could have parts of requests in them: only their warnings, at any level of ours.
+const WORDY: [&str; 3] = ["native_tls", "ureq", "ureq_proto"];
+
 static SINK: OnceLock<Arc<Sink>> = OnceLock::new();
 
 /// Installs the logger. The first call counts; later ones change nothing.
@@ -79,6 +82,9 @@ fn build(options: &Options, sink: Arc<Sink>) -> env_logger::Logger {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let filter = from_environment.unwrap_or_else(|| options.filter.clone());
     builder.parse_filters(if filter.is_empty() { "info" } else { &filter });
+    for library in WORDY {
+        builder.filter_module(library, ::log::LevelFilter::Warn);
+    }
     builder.target(env_logger::Target::Pipe(Box::new(SinkWriter(sink))));
     let format = options.format;
     builder.format(move |buffer, record| buffer.write_all(render(record, format).as_bytes()));

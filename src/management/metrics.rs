@@ -160,6 +160,11 @@ fn float(count: u64) -> f64 {
 }
 
 impl Metrics {
+    /// For series of others that are served with ours.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// `prefix` is normally [`DEFAULT_PREFIX`]; `version` is reported as `arvados_version_running`.
     ///
     /// # Errors

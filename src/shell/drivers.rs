@@ -4,11 +4,15 @@ use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::clock::Clock;
+use super::clock::{Clock, wall_now};
 use super::fault_point::reached;
 use super::threads;
 use crate::cloud::boot::Boot;
 use crate::cloud::default_tags::DefaultTags;
+use crate::cloud::ec2::client::{HttpQuery, Settings};
+use crate::cloud::ec2::credentials::Secret;
+use crate::cloud::ec2::environment::{Environment, WallClock};
+use crate::cloud::ec2::{self, Ec2, Ec2Options};
 use crate::cloud::exec::{ExecCloud, ExecOptions};
 use crate::cloud::filtering::Filtering;
 use crate::cloud::instrumented::Instrumented;
@@ -17,7 +21,7 @@ use crate::cloud::rate_limited::RateLimited;
 use crate::cloud::ssh_access::SshAccess;
 use crate::cloud::static_hosts::{HostSpec, StaticHosts, StaticOptions};
 use crate::cloud::{CloudEvents, InstanceSet};
-use crate::config::{CloudDriver, Config, DeployRunner, StaticConfig};
+use crate::config::{CloudDriver, Config, DeployRunner, Ec2Config, StaticConfig};
 use crate::core::effect::Tags;
 use crate::core::ids::InstanceId;
 use crate::core::time::Moment;
@@ -38,6 +42,8 @@ pub(super) struct DriverParts<'a> {
     pub(super) key: Option<PrivateKey>,
     pub(super) supply: &'a Arc<RunnerSupply>,
     pub(super) events: &'a CloudEvents,
+    /// Where the driver registers series of its own, if anywhere.
+    pub(super) metrics: Option<&'a Metrics>,
 }
 
 /// A driver, and what its instances are given.
@@ -102,7 +108,11 @@ pub(super) fn bare(parts: DriverParts<'_>) -> io::Result<Driver> {
             };
             Arc::new(ExecCloud::open(options).map_err(io::Error::other)?)
         }
-        CloudDriver::Ec2 => return Err(io::Error::other("the driver ec2 does not exist yet")),
+        CloudDriver::Ec2 => {
+            let access = SshAccess { connector: connector(parts.key)?, places: places(config) };
+            let ec2 = section(config.cloud.ec2.as_ref())?;
+            Arc::new(ec2_driver(ec2, access, (parts.clock, parts.metrics, &config.metrics_prefix))?)
+        }
         CloudDriver::Azure => return Err(io::Error::other("the driver azure does not exist yet")),
     };
     Ok(Driver { cloud, boot })
@@ -121,6 +131,36 @@ pub(super) fn wrapped(config: &Config, driver: Arc<dyn InstanceSet>, metrics: &A
     }
     let tags = Tags::from(config.cloud.resource_tags.clone());
     Arc::new(Filtering::around(Arc::new(DefaultTags::around(cloud, tags))))
+}
+
+fn ec2_driver(
+    config: &Ec2Config,
+    access: SshAccess,
+    (clock, metrics, prefix): (Clock, Option<&Metrics>, &str),
+) -> io::Result<Ec2> {
+    let query = HttpQuery::new(Settings {
+        region: config.region.clone(),
+        endpoint: config.endpoint.clone(),
+        access_key_id: config.access_key_id.clone(),
+        secret_access_key: Secret::new(config.secret_access_key.reveal()),
+        environment: Environment::of_process(),
+        clock: WallClock::new(wall_now),
+    })
+    .map_err(io::Error::other)?;
+    let options = Ec2Options {
+        security_groups: config.security_groups.clone(),
+        subnets: config.subnets.clone(),
+        user: config.admin_username.clone(),
+        ebs_volume_type: config.ebs_volume_type.clone(),
+        ebs_price: config.ebs_price,
+        iam_profile: config.iam_instance_profile.clone(),
+        spot_price_interval: config.spot_price_interval,
+        quota_groups: config.quota_groups.clone(),
+        access,
+        clock: ec2::Clock { now: Arc::new(move || clock.now()), wall: Arc::new(wall_now) },
+        metrics: metrics.map(|metrics| (metrics.registry().clone(), format!("{prefix}_"))),
+    };
+    Ec2::new(options, Arc::new(query)).map_err(io::Error::other)
 }
 
 fn home() -> String {

@@ -1,4 +1,4 @@
-//! What the EC2 driver is made from (spec 42 §1).
+//! What the EC2 driver is made from (spec 42 §1), beside the way to its API: [`super::client::Settings`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +14,6 @@ const EBS_VOLUME_TYPE_DEFAULT: &str = "gp2";
 /// What the driver needs to know. `Debug` shows no secret.
 #[derive(Clone, Debug)]
 pub struct Ec2Options {
-    /// Access key id and its secret; `None`: the provider's chain of sources.
-    pub credentials: Option<(String, SecretKey)>,
-    /// Like `us-east-1`.
-    pub region: String,
     /// Of each instance's one network interface; empty: the VPC's default group.
     pub security_groups: Vec<String>,
     /// Tried in rotation (§5); empty: none is sent.
@@ -34,8 +30,6 @@ pub struct Ec2Options {
     pub spot_price_interval: Duration,
     /// Prefix of the provider's type, in lower case, to quota group (§10). An empty group counts as absent.
     pub quota_groups: BTreeMap<String, String>,
-    /// In place of the region's own address.
-    pub endpoint: Option<String>,
     pub access: SshAccess,
     pub clock: Clock,
     /// Where to register the series of §11, and what their names begin with (normally `arvados_dispatchcloud_`).
@@ -60,26 +54,5 @@ pub struct Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock")
-    }
-}
-
-/// The secret half of a static credential: `Debug` prints `***`, there is no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretKey(String);
-
-impl SecretKey {
-    pub fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-
-    /// The key itself: for signatures, never for a log or a message.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }

@@ -163,14 +163,18 @@ impl Pool {
         effects.log(note.with("Class", class).with("error", error));
         let others = self.instance_count();
         self.create_refused((&create.instance_type, create.began), refusal, others, now, effects);
+        if *refusal == CloudRefusal::Other {
+            // The answer may have been lost, and not the instance: the sooner it is seen, the fewer are asked for in its place.
+            self.given_up_creates.retain(|_, since| now.since(*since) < REMEMBERED);
+            self.given_up_creates.insert(create.secret, now);
+            effects.push(Effect::ListSoon);
+        }
         self.log_max_instances(effects);
         self.after_cloud_call(effects);
     }
 
     pub(super) fn create_deadline_passed(&mut self, operation: OperationId, now: Moment, effects: &mut Effects) {
-        if let Some(create) = self.creates.get(&operation) {
-            self.given_up_creates.retain(|_, since| now.since(*since) < REMEMBERED);
-            self.given_up_creates.insert(create.secret.clone(), now);
+        if self.creates.contains_key(&operation) {
             let text = "the cloud did not answer in time; the instance is recognised if it appears";
             self.create_failed(operation, &CloudRefusal::Other, text, now, effects);
         }

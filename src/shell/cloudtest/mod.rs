@@ -172,6 +172,7 @@ fn one_test(
             key,
             supply: &supply,
             events: &events,
+            metrics: None,
         })
     });
     let Driver { cloud, mut boot } = match driver {

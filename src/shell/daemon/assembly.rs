@@ -63,6 +63,7 @@ pub(super) fn start(config: Arc<Config>) -> Result<Daemon, DaemonError> {
         key: key.transpose()?,
         supply: &supply,
         events: &cloud_events,
+        metrics: Some(&metrics),
     })
     .map_err(DaemonError::Driver)?;
     let driver = Driver { cloud: drivers::wrapped(&config, driver.cloud, &metrics), ..driver };

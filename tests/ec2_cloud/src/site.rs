@@ -100,14 +100,14 @@ impl Ec2Site {
     }
 
     /// What stands in `config.yml` below `Containers` and `InstanceTypes`, for a dispatcher with this private key: two types, `small`
-    /// (`t3.small`) and `large` (`m5.xlarge`). `cloud` is further lines of `CloudVMs`, indented by four; `top` of the top level.
+    /// (`t3.small`) and `large` (`m5.xlarge`), which say what this machine has: one that has less would not be used. `cloud` is further lines of `CloudVMs`, indented by four; `top` of the top level.
     #[must_use]
     pub fn config(&self, private_key: &Path, cloud: &str, top: &str) -> String {
         format!(
             "Containers:\n  DispatchPrivateKey: file://{key}\n  CloudVMs:\n    Driver: ec2\n    ImageID: {image}\n    \
              SSHPort: {port}\n{cloud}    DriverParameters: {parameters}\nInstanceTypes:\n  \
-             small: {{ProviderType: t3.small, VCPUs: 2, RAM: 2GiB, IncludedScratch: 10GB, Price: 0.02}}\n  \
-             large: {{ProviderType: m5.xlarge, VCPUs: 4, RAM: 16GiB, IncludedScratch: 10GB, Price: 0.2}}\n{top}",
+             small: {{ProviderType: t3.small, VCPUs: 1, RAM: 1GiB, IncludedScratch: 10GB, Price: 0.02}}\n  \
+             large: {{ProviderType: m5.xlarge, VCPUs: 2, RAM: 4GiB, IncludedScratch: 10GB, Price: 0.2}}\n{top}",
             key = private_key.display(),
             image = self.image,
             port = self.ssh_port,

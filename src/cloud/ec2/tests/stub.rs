@@ -132,8 +132,6 @@ pub(in crate::cloud::ec2) fn clock() -> (Clock, Arc<Mutex<Duration>>) {
 
 pub(in crate::cloud::ec2) fn options() -> Ec2Options {
     Ec2Options {
-        credentials: None,
-        region: "us-east-1".to_owned(),
         security_groups: Vec::new(),
         subnets: Vec::new(),
         user: "crunch".to_owned(),
@@ -142,7 +140,6 @@ pub(in crate::cloud::ec2) fn options() -> Ec2Options {
         iam_profile: String::new(),
         spot_price_interval: Duration::ZERO,
         quota_groups: [("t".to_owned(), "standard".to_owned())].into(),
-        endpoint: None,
         access: SshAccess { connector: Arc::new(NoConnector::default()), places: RunnerPlaces::default() },
         clock: clock().0,
         metrics: None,
