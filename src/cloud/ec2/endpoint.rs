@@ -126,6 +126,7 @@ impl Endpoint {
     }
 
     /// Whether a list as in NO_PROXY has the host: `*`, a name with or without a dot before it (which has those below it too).
+    /// Ports and networks in it are not understood.
     fn is_in(&self, list: &str) -> bool {
         list.split(',').map(|entry| entry.trim().trim_start_matches('.')).filter(|entry| !entry.is_empty()).any(
             |entry| {

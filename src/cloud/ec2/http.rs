@@ -4,6 +4,7 @@
 //! then nobody knows whether the request was read, and to send it once more could make a second instance. A handshake is cheap next
 //! to a call of EC2, and calls are few. *Absent*: redirects (a signature is for one host), retries, statuses as errors.
 
+use std::fmt;
 use std::time::Duration;
 
 use ureq::http;
@@ -33,7 +34,7 @@ impl Limits {
 }
 
 /// What is asked. Headers are sent as they are, beside `Host`, `Connection`, `User-Agent` and `Accept`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Request<'a> {
     pub method: &'static str,
     /// Begins with `/`.
@@ -43,11 +44,24 @@ pub struct Request<'a> {
     pub body: Option<String>,
 }
 
+impl fmt::Debug for Request<'_> {
+    /// Without headers and body: there are tokens and secrets in them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
 /// What came back, whatever its status.
-#[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Answer {
+    /// Without the body: credentials come in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP status {} and {} bytes", self.status, self.body.len())
+    }
 }
 
 /// A client of one endpoint; from any thread.

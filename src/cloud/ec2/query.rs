@@ -163,6 +163,17 @@ impl QueryError {
         Self::Other { message: message.into(), source: None }
     }
 
+    /// The error and what caused it, in one line.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(one) = cause {
+            text.push_str(&format!(": {one}"));
+            cause = one.source();
+        }
+        text
+    }
+
     pub fn caused(message: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Other { message: message.into(), source: Some(Box::new(source)) }
     }
@@ -262,5 +273,8 @@ mod tests {
             request_id: "r-1".into(),
         };
         assert_eq!(error.to_string(), "RequestLimitExceeded: Slow down. (request id r-1)");
+        let caused = QueryError::caused("no luck", error);
+        assert_eq!(caused.to_string(), "no luck");
+        assert_eq!(caused.with_causes(), "no luck: RequestLimitExceeded: Slow down. (request id r-1)");
     }
 }

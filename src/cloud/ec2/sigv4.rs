@@ -4,7 +4,7 @@
 //! region and the service. AWS refuses one whose time differs by more than five minutes from its own.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ pub struct Scope {
 }
 
 /// The request as the signature sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Signable<'a> {
     pub method: &'a str,
     /// Before any encoding.
@@ -34,6 +34,13 @@ pub struct Signable<'a> {
     /// All that are to be signed, in the order they are sent, `Host` among them.
     pub headers: &'a [(String, String)],
     pub body: &'a str,
+}
+
+impl fmt::Debug for Signable<'_> {
+    /// Without headers and body: there are tokens and secrets in them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
 }
 
 /// The headers to be added to those that were signed: `X-Amz-Date`, `X-Amz-Security-Token` if the credentials are of a session, and

@@ -90,14 +90,16 @@ impl State {
         }
     }
 
-    fn hold(&mut self, credentials: Arc<Credentials>, now: WallMillis) {
+    /// Returns whether it was warned that there were no new ones.
+    fn hold(&mut self, credentials: Arc<Credentials>, now: WallMillis) -> bool {
         let look_again_at = match credentials.lifetime {
             Lifetime::Fixed => None,
             Lifetime::Reread => Some(now + millis(REREAD_AFTER)),
             // What the service has may itself be about to end: then it is asked again soon, not at each call.
             Lifetime::Until(end) => Some((end - millis(RENEW_BEFORE)).max(now + millis(RETRY_AFTER))),
         };
-        *self = Self { held: Some(Held { credentials, look_again_at }), failure: None, warned: false };
+        let held = Some(Held { credentials, look_again_at });
+        std::mem::replace(self, Self { held, failure: None, warned: false }).warned
     }
 }
 
@@ -151,7 +153,10 @@ impl Cache {
         let error = match result {
             Ok(credentials) if is_good(&credentials, now) => {
                 let credentials = Arc::new(credentials);
-                self.state.lock().hold(Arc::clone(&credentials), now);
+                let had_warned = self.state.lock().hold(Arc::clone(&credentials), now);
+                if had_warned {
+                    crate::log::write_note(&Note::new(Level::Info, "cloud", "credentials renewed"));
+                }
                 return Ok(credentials);
             }
             Ok(_) => QueryError::other("the credentials that came have ended already: check this host's time"),

@@ -85,7 +85,7 @@ impl Source for Chain {
                 Ok(Found::Nothing(why)) => reasons.push(format!("{place}: {why}")),
                 // In one text, as a kind of its own: a refusal of STS says nothing about limits of EC2.
                 Err(error) => {
-                    let causes = metadata::with_causes(&error);
+                    let causes = error.with_causes();
                     return Err(QueryError::other(format!("cannot get credentials from {place}: {causes}")));
                 }
             }

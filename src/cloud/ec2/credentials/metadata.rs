@@ -33,23 +33,12 @@ pub fn from_service(environment: &Environment, metadata_url: &str) -> Result<Fou
 
     let token = match service.token() {
         Ok(token) => token,
-        Err(error) => return Ok(Found::Nothing(with_causes(&error))),
+        Err(error) => return Ok(Found::Nothing(error.with_causes())),
     };
     match service.role(&token)? {
         Some(role) => service.credentials(&role, &token).map(Found::Credentials),
         None => Ok(Found::Nothing("this instance has no role (no IAM instance profile)".to_owned())),
     }
-}
-
-/// The error and what caused it, in one line.
-pub(super) fn with_causes(error: &QueryError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(one) = cause {
-        text.push_str(&format!(": {one}"));
-        cause = one.source();
-    }
-    text
 }
 
 struct Service(Http);

@@ -59,7 +59,12 @@ pub fn assume(identity: &WebIdentity, environment: &Environment, region: &str) -
     let http = Http::new(endpoint, proxy, Limits { answer_bytes: 1 << 20, ..Limits::SERVICE });
     let headers = vec![("Content-Type".to_owned(), "application/x-www-form-urlencoded; charset=utf-8".to_owned())];
     let answer = http.send(Request { method: "POST", path: "/", headers, body: Some(body) })?;
-    let root = xml::answer(answer.status, &answer.body).map_err(|error| refused(error, identity))?;
+    let root = match answer.status {
+        // Not shown if it cannot be read: it has secrets in it.
+        200 => xml::parse(&answer.body)
+            .map_err(|why| QueryError::other(format!("the answer of STS is not whole XML ({why})")))?,
+        status => xml::answer(status, &answer.body).map_err(|error| refused(error, identity))?,
+    };
     let credentials = root.at(&["AssumeRoleWithWebIdentityResult", "Credentials"]);
     document::from_sts(credentials.ok_or_else(|| QueryError::other("the answer of STS has no credentials"))?)
 }
@@ -143,6 +148,16 @@ mod tests {
         assert_eq!(
             (error.to_string().as_str(), source.as_str()),
             ("STS does not give the role arn:r", "Throttling: m (request id r)")
+        );
+    }
+
+    #[test]
+    fn a_cut_answer_is_not_shown() {
+        let place = Place::new(Reply::text(200, "<R><SecretAccessKey>verysecret"));
+        let error = place.ask(&[(ROLE, "arn:r")]).expect_err("cut");
+        assert!(
+            error.to_string().contains("not whole XML") && !format!("{error:?}").contains("verysecret"),
+            "{error:?}"
         );
     }
 

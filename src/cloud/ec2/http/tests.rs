@@ -23,7 +23,9 @@ fn a_request_has_its_headers_once_and_each_has_its_connection() {
     let client = client(&server, Limits::SERVICE);
     let headers = vec![("Content-Type".to_owned(), "text/x".to_owned())];
     let request = Request { method: "POST", path: "/a?b=c", headers, body: Some("b=%20".to_owned()) };
+    assert_eq!(format!("{request:?}"), "POST /a?b=c");
     let answer = client.send(request).expect("an answer");
+    assert_eq!(format!("{answer:?}"), "HTTP status 200 and 3 bytes");
     assert_eq!((answer.status, answer.body.as_slice()), (200, b"one".as_slice()));
     let answer = client.send(Request { method: "PUT", ..get() }).expect("an answer");
     assert_eq!((answer.status, answer.body.as_slice()), (404, b"two".as_slice()));

@@ -12,8 +12,7 @@ fn ask(credentials: &str, config: &str, variables: &[(&str, &str)]) -> Result<Fo
             std::fs::write(home.path().join(path), text).expect("written");
         }
     }
-    from_files(&Environment::of(variables, Some(home.path())), "us-east-1")
-        .map_err(|error| super::super::metadata::with_causes(&error))
+    from_files(&Environment::of(variables, Some(home.path())), "us-east-1").map_err(|error| error.with_causes())
 }
 
 /// Key id, secret and token that were found.
