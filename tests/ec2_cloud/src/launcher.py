@@ -6,7 +6,8 @@ What is added:
   own and pass.
 - The fingerprint of an ed25519 key is SHA-256 of its blob in base64, as EC2 has it; moto would hash another form of it.
 
-Argument: the credentials, as JSON: {access key id: {"secret": text, "token": text or null}}.
+Arguments: the credentials, as JSON: {access key id: {"secret": text, "token": text or null}}; the folder with its log, which
+goes when it ends.
 """
 
 import base64
@@ -16,6 +17,7 @@ import hmac
 import io
 import json
 import os
+import shutil
 import sys
 import threading
 import urllib.parse
@@ -146,6 +148,7 @@ def leash():
     # The descriptor itself: a thread that holds the lock of sys.stdin would be in the way at the end.
     while os.read(0, 4096):
         pass
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
     os._exit(0)
 
 

@@ -134,7 +134,8 @@ impl Machine {
         self.inner.state.with(|state| state.fault.clone())
     }
 
-    /// The host, for faults and to look into; the machine cannot end meanwhile, so nothing may be waited for that needs its end.
+    /// The host, for faults and to look into; nothing in `work` may ask this
+    /// machine anything or wait for its end, which has to wait for `work`.
     ///
     /// # Panics
     /// It is not up.

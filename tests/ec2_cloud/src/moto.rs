@@ -63,7 +63,7 @@ impl Moto {
     /// # Errors
     /// Its environment is not there, or not of this version's packages: with the command that makes it. Else what it said.
     pub fn start() -> io::Result<Self> {
-        let python = python()?;
+        let python = python(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/moto-venv"))?;
         let folder = tempfile::Builder::new().prefix("muster-moto-").tempdir()?;
         let log = File::create(folder.path().join("log"))?;
         let known = [Credentials::STATIC, Credentials::ROLE, Credentials::RENEWED];
@@ -71,7 +71,11 @@ impl Moto {
         let known = serde_json::Value::Object(known.into_iter().collect());
         let mut command = Command::new(python);
         // Neither the user's variables nor packages of theirs; and no credentials that could be found by anything in it.
-        command.args(["-I", "-c", LAUNCHER, &known.to_string()]).env_clear().current_dir(folder.path());
+        command
+            .args(["-I", "-c", LAUNCHER, &known.to_string()])
+            .arg(folder.path())
+            .env_clear()
+            .current_dir(folder.path());
         command.env("HOME", folder.path()).env("TMPDIR", folder.path()).env("AWS_EC2_METADATA_DISABLED", "true");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn()?;
         let leash = child.stdin.take();
@@ -169,12 +173,27 @@ impl Drop for Moto {
 }
 
 /// Python in the environment, which is whole and of this version.
-fn python() -> io::Result<PathBuf> {
-    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/moto-venv");
+fn python(environment: &Path) -> io::Result<PathBuf> {
     let made_of = std::fs::read_to_string(environment.join("made-of")).unwrap_or_default();
     if made_of != PACKAGES {
         let text = format!("{} is missing or of another version; please run `make moto`", environment.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, text));
     }
     Ok(environment.join("bin/python"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_that_is_not_whole_is_an_error_that_says_what_to_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let fault = || python(folder.path()).expect_err("not usable").to_string();
+        assert!(fault().contains("`make moto`"), "{}", fault());
+        std::fs::write(folder.path().join("made-of"), PACKAGES.replacen("moto==", "moto==0", 1)).expect("written");
+        assert!(fault().contains("`make moto`"), "{}", fault());
+        std::fs::write(folder.path().join("made-of"), PACKAGES).expect("written");
+        assert_eq!(python(folder.path()).expect("usable"), folder.path().join("bin/python"));
+    }
 }

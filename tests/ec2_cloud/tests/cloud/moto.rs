@@ -134,13 +134,14 @@ fn what_is_not_there_is_refused() {
     assert_eq!(account.moto.instances().len(), 0);
 }
 
-/// A helper for the next test: it starts a server, says so, and waits to be killed.
+/// In the process that it starts itself, it starts a server and dies of a signal.
 #[test]
 fn a_server_ends_with_its_test() {
     let role = "MUSTER_TEST_MOTO_OWNER";
     if let Ok(file) = std::env::var(role) {
         let moto = Moto::start().expect("starts");
-        std::fs::write(file, format!("{} {}", moto.pid(), moto.port())).expect("written");
+        let folder = std::fs::read_link(format!("/proc/{}/cwd", moto.pid())).expect("its folder");
+        std::fs::write(file, format!("{} {}", moto.pid(), folder.display())).expect("written");
         std::process::abort();
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -150,13 +151,11 @@ fn a_server_ends_with_its_test() {
     let output = command.output().expect("starts");
     assert!(!output.status.success());
     let text = std::fs::read_to_string(file).expect("it had started one");
-    let (pid, port) = text.split_once(' ').expect("two numbers");
-    let port: u16 = port.parse().expect("a port");
+    let (pid, its_folder) = text.split_once(' ').expect("a number and a path");
     // It ends by itself, a moment after its owner was gone.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(240);
-    while Path::new(&format!("/proc/{pid}/cmdline")).exists()
-        && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-    {
+    let lives = || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(its_folder));
+    while lives() || Path::new(its_folder).exists() {
         assert!(std::time::Instant::now() < deadline, "server {pid} outlives its test");
         std::thread::yield_now();
     }

@@ -195,6 +195,8 @@ fn impossible_options_are_refused() {
         (options.clone().host_keys(&[]), "host key"),
         (options.clone().host_keys(&[KeyKind::Rsa, KeyKind::Rsa]), "each kind"),
         (options.clone().name("two words"), "host name"),
+        (options.clone().listen(std::net::Ipv4Addr::new(10, 0, 0, 1), 2222), "loopback"),
+        (options.clone().listen(std::net::Ipv4Addr::LOCALHOST, 0), "port"),
     ] {
         let error = options.start().expect_err("refused");
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);

@@ -184,3 +184,25 @@ fn few_startups() {
     drop(first);
     wait_until("the first one's place is free", || output(&host, &key, "true").status.success());
 }
+
+/// Both servers listen where they are told, and nowhere else; another one has the same port at another address.
+#[test]
+fn a_host_listens_at_its_place() {
+    each(|options, key| {
+        // The first one's port is free at other addresses, most likely; whoever has it there makes this try again.
+        let place = (2..50).find_map(|last| {
+            let first = options.start().expect("starts");
+            let address = std::net::Ipv4Addr::new(127, 3, 2, last);
+            Some((first.port(), address, options.clone().listen(address, first.port()).start().ok()?, first))
+        });
+        let (port, address, second, first) = place.expect("a port that two have");
+        assert_eq!(second.address(), format!("{address}:{port}"));
+        for host in [&first, &second] {
+            assert_eq!(says(host, key, "hostname"), host.name());
+        }
+        second.restart().expect("restarts");
+        assert_eq!(says(&second, key, "hostname"), second.name());
+        let taken = options.clone().listen(address, port).start().expect_err("taken");
+        assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse, "{taken}");
+    });
+}
