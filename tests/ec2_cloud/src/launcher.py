@@ -3,11 +3,11 @@ so that it never outlives the test that started it, however that ends.
 
 What is added:
 - Signatures are checked (version 4), as EC2 does; moto takes anything. Requests with the header X-Test-Unsigned are the tests'
-  own and pass.
+  own and pass. Credentials that STS has handed out are known; it hands them out for the right web identity's token only.
 - The fingerprint of an ed25519 key is SHA-256 of its blob in base64, as EC2 has it; moto would hash another form of it.
 
 Arguments: the credentials, as JSON: {access key id: {"secret": text, "token": text or null}}; the folder with its log, which
-goes when it ends.
+goes when it ends; the token of the web identity.
 """
 
 import base64
@@ -45,6 +45,7 @@ import moto.ec2.models.key_pairs as key_pairs  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: E402
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: E402
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: E402
+from moto.sts.models import sts_backends  # noqa: E402
 from werkzeug.serving import make_server  # noqa: E402
 
 ERROR = (
@@ -73,8 +74,20 @@ def header(environ, name):
     return environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key)
 
 
+def known_key(key_id, credentials):
+    """Secret and token of an access key, or None."""
+    role = sts_backends["123456789012"]["aws"].get_assumed_role_from_access_key(key_id)
+    if role:
+        return {"secret": role.secret_access_key, "token": role.session_token}
+    return credentials.get(key_id)
+
+
 def fault(environ, body, credentials):
     """What EC2 has against a request's signature: None, or (status, code, message)."""
+    form = dict(urllib.parse.parse_qsl(body.decode(errors="replace")))
+    if form.get("Action") == "AssumeRoleWithWebIdentity":
+        right = form.get("WebIdentityToken") == sys.argv[3]
+        return None if right else (400, "InvalidIdentityToken", "No OpenIDConnect provider found in your account")
     authorization = header(environ, "Authorization") or ""
     scheme, _, rest = authorization.partition(" ")
     if not authorization:
@@ -88,17 +101,15 @@ def fault(environ, body, credentials):
         moment = datetime.datetime.strptime(header(environ, "X-Amz-Date") or "", "%Y%m%dT%H%M%SZ")
     except (KeyError, ValueError) as error:
         return 400, "IncompleteSignature", "Authorization or X-Amz-Date is not in the right form: " + str(error)
-    if key_id not in credentials:
-        return 401, "AuthFailure", NOT_VALIDATED
-    known = credentials[key_id]
-    if known["token"] != header(environ, "X-Amz-Security-Token"):
+    known = known_key(key_id, credentials)
+    if not known or known["token"] != header(environ, "X-Amz-Security-Token"):
         return 401, "AuthFailure", NOT_VALIDATED
     now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
     if abs((now - moment).total_seconds()) > 300:
         return 400, "RequestExpired", "Request has expired."
     sent = [name[5:].lower().replace("_", "-") for name in environ if name.startswith("HTTP_X_AMZ_")]
     unsigned = [name for name in ["host", *sent] if name not in names]
-    if unsigned or names != sorted(names) or (service, end) != ("ec2", "aws4_request"):
+    if unsigned or names != sorted(names) or service not in ("ec2", "sts") or end != "aws4_request":
         return 403, "SignatureDoesNotMatch", "Headers must be signed, in order, for service ec2: " + ", ".join(unsigned)
     if not moment.strftime("%Y%m%d") == date:
         return 403, "SignatureDoesNotMatch", "Date in Credential scope does not match X-Amz-Date"

@@ -12,6 +12,7 @@
 //!   asked by tests ([`Moto::instances`]) in ways that share nothing with the program under test.
 //! - [`Ec2Proxy`] stands before it: it records every call, and does to some of them what a test wants ([`Rule`], [`Fault`]):
 //!   refuse, delay, cut, garble. It also shows lists as EC2 shows them, which is sometimes late and in pages.
+//! - [`Metadata`] stands for the service that gives credentials to programs in an instance or a container of Amazon's.
 //! - [`Machines`] gives each instance an SSH server at its private address, which is on the loopback interface: the subnets' range
 //!   is taken from 127.0.0.0/8. What an instance's user data says is run there, as on a first boot.
 //!
@@ -27,6 +28,7 @@ mod gate;
 mod http;
 mod machine;
 mod machines;
+mod metadata;
 mod moto;
 mod proxy;
 mod serve;
@@ -40,7 +42,8 @@ pub use fault::{Fault, Rule, RuleHandle};
 pub use gate::Gate;
 pub use machine::{BootOptions, Machine};
 pub use machines::Machines;
-pub use moto::{Credentials, Moto};
+pub use metadata::Metadata;
+pub use moto::{Credentials, Moto, WEB_IDENTITY_TOKEN};
 pub use proxy::{Ec2Proxy, Spot};
 pub use site::{Ec2Site, SiteOptions};
 pub use xml::Element;

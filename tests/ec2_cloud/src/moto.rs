@@ -12,6 +12,8 @@ use crate::xml::Element;
 
 /// Where everything is.
 pub(crate) const REGION: &str = "us-east-1";
+/// What a pod or a job of CI shows to STS, to get credentials of a role: the contents of `AWS_WEB_IDENTITY_TOKEN_FILE`.
+pub const WEB_IDENTITY_TOKEN: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJtdXN0ZXIifQ.test";
 const LAUNCHER: &str = include_str!("launcher.py");
 const PACKAGES: &str = include_str!("../requirements.txt");
 
@@ -74,6 +76,7 @@ impl Moto {
         command
             .args(["-I", "-c", LAUNCHER, &known.to_string()])
             .arg(folder.path())
+            .arg(WEB_IDENTITY_TOKEN)
             .env_clear()
             .current_dir(folder.path());
         command.env("HOME", folder.path()).env("TMPDIR", folder.path()).env("AWS_EC2_METADATA_DISABLED", "true");
