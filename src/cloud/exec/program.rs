@@ -1,10 +1,12 @@
 //! One run of the program: a document in, a document out, within its time (spec 46 §2).
 //!
-//! A program that is late, or writes too much, is killed with its process group. What a program that ended by itself has left running is
-//! left alone: that may be its instance. When the daemon stops, programs that only read are killed too: nobody needs
-//! their answer. Those that change something are left to end, even beyond the daemon's life (they have groups of their own): half
-//! of a create may be a machine that no tag says is ours, which nobody would ever find, while one that ends shows up in the next daemon's
-//! list. What waits for its turn then has not begun, and never does.
+//! A program that is late, or writes too much, is killed with its process group. What a program that ended by itself has left running
+//! is left alone: that may be its instance.
+//!
+//! When the daemon stops, programs that only read are killed too: nobody needs their answer. Those that change something are left
+//! to end, even beyond the daemon's life (they have groups of their own): half of a create may be a machine that no tag says
+//! is ours, which nobody would ever find, while one that ends shows up in the next daemon's list. Nobody reads their streams then, so a
+//! program that reports its progress should ignore SIGPIPE. What waits for its turn has not begun, and never does.
 
 use std::io::{self, Read};
 use std::path::Path;
