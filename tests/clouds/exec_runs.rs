@@ -1,0 +1,254 @@
+//! Programs of the driver `exec` as processes: how many, how long, and what is left of them (spec 46 §2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster::cloud::exec::{ExecCloud, ExecOptions};
+use muster::cloud::{CloudError, InstanceSet};
+use muster::core::effect::{Ending, Tags};
+use muster::core::errors::chain;
+
+use crate::exec::{Site, create, id};
+use crate::support::{log, new_secret, process_state, wait_until};
+
+fn gone(pid: &str) -> bool {
+    process_state(pid.trim()).is_none()
+}
+
+/// For times that a busy machine may need more of: tries again with twice as much until it was enough.
+fn with_enough_time(mut attempt: impl FnMut(Duration) -> bool) {
+    let mut time = Duration::from_millis(250);
+    while !attempt(time) {
+        time *= 2;
+        assert!(time < Duration::from_secs(300), "no time is enough");
+    }
+}
+
+fn driver_with(site: &Site, timeout: Duration, script: &str) -> Result<ExecCloud, CloudError> {
+    let options = site.options(&site.install(script));
+    ExecCloud::open(ExecOptions { timeout, ..options })
+}
+
+/// Killed with its whole group: a child that has the streams, one that ignores TERM, and a grandchild.
+#[test]
+fn a_timeout_ends_the_group() {
+    with_enough_time(|timeout| {
+        let site = Site::new();
+        let script = "trap '' TERM; sleep 1000 & echo $! >\"$here/child\"
+            (sleep 1000 & echo $! >\"$here/grandchild\"; wait) & echo working >&2; until test -s \"$here/grandchild\"; do :; done
+            echo $$ >\"$here/pid\"; sleep 1000";
+        let Ok(driver) = driver_with(&site, timeout, script) else { return false };
+        let error = create(&driver, &new_secret()).expect_err("it never ends");
+        if site.read("pid").is_empty() {
+            return false;
+        }
+        let text = chain(&error);
+        assert!(text.contains("create failed: it did not end within ") && text.contains("it said: working"), "{text}");
+        assert!(matches!(error, CloudError::Other { .. }));
+        // Reaped, so no zombie either.
+        assert!(gone(&site.read("pid")));
+        for name in ["child", "grandchild"] {
+            // They are somebody else's children now, who may take a moment to reap them.
+            wait_until("they are gone", || {
+                gone(&site.read(name)) || process_state(site.read(name).trim()) == Some('Z')
+            });
+        }
+        true
+    });
+}
+
+/// The program's own end is what counts. What it leaves behind, which may be its instance, is not waited for, nor killed.
+#[test]
+fn what_a_program_leaves_behind() {
+    let site = Site::new();
+    let driver = site.open(
+        "sleep 1000 & echo $! >\"$here/left\"; echo $$ >\"$here/pid\"
+        echo '{\"instance\": {\"id\": \"i\"}}'",
+    );
+    create(&driver, &new_secret()).expect("answered");
+    assert!(gone(&site.read("pid")));
+    let left = site.read("left").trim().to_owned();
+    assert!(process_state(&left).is_some_and(|state| state != 'Z'));
+    let status = std::process::Command::new("kill").args(["-KILL", &left]).status().expect("kill runs");
+    assert!(status.success());
+}
+
+/// However a program ends, it is no zombie.
+#[test]
+fn no_zombies() {
+    let site = Site::new();
+    let driver = site.open("echo $$ >\"$here/pid\"; . \"$here/script\"");
+    for script in ["echo '{}'", "exit 5", "kill -9 $$", "exec >&- 2>&-; exit 0", "exec <&-; echo '{}'"] {
+        site.write("script", script);
+        let _ = driver.destroy(&id("i"), None, Ending::Unwanted);
+        let pid = site.read("pid");
+        assert!(!pid.is_empty() && gone(&pid), "{script}");
+    }
+}
+
+/// 64 MiB are taken, one byte more is not, and what would write for ever is ended.
+#[test]
+fn output_has_a_limit() {
+    let site = Site::new();
+    let driver = site.open("echo $$ >\"$here/pid\"; printf '{\"instances\": []'; . \"$here/script\"");
+    for (script, expected) in [
+        ("head -c 67108847 /dev/zero | tr '\\0' ' '; printf '}'", None),
+        (
+            "head -c 67108848 /dev/zero | tr '\\0' ' '; printf '}'",
+            Some("it wrote more than 67108864 bytes and was killed"),
+        ),
+        ("echo begun >&2; exec yes", Some("it wrote more than 67108864 bytes and was killed; it said: begun")),
+    ] {
+        site.write("script", script);
+        match (driver.list(&Tags::new()), expected) {
+            (Ok(all), None) => assert!(all.is_empty()),
+            (Err(error), Some(part)) => assert!(chain(&error).contains(part), "{error:?}"),
+            (other, _) => panic!("{script}: {other:?}"),
+        }
+        assert!(gone(&site.read("pid")), "{script}");
+    }
+}
+
+/// Input that cannot be meant is not even tried.
+#[test]
+fn input_has_a_limit() {
+    let site = Site::new();
+    let driver = site.open("wc -c >\"$here/count\"; echo '{}'");
+    // More than a pipe holds.
+    let tags = |bytes: usize| Tags::from_iter([("big".to_owned(), "x".repeat(bytes))]);
+    driver.set_tags(&id("i"), &tags(900_000)).expect("taken");
+    assert!(site.read("count").trim().parse::<usize>().expect("a number") > 900_000);
+    site.write("count", "");
+    let error = driver.set_tags(&id("i"), &tags(2_000_000)).expect_err("too much");
+    assert!(chain(&error).contains("its input has more than 1048576 bytes"), "{error:?}");
+    assert_eq!(site.read("count"), "");
+}
+
+/// Eight run; the others wait, and run when there is room.
+#[test]
+fn eight_at_a_time() {
+    let site = Site::new();
+    std::fs::create_dir(site.path("running")).expect("made");
+    // Each counts those that run, while it does.
+    let driver = site.open(
+        ": >\"$here/running/$$\"; set -- \"$here\"/running/*; echo $# >>\"$here/counts\"
+        until test -e \"$here/go\"; do sleep 0.01; done; rm \"$here/running/$$\"; echo '{}'",
+    );
+    let running = || std::fs::read_dir(site.path("running")).expect("there").count();
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..20).map(|_| scope.spawn(|| driver.destroy(&id("i"), None, Ending::Unwanted))).collect();
+        wait_until("eight run", || running() == 8);
+        // Those eight wait for this; whoever were let in beside them would count more than eight below.
+        site.write("go", "");
+        for call in calls {
+            call.join().expect("no panic").expect("answered");
+        }
+    });
+    assert_eq!(running(), 0);
+    let counts: Vec<usize> = site.read("counts").lines().map(|line| line.parse().expect("a number")).collect();
+    assert_eq!((counts.len(), counts.iter().max()), (20, Some(&8)));
+}
+
+/// A call that waits longer for its turn than Timeout has all of Timeout then.
+#[test]
+fn waiting_is_not_the_programs_time() {
+    with_enough_time(|timeout| {
+        let site = Site::new();
+        let script = "if [ \"$1\" = create ]; then echo >>\"$here/holding\"; exec sleep 1000; fi; echo '{}'";
+        let Ok(driver) = driver_with(&site, timeout, script) else { return false };
+        std::thread::scope(|scope| {
+            let holding: Vec<_> = (0..8).map(|_| scope.spawn(|| create(&driver, &new_secret()))).collect();
+            // One that is late on a busy machine lets others go first: then this attempt shows nothing.
+            let mut in_time = true;
+            wait_until("all turns are taken", || {
+                in_time = !holding.iter().any(std::thread::ScopedJoinHandle::is_finished);
+                !in_time || site.read("holding").lines().count() == 8
+            });
+            // Each gets its turn when a whole Timeout has passed for the eight.
+            let waiting: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| driver.destroy(&id("i"), None, Ending::Unwanted))).collect();
+            let results: Vec<_> = waiting.into_iter().map(|call| call.join().expect("no panic")).collect();
+            in_time && results.iter().all(Result::is_ok)
+        })
+    });
+}
+
+/// Lines come to the log while the program runs, whatever is in them.
+#[test]
+fn standard_error_is_logged_line_by_line() {
+    let site = Site::new();
+    let mark = new_secret();
+    let mark = mark.reveal();
+    let driver = site.open(&format!(
+        "printf 'one {mark}\\n\\ntwo {mark} \\377 \\033[2J \"q\"\\n' >&2; until test -e \"$here/go\"; do sleep 0.01; done
+        printf 'three {mark}' >&2; echo '{{}}'"
+    ));
+    let lines = || -> Vec<String> { log().lines().filter(|line| line.contains(mark)).map(str::to_owned).collect() };
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| driver.set_tags(&id("i"), &Tags::new()));
+        wait_until("the first lines are logged", || lines().len() == 2);
+        assert!(!call.is_finished());
+        site.write("go", "");
+        call.join().expect("no panic").expect("answered");
+    });
+    let lines = lines();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains("target=cloud") && line.contains("Operation=set-tags")), "{lines:?}");
+    assert!(lines[1].contains(&format!("two {mark} \\\\xff \\u001b[2J \\\"q\\\"")), "{}", lines[1]);
+}
+
+/// What changes something ends by itself and its answer is taken; what reads is killed; what waits never begins.
+#[test]
+fn a_stop() {
+    let site = Site::new();
+    let script = "echo $$ >>\"$here/$1\"; until test -e \"$here/go\"; do sleep 0.01; done; echo '{\"instance\": {\"id\": \"i\"}}'";
+    let driver = Arc::new(site.open(script));
+    let count = |verb: &str| site.read(verb).lines().count();
+    std::thread::scope(|scope| {
+        let creates: Vec<_> = (0..7).map(|_| scope.spawn(|| create(&driver, &new_secret()))).collect();
+        let list = scope.spawn(|| driver.list(&Tags::new()));
+        wait_until("all run", || count("create") == 7 && count("list") == 1);
+        let waiting = scope.spawn(|| driver.destroy(&id("i"), None, Ending::Unwanted));
+        driver.stop();
+        let stopped = [list.join().expect("no panic").map(drop), waiting.join().expect("no panic")];
+        for (result, part) in stopped.into_iter().zip(["it was killed, since", "it was not started, since"]) {
+            let text = chain(&result.expect_err("stopped"));
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(gone(&site.read("list")));
+        assert!(creates.iter().all(|create| !create.is_finished()));
+        site.write("go", "");
+        for create in creates {
+            assert_eq!(create.join().expect("no panic").expect("it has ended by itself").id, id("i"));
+        }
+    });
+    assert_eq!(count("destroy"), 0);
+    let text = chain(&create(&driver, &new_secret()).expect_err("no more"));
+    assert!(text.contains("the dispatcher stops"), "{text}");
+}
+
+/// The daemon may die before a create has ended: the machine is made all the same, also by a program that still has something to say.
+#[test]
+fn a_create_outlives_the_daemon() {
+    const ROLE: &str = "MUSTER_TEST_PROGRAM";
+    let script = "trap '' PIPE; : >\"$here/begun\"; until test -e \"$here/go\"; do sleep 0.01; done
+        echo progress >&2; : >\"$here/made\"; echo '{\"instance\": {\"id\": \"i\"}}'";
+    let site = Site::new();
+    if let Some(program) = std::env::var_os(ROLE) {
+        // This is the daemon.
+        let driver = ExecCloud::open(site.options(std::path::Path::new(&program))).expect("opens");
+        let _ = create(&driver, &new_secret());
+        return;
+    }
+    let mut daemon = std::process::Command::new(std::env::current_exe().expect("known"))
+        .args(["--exact", "exec_runs::a_create_outlives_the_daemon"])
+        .env(ROLE, site.install(script))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("starts");
+    wait_until("the create has begun", || site.path("begun").exists());
+    daemon.kill().expect("killed");
+    daemon.wait().expect("ended");
+    site.write("go", "");
+    wait_until("the machine is made", || site.path("made").exists());
+}

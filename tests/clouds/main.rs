@@ -1,0 +1,11 @@
+//! What every cloud driver has to do (spec 40): one suite over all of them ([`contract`]), and what is particular to the driver `exec`.
+//!
+//! A driver joins the suite with a [`rig::Rig`]: see there, and [`rigs`] for examples.
+
+mod contract;
+mod exec;
+mod exec_runs;
+mod faulty;
+mod rig;
+mod rigs;
+mod support;
