@@ -6,6 +6,8 @@ mod contract;
 mod exec;
 mod exec_runs;
 mod faulty;
+mod local_processes;
 mod rig;
 mod rigs;
 mod support;
+mod virsh;
