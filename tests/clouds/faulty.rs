@@ -45,7 +45,23 @@ struct Cloud {
     state: Mutex<State>,
     /// Every so many calls one fails. 0: none does, and nothing is late.
     every: u64,
+    /// What this driver does wrong, one of [`DEFECTS`]; empty: nothing.
+    defect: &'static str,
 }
+
+/// Each is a way not to keep the contract.
+const DEFECTS: [&str; 10] = [
+    "create forgets the tags",
+    "create makes two",
+    "lists are late",
+    "a list has one twice",
+    "a list leaves out what has the tags that are asked for",
+    "a list shows what nobody ordered",
+    "a destroy of what is not there fails",
+    "a destroy hides it only",
+    "prices are oldest first",
+    "another user after the create",
+];
 
 #[derive(Debug)]
 struct Driver(Arc<Cloud>);
@@ -73,7 +89,8 @@ impl Cloud {
         std::thread::yield_now();
         let act = || {
             let mut state = self.state.lock();
-            let seen_from = state.lists + if self.every == 0 { 0 } else { LATE };
+            let is_late = self.every != 0 || self.defect == "lists are late";
+            let seen_from = state.lists + if is_late { LATE } else { 0 };
             act(&mut state, seen_from)
         };
         match fault {
@@ -90,33 +107,59 @@ impl Cloud {
 impl InstanceSet for Driver {
     fn create(&self, new: &NewInstance) -> Result<CloudInstance, CloudError> {
         self.0.call(|state, seen_from| {
-            let now = CloudInstance {
+            let mut now = CloudInstance {
                 id: InstanceId::new(&format!("stub-{}", new.secret.reveal())),
                 provider_type: new.instance_type.provider_type.clone(),
                 address: "192.0.2.1".to_owned(),
                 remote_user: "root".to_owned(),
                 tags: new.tags.clone(),
             };
+            match self.0.defect {
+                "create forgets the tags" => now.tags = Tags::new(),
+                "create makes two" => {
+                    let more = CloudInstance { id: InstanceId::new(&format!("{}-2", now.id)), ..now.clone() };
+                    state.machines.insert(more.id.clone(), Machine { now: more, shown: None, seen_from, gone: false });
+                }
+                _ => {}
+            }
             let machine = Machine { now: now.clone(), shown: None, seen_from, gone: false };
             state.machines.insert(now.id.clone(), machine);
             now
         })
     }
 
-    fn list(&self, _tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
+    fn list(&self, tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
         self.0.call(|state, _| {
             let number = state.lists;
             state.lists += 1;
             let seen = |machine: &Machine| machine.seen_from <= number;
-            state.machines.retain(|_, machine| !(machine.gone && seen(machine)));
+            let is_hidden = |machine: &Machine| machine.gone && seen(machine);
+            if self.0.defect != "a destroy hides it only" {
+                state.machines.retain(|_, machine| !is_hidden(machine));
+            }
             let shown = |machine: &Machine| {
                 if seen(machine) { Some(machine.now.clone()) } else { machine.shown.clone() }
             };
-            state.machines.values().filter_map(shown).collect()
+            let mut all: Vec<CloudInstance> =
+                state.machines.values().filter(|machine| !is_hidden(machine)).filter_map(shown).collect();
+            match self.0.defect {
+                "a list has one twice" => all.extend(all.first().cloned()),
+                "a list leaves out what has the tags that are asked for" if tags.contains_key("mine") => all.clear(),
+                "a list shows what nobody ordered" => {
+                    all.iter_mut().for_each(|one| drop(one.tags.insert("ArvadosInstanceSecret".into(), "x".into())));
+                }
+                "another user after the create" => all.iter_mut().for_each(|one| one.remote_user = "admin".to_owned()),
+                _ => {}
+            }
+            all
         })
     }
 
     fn destroy(&self, id: &InstanceId, _secret: Option<&InstanceSecret>, _ending: Ending) -> Result<(), CloudError> {
+        let is_there = self.0.state.lock().machines.contains_key(id);
+        if self.0.defect == "a destroy of what is not there fails" && !is_there {
+            return Err(CloudError::Other { message: "no such instance".to_owned(), source: None });
+        }
         self.0.call(|state, seen_from| {
             if let Some(machine) = state.machines.get_mut(id).filter(|machine| !machine.gone) {
                 *machine =
@@ -144,7 +187,10 @@ impl InstanceSet for Driver {
     }
 
     fn price_history(&self, id: &InstanceId, _instance_type: &InstanceType) -> Vec<PricePoint> {
-        let points = [(3, 0.5), (2, 0.25), (1, 0.5)].map(|(since, price)| PricePoint { since, price });
+        let mut points = [(3, 0.5), (2, 0.25), (1, 0.5)].map(|(since, price)| PricePoint { since, price });
+        if self.0.defect == "prices are oldest first" {
+            points.reverse();
+        }
         if self.0.state.lock().machines.contains_key(id) { points.to_vec() } else { Vec::new() }
     }
 
@@ -153,9 +199,9 @@ impl InstanceSet for Driver {
     }
 }
 
-fn check(every: u64) {
+fn check(every: u64, defect: &'static str) {
     log();
-    let cloud = Arc::new(Cloud { state: Mutex::default(), every });
+    let cloud = Arc::new(Cloud { state: Mutex::default(), every, defect });
     let counted = Arc::new(AtomicU64::new(0));
     let (cloud_of_driver, count) = (cloud.clone(), counted.clone());
     let open = move || -> Arc<dyn InstanceSet> {
@@ -168,7 +214,8 @@ fn check(every: u64) {
     let cloud_left = cloud.clone();
     let leftovers = move || {
         let state = cloud_left.state.lock();
-        state.machines.values().filter(|machine| !machine.gone).map(|machine| machine.now.id.to_string()).collect()
+        let is_left = |machine: &&Machine| !machine.gone || cloud_left.defect == "a destroy hides it only";
+        state.machines.values().filter(is_left).map(|machine| machine.now.id.to_string()).collect()
     };
     let rig = Rig {
         name: "stub",
@@ -194,12 +241,21 @@ fn check(every: u64) {
 
 #[test]
 fn without_faults_the_stub_keeps_the_contract() {
-    check(0);
+    check(0, "");
 }
 
 #[test]
 fn the_contract_holds_under_faults() {
     for every in [2, 3, 4, 5, 7, 11] {
-        check(every);
+        check(every, "");
+    }
+}
+
+/// The suite finds what it is for: a driver with a defect does not pass.
+#[test]
+fn drivers_with_defects_do_not_pass() {
+    for defect in DEFECTS {
+        let result = std::panic::catch_unwind(|| check(0, defect));
+        assert!(result.is_err(), "not found: {defect}");
     }
 }
