@@ -26,7 +26,8 @@ if [ "$purpose" != build ]; then
 fi
 if [ "$purpose" = test ]; then
     echo "For the tests also: dropbear-bin, busybox-static, openssl, podman, runc, strace, iproute2 and iptables (used in network namespaces"
-    echo "of the tests' own), python3 with python3-venv (moto, which answers as EC2 does; its packages come from PyPI into target/)."
+    echo "of the tests' own), python3 with python3-venv (the examples of the driver exec, and moto,"
+    echo "which answers as EC2 does: its packages come from PyPI into target/)."
     need dropbear dropbear-bin
     need busybox busybox-static
     need openssl openssl

@@ -143,11 +143,14 @@ fn what_is_no_answer() {
         }
     }
     // An object is enough for those that ask for nothing.
-    site.write("script", "echo '{\"error\": null, \"more\": 1}'");
+    site.write("script", "echo hm >&2; echo '{\"error\": null, \"more\": 1}'");
     driver.destroy(&id("i"), None, Ending::Unwanted).expect("answered");
     driver.set_tags(&id("i"), &Tags::new()).expect("answered");
     let texts: Vec<String> = errors_of_answers(&driver);
-    assert!(texts[0].contains("create failed: its output is not as it should be: there is no instance"), "{texts:?}");
+    assert!(
+        texts[0].contains("create failed: its output is not as it should be: there is no instance in it; it said: hm"),
+        "{texts:?}"
+    );
     assert!(texts[1].contains("list failed: its output is not as it should be: there is no list"), "{texts:?}");
 }
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -I -S
 """Stands in for `virsh` in tests: knows exactly the calls that the example may make, and keeps domains and volumes as files.
 
 What it is called with that it does not know is written to `complaints`, and fails. Files of its folder that tests put there: `start-says`
@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import xml.etree.ElementTree as ET
 
 HERE = "@HERE@"
 
@@ -99,6 +98,13 @@ def remove(file):
         fail("it is gone")
 
 
+def parsed(file):
+    # Most calls do not need it, and it takes its time.
+    import xml.etree.ElementTree
+
+    return xml.etree.ElementTree.parse(file)
+
+
 def run(command, of):
     if command == "list":
         print("\n".join(sorted(name for name in os.listdir(path("domains")) if not name.endswith(".new"))))
@@ -110,7 +116,7 @@ def run(command, of):
     elif command == "start":
         if text("start-says"):
             fail(text("start-says"))
-        document = ET.parse(domain(of["domain"]))
+        document = parsed(domain(of["domain"]))
         for source in document.findall("devices/disk/source"):
             if os.path.getsize(volume(source.get("volume"))) == 0:
                 complain("an empty disk")
@@ -135,7 +141,7 @@ def run(command, of):
 def define(file):
     if os.stat(file).st_mode & 0o077:
         complain("others can read the description")
-    document = ET.parse(file)
+    document = parsed(file)
     name = document.findtext("name")
     if document.getroot().get("type") != "kvm" or document.find("memory").get("unit") != "bytes":
         complain("not a description of ours")

@@ -66,7 +66,7 @@ fn s20_1_create() {
         (
             "max 1",
             "create t; failed 1 other; wait 1; create t",
-            "info: creating instance | create t | info: reached configured MaxInstances; not creating more | warn: create failed | info: creating instance | create t | info: reached configured MaxInstances; not creating more | notify",
+            "info: creating instance | create t | info: reached configured MaxInstances; not creating more | warn: create failed | list soon | info: creating instance | create t | info: reached configured MaxInstances; not creating more | notify",
             "create t; at quota",
         ),
         (

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use answers::{Capabilities, Described};
+use answers::Capabilities;
 use documents::Parameters;
 use known::{Check, Known};
 use program::{Program, Verb};
@@ -81,21 +81,15 @@ impl ExecCloud {
         let program = Program::new(&program, timeout, &home)
             .map_err(|error| CloudError::other("cannot use DriverParameters.Program", error))?;
         let answer = program.run(Verb::Capabilities, &documents::capabilities(&parameters))?;
-        let capabilities = answers::capabilities(answer)
-            .map_err(|fault| program.failed(Verb::Capabilities, &not_as_described(&fault), ""))?;
+        let capabilities = answer.read(answers::capabilities)?;
         Ok(Self { program, parameters, set, access, capabilities, known: Arc::default() })
     }
-}
-
-fn not_as_described(fault: &str) -> String {
-    format!("its output is not as it should be: {fault}")
 }
 
 impl InstanceSet for ExecCloud {
     fn create(&self, new: &NewInstance) -> Result<CloudInstance, CloudError> {
         let answer = self.program.run(Verb::Create, &documents::create(&self.set, new, &self.parameters))?;
-        let described = answers::created(answer, &new.tags, &new.instance_type.provider_type)
-            .map_err(|fault| self.program.failed(Verb::Create, &not_as_described(&fault), ""))?;
+        let described = answer.read(|fields| answers::created(fields, &new.tags, &new.instance_type.provider_type))?;
         self.known.created(&described);
         Ok(described.instance)
     }
@@ -103,8 +97,7 @@ impl InstanceSet for ExecCloud {
     fn list(&self, tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
         let asked = self.known.asked();
         let answer = self.program.run(Verb::List, &documents::list(&self.set, tags, &self.parameters))?;
-        let all: Vec<Described> =
-            answers::listed(answer).map_err(|fault| self.program.failed(Verb::List, &not_as_described(&fault), ""))?;
+        let all = answer.read(answers::listed)?;
         self.known.listed(asked, &all);
         Ok(all.into_iter().map(|one| one.instance).collect())
     }

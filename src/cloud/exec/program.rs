@@ -53,6 +53,25 @@ impl Verb {
     }
 }
 
+/// What came back.
+pub(super) struct Answer {
+    fields: Map<String, Value>,
+    verb: Verb,
+    /// Of standard error.
+    last: String,
+}
+
+impl Answer {
+    /// Reads it. A fault says its place, and nothing of what stands there.
+    ///
+    /// # Errors
+    /// What `read` finds wrong with it.
+    pub(super) fn read<T>(self, read: impl FnOnce(Map<String, Value>) -> Result<T, String>) -> Result<T, CloudError> {
+        let Self { fields, verb, last } = self;
+        read(fields).map_err(|fault| failed(verb, &format!("its output is not as it should be: {fault}"), &last))
+    }
+}
+
 /// The program, and how many of it run.
 #[derive(Debug)]
 pub(super) struct Program {
@@ -86,13 +105,13 @@ impl Program {
     /// # Errors
     /// By the class that the program says, or a plain error with the last line of its standard error. Whatever it is, the program may
     /// have done what it was asked for.
-    pub(super) fn run(&self, verb: Verb, input: &Value) -> Result<Map<String, Value>, CloudError> {
+    pub(super) fn run(&self, verb: Verb, input: &Value) -> Result<Answer, CloudError> {
         let input = serde_json::to_vec(input).map_err(|error| CloudError::other("cannot write the input", error))?;
         if input.len() > INPUT_BYTES_MAX {
-            return Err(self.failed(verb, &format!("its input has more than {INPUT_BYTES_MAX} bytes"), ""));
+            return Err(failed(verb, &format!("its input has more than {INPUT_BYTES_MAX} bytes"), ""));
         }
         let Some(_turn) = self.turns.take() else {
-            return Err(self.failed(verb, "it was not started, since the dispatcher stops", ""));
+            return Err(failed(verb, "it was not started, since the dispatcher stops", ""));
         };
         // The time that it waited for its turn is not the program's.
         let command = Command {
@@ -107,7 +126,7 @@ impl Program {
         let result = executor.watch(&command, &mut |stream| keep(stream, &mut stdout), &mut |bytes| lines.push(bytes));
         let last = lines.end();
         match result {
-            Ok(output) => self.answer(verb, &output, &stdout, &last),
+            Ok(output) => answer(verb, &output, &stdout, last),
             Err(error) => Err(self.no_answer(verb, error, &last)),
         }
     }
@@ -118,21 +137,6 @@ impl Program {
         self.reading.close();
     }
 
-    fn answer(&self, verb: Verb, ended: &Output, stdout: &[u8], last: &str) -> Result<Map<String, Value>, CloudError> {
-        let document = serde_json::from_slice::<Value>(stdout);
-        if let Some(refusal) = document.as_ref().ok().and_then(refusal) {
-            return Err(refusal);
-        }
-        match document {
-            _ if !ended.succeeded() => Err(self.failed(verb, &ended.ending(), last)),
-            Ok(Value::Object(fields)) => Ok(fields),
-            Ok(_) => Err(self.failed(verb, "its output is JSON, but not an object", last)),
-            Err(_) if stdout.trim_ascii().is_empty() => Err(self.failed(verb, "it has no output", last)),
-            // Says the place, and nothing of what stands there.
-            Err(error) => Err(self.failed(verb, &format!("its output is not JSON ({error})"), last)),
-        }
-    }
-
     fn no_answer(&self, verb: Verb, error: ExecuteError, last: &str) -> CloudError {
         match error {
             ExecuteError::Start { source, .. } => {
@@ -141,11 +145,11 @@ impl Program {
             }
             ExecuteError::Deadline => {
                 let limit = format_duration(self.timeout);
-                self.failed(verb, &format!("it did not end within {limit} (Timeout) and was killed"), last)
+                failed(verb, &format!("it did not end within {limit} (Timeout) and was killed"), last)
             }
-            ExecuteError::Cancelled => self.failed(verb, "it was killed, since the dispatcher stops", last),
+            ExecuteError::Cancelled => failed(verb, "it was killed, since the dispatcher stops", last),
             ExecuteError::Consumer(_) => {
-                self.failed(verb, &format!("it wrote more than {OUTPUT_BYTES_MAX} bytes and was killed"), last)
+                failed(verb, &format!("it wrote more than {OUTPUT_BYTES_MAX} bytes and was killed"), last)
             }
             other => CloudError::other(format!("the driver program's {} failed", verb.as_str()), other),
         }
@@ -165,13 +169,28 @@ impl Program {
             _ => "",
         }
     }
+}
 
-    /// A plain error.
-    pub(super) fn failed(&self, verb: Verb, what: &str, last: &str) -> CloudError {
-        let said = if last.is_empty() { String::new() } else { format!("; it said: {last}") };
-        let message = format!("the driver program's {} failed: {what}{said}", verb.as_str());
-        CloudError::Other { message, source: None }
+fn answer(verb: Verb, ended: &Output, stdout: &[u8], last: String) -> Result<Answer, CloudError> {
+    let document = serde_json::from_slice::<Value>(stdout);
+    if let Some(refusal) = document.as_ref().ok().and_then(refusal) {
+        return Err(refusal);
     }
+    match document {
+        _ if !ended.succeeded() => Err(failed(verb, &ended.ending(), &last)),
+        Ok(Value::Object(fields)) => Ok(Answer { fields, verb, last }),
+        Ok(_) => Err(failed(verb, "its output is JSON, but not an object", &last)),
+        Err(_) if stdout.trim_ascii().is_empty() => Err(failed(verb, "it has no output", &last)),
+        // Says the place, and nothing of what stands there.
+        Err(error) => Err(failed(verb, &format!("its output is not JSON ({error})"), &last)),
+    }
+}
+
+/// A plain error.
+fn failed(verb: Verb, what: &str, last: &str) -> CloudError {
+    let said = if last.is_empty() { String::new() } else { format!("; it said: {last}") };
+    let message = format!("the driver program's {} failed: {what}{said}", verb.as_str());
+    CloudError::Other { message, source: None }
 }
 
 /// # Errors
