@@ -209,7 +209,7 @@ fn check(every: u64, defect: &'static str) {
         let count = move |_: &'static str, failed| {
             count.fetch_add(u64::from(failed), Ordering::SeqCst);
         };
-        Arc::new(Instrumented::new(Arc::new(Driver(cloud_of_driver.clone())), Arc::new(count)))
+        Arc::new(Instrumented::around(Arc::new(Driver(cloud_of_driver.clone())), Arc::new(count)))
     };
     let cloud_left = cloud.clone();
     let leftovers = move || {

@@ -105,7 +105,7 @@ fn s20_1_create() {
         ("cheap; create t", "failed 1 other", "warn: create failed | list soon | notify", ""),
         // The deadline of 15 minutes: failed with unknown outcome, and recognised if it appears all the same.
         ("create t", "wait 899", "", "create t"),
-        ("create t", "wait 901", "warn: create failed | notify", ""),
+        ("create t", "wait 901", "warn: create failed | list soon | notify", ""),
         (
             "create t; wait 901",
             "list i1:s1",

@@ -167,7 +167,9 @@ impl Pool {
             // The answer may have been lost, and not the instance: the sooner it is seen, the fewer are asked for in its place.
             self.given_up_creates.retain(|_, since| now.since(*since) < REMEMBERED);
             self.given_up_creates.insert(create.secret, now);
-            effects.push(Effect::ListSoon);
+            if !self.settings.cheap_list {
+                effects.push(Effect::ListSoon);
+            }
         }
         self.log_max_instances(effects);
         self.after_cloud_call(effects);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::stub::{Stub, api, api_says, driver, instance, leaf, lines, node, options, started, tags};
-use crate::cloud::ec2::query::{Element, QueryError};
 use crate::cloud::ec2::Ec2Options;
+use crate::cloud::ec2::query::{Element, QueryError};
 use crate::cloud::{CloudError, CloudInstance, InstanceSet, NewInstance};
 use crate::core::effect::Ending;
 use crate::core::ids::{InstanceId, InstanceSecret};
