@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
@@ -80,6 +81,8 @@ impl Moto {
             .env_clear()
             .current_dir(folder.path());
         command.env("HOME", folder.path()).env("TMPDIR", folder.path()).env("AWS_EC2_METADATA_DISABLED", "true");
+        // What ends a test's whole group (Ctrl-C, a time limit) must not end this before it has removed its folder: the leash does.
+        command.process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn()?;
         let leash = child.stdin.take();
         let mut line = String::new();
