@@ -3,6 +3,7 @@
 //! A driver joins the suite with a [`rig::Rig`]: see there, and [`rigs`] for examples.
 
 mod contract;
+mod ec2;
 mod exec;
 mod exec_runs;
 mod faulty;

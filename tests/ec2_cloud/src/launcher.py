@@ -5,12 +5,14 @@ What is added:
 - Signatures are checked (version 4), as EC2 does; moto takes anything. Requests with the header X-Test-Unsigned are the tests'
   own and pass. Credentials that STS has handed out are known; it hands them out for the right web identity's token only.
 - The fingerprint of an ed25519 key is SHA-256 of its blob in base64, as EC2 has it; moto would hash another form of it.
+- An instance that is terminated already can be terminated again, also by two at once; moto would miss its network interface.
 
 Arguments: the credentials, as JSON: {access key id: {"secret": text, "token": text or null}}; the folder with its log, which
 goes when it ends; the token of the web identity.
 """
 
 import base64
+import copy
 import datetime
 import hashlib
 import hmac
@@ -41,6 +43,7 @@ import moto.utilities.utils as utilities  # noqa: E402
 load_all = utilities.load_resource
 utilities.load_resource = lambda path: load_all(path) if "offerings" not in path or f"/{REGION}." in path else []
 
+import moto.ec2.models.instances as instances  # noqa: E402
 import moto.ec2.models.key_pairs as key_pairs  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: E402
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: E402
@@ -66,6 +69,20 @@ def fingerprint(key, hash_constructor):
 
 
 key_pairs.public_key_fingerprint = fingerprint
+
+
+moto_terminate = instances.Instance.terminate
+terminating = threading.Lock()
+
+
+def terminate(instance):
+    """Once; after that it says what it was before."""
+    with terminating:
+        gone = instance._state.name == "terminated"
+        return copy.copy(instance._state) if gone else moto_terminate(instance)
+
+
+instances.Instance.terminate = terminate
 
 
 def header(environ, name):
