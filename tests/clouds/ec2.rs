@@ -32,7 +32,7 @@ fn access(site: &Ec2Site, key: &ClientKey) -> SshAccess {
 
 /// A new driver by way of the proxy.
 fn driver(site: &Ec2Site, key: &ClientKey) -> Ec2 {
-    let wall = || i64::try_from(jiff::Timestamp::now().as_millisecond()).expect("in this age");
+    let wall = || jiff::Timestamp::now().as_millisecond();
     let query = HttpQuery::new(Settings {
         region: site.moto.region().to_owned(),
         endpoint: Some(site.proxy.url()),
