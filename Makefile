@@ -53,15 +53,18 @@ BIN := $(DESTDIR)$(PREFIX)/bin
 LIBEXEC := $(DESTDIR)$(PREFIX)/libexec/muster
 MAN := $(DESTDIR)$(PREFIX)/share/man
 SHARE := $(DESTDIR)$(PREFIX)/share
+EXAMPLES := $(SHARE)/muster/examples
+EXEC_CLOUDS := local-processes virsh
 ETC := $(DESTDIR)$(SYSCONFDIR)
 
 install: ## install what `make build` made: PREFIX=/usr/local, DESTDIR for packagers
 	@for program in $(PROGRAMS); do test -x $$program || { echo "$$program is not there: run make build first" >&2; exit 1; }; done
 	install -d $(BIN) $(LIBEXEC) $(MAN)/man1 $(MAN)/man8 $(ETC)/muster $(ETC)/logrotate.d $(ETC)/init.d
 	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
-	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(EXAMPLES)/exec-cloud
 	install -m 755 $(BUILD)/muster $(BIN)/muster
 	install -m 755 $(BUILD)/muster-runner $(LIBEXEC)/muster-runner
+	install -m 755 $(EXEC_CLOUDS:%=etc/examples/exec-cloud/%) $(EXAMPLES)/exec-cloud
 	test -e $(ETC)/muster/config.yml || install -m 640 etc/config.yml $(ETC)/muster/config.yml
 	install -m 644 etc/logrotate/muster $(ETC)/logrotate.d/muster
 	sed 's|@PREFIX@|$(PREFIX)|' etc/systemd/muster.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/muster.service
@@ -78,7 +81,8 @@ uninstall: ## remove what `make install` installed, never configuration or state
 	rm -f $(BIN)/muster $(LIBEXEC)/muster-runner $(MAN)/man8/muster-runner.8 $(MAN)/man1/muster.1 $(MAN)/man1/muster-*.1
 	rm -f $(ETC)/logrotate.d/muster $(ETC)/init.d/muster $(DESTDIR)$(PREFIX)/lib/systemd/system/muster.service
 	rm -f $(SHARE)/bash-completion/completions/muster $(SHARE)/zsh/site-functions/_muster
-	rm -f $(SHARE)/fish/vendor_completions.d/muster.fish
+	rm -f $(SHARE)/fish/vendor_completions.d/muster.fish $(EXEC_CLOUDS:%=$(EXAMPLES)/exec-cloud/%)
+	for folder in $(EXAMPLES)/exec-cloud $(EXAMPLES) $(SHARE)/muster; do test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder; done
 	test ! -d $(LIBEXEC) || rmdir $(LIBEXEC)
 clean: ## remove what the build made
 	$(CARGO) clean

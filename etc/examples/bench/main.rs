@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a program that prints figures")]
 
 mod chaos;
+mod clouds;
 #[path = "../demo/daemon.rs"]
 mod daemon;
 mod fleet;
@@ -43,10 +44,10 @@ fn main() -> std::process::ExitCode {
 }
 
 /// All parts, or the one that is named: `containers`, `passes`, `queue` (with the number that waits), `submissions` (with the lines of the
-/// largest file), `ssh`, `longpoll`, `hosts`, `fleet` (with the number of hosts), `chaos` (with the number of runs and the first seed).
+/// largest file), `ssh`, `longpoll`, `hosts`, `clouds`, `fleet` (with the number of hosts), `chaos` (with the number of runs and the first seed).
 fn run() -> Result<(), Failure> {
-    const PARTS: [&str; 9] =
-        ["containers", "passes", "queue", "submissions", "ssh", "longpoll", "hosts", "fleet", "chaos"];
+    const PARTS: [&str; 10] =
+        ["containers", "passes", "queue", "submissions", "ssh", "longpoll", "hosts", "clouds", "fleet", "chaos"];
     let wanted = std::env::args().nth(1);
     if let Some(other) = wanted.as_deref().filter(|wanted| !PARTS.contains(wanted)) {
         return Err(Failure::Wrong(format!("there is no part {other:?}: {}", PARTS.join(", "))));
@@ -72,6 +73,9 @@ fn run() -> Result<(), Failure> {
     }
     if wants("hosts") {
         hosts::run()?;
+    }
+    if wants("clouds") {
+        clouds::run()?;
     }
     if wants("fleet") {
         fleet::run(number(2, 500)?)?;
