@@ -243,6 +243,8 @@ fn a_create_outlives_the_daemon() {
     let mut daemon = std::process::Command::new(std::env::current_exe().expect("known"))
         .args(["--exact", "exec_runs::a_create_outlives_the_daemon"])
         .env(ROLE, site.install(script))
+        // It has no time to tidy up.
+        .env("TMPDIR", site.path(""))
         .stdout(std::process::Stdio::null())
         .spawn()
         .expect("starts");

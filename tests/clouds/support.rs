@@ -1,6 +1,8 @@
 //! What all tests here use: the log, waiting, orders for instances, SSH with a key of its own, programs.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -29,18 +31,19 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// One log file for all tests, at level debug: gives what is in it. Lines are told apart by what they are about.
+/// One log file for all tests, at level debug: gives what is in it. Lines are told apart by what they are about. It has no name any more, so
+/// that it goes with the process.
 pub(crate) fn log() -> String {
-    static LOG: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = LOG.get_or_init(|| {
+    static LOG: OnceLock<File> = OnceLock::new();
+    let file = LOG.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
         let options =
             muster::log::Options { file: Some(path.clone()), filter: "debug".to_owned(), ..Default::default() };
         muster::log::init(&options).expect("a log");
-        (folder, path)
+        File::open(path).expect("there")
     });
-    std::fs::read_to_string(path).unwrap_or_default()
+    std::fs::read_to_string(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default()
 }
 
 /// A secret that no other instance has.
