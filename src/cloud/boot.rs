@@ -3,11 +3,13 @@
 //! The secret file is how a machine proves that it is the one that was created: one that took over an old address cannot know it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::NewInstance;
 use crate::core::effect::Tags;
 use crate::core::ids::InstanceSecret;
 use crate::core::instance_type::InstanceType;
+use crate::core::settings::CREATE_DEADLINE;
 
 /// What all new instances have in common, by configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// The order for one instance. `secret` is of letters and digits.
+    /// The order for one instance, wanted from now on for as long as the pool waits for a create. `secret` is of letters and digits.
     pub fn order(&self, instance_type: Arc<InstanceType>, tags: Tags, secret: InstanceSecret) -> NewInstance {
         NewInstance {
             instance_type,
@@ -29,6 +31,7 @@ impl Boot {
             init_command: format!("{}\n{}", write_secret(&secret), self.init_command),
             secret,
             public_key: self.public_key.clone(),
+            wanted_until: Instant::now() + CREATE_DEADLINE,
         }
     }
 }

@@ -16,7 +16,7 @@ pub mod ssh_access;
 pub mod static_hosts;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
@@ -40,6 +40,23 @@ pub struct NewInstance {
     pub init_command: String,
     /// `ALGORITHM BASE64 [comment]`: who has its private half may log in as the remote user. `None`: the image says who may.
     pub public_key: Option<String>,
+    /// From then on the caller has given it up, and may have asked for another: a driver that let it wait begins it no more.
+    pub wanted_until: Instant,
+}
+
+impl NewInstance {
+    /// To be asked when it has had to wait, right before it is begun.
+    ///
+    /// # Errors
+    /// It is too late.
+    pub fn still_wanted(&self) -> Result<(), CloudError> {
+        match Instant::now() < self.wanted_until {
+            true => Ok(()),
+            false => {
+                Err(CloudError::Other { message: "not begun: it has waited for too long".to_owned(), source: None })
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for NewInstance {

@@ -76,6 +76,7 @@ impl Layer for RateLimited {
 
     fn create(&self, new: &NewInstance) -> Result<CloudInstance, CloudError> {
         self.wait()?;
+        new.still_wanted()?;
         self.inner.create(new)
     }
 
@@ -132,6 +133,15 @@ mod tests {
         assert_eq!(all_calls(&driver), [true; 4]);
         assert!(began.elapsed() >= Duration::from_millis(60), "the fourth has waited for three periods");
         assert_eq!(recorded.names(), ["Create", "List", "Destroy", "SetTags"]);
+    }
+
+    #[test]
+    fn a_create_that_has_waited_for_too_long_is_not_made() {
+        let recorded = Arc::new(Recorded::default());
+        let driver = RateLimited::around(recorded.clone(), NonZeroU32::new(50).expect("not 0"));
+        let mut new = crate::cloud::boot::Boot::default().order(Arc::default(), Tags::new(), InstanceSecret::new("5"));
+        new.wanted_until = Instant::now();
+        assert!(driver.create(&new).is_err() && recorded.names().is_empty());
     }
 
     #[test]

@@ -73,7 +73,11 @@ fn ramp() -> Result<(), Failure> {
     println!("a willing cloud, default settings, {JOBS} instances wanted");
     println!("  creates begun in the first second    {}", within(1.0));
     println!("  in the first 10 seconds              {}", within(10.0));
-    println!("  until the last was begun             {:.1} s ({:.0} a minute)", last - first, 239.0 * 60.0 / (last - first));
+    println!(
+        "  until the last was begun             {:.1} s ({:.0} a minute)",
+        last - first,
+        239.0 * 60.0 / (last - first)
+    );
     demo.stop()
 }
 
