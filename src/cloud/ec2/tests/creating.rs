@@ -23,6 +23,7 @@ pub(super) fn new_instance(instance_type: InstanceType) -> NewInstance {
         secret: InstanceSecret::new(SECRET),
         init_command: format!("echo {SECRET}"),
         public_key: None,
+        wanted_until: std::time::Instant::now() + Duration::from_secs(900),
     }
 }
 
