@@ -104,7 +104,7 @@ impl<L: Layer> InstanceSet for Layered<L> {
 
 /// The calls of a driver in the order that they came in, for tests of wrappers.
 #[cfg(test)]
-pub(super) mod recorded {
+pub(crate) mod recorded {
     use parking_lot::Mutex;
 
     use super::*;
@@ -112,10 +112,12 @@ pub(super) mod recorded {
 
     /// A driver that notes what it is asked for, lists what it is given, and fails all calls if told to.
     #[derive(Debug, Default)]
-    pub(in crate::cloud) struct Recorded {
-        pub(in crate::cloud) calls: Mutex<Vec<(&'static str, Tags)>>,
-        pub(in crate::cloud) instances: Vec<CloudInstance>,
-        pub(in crate::cloud) fails: bool,
+    pub(crate) struct Recorded {
+        pub(crate) calls: Mutex<Vec<(&'static str, Tags)>>,
+        pub(crate) instances: Vec<CloudInstance>,
+        pub(crate) fails: bool,
+        /// There is no provider behind it.
+        pub(crate) counts_nothing: bool,
     }
 
     impl Recorded {
@@ -125,13 +127,13 @@ pub(super) mod recorded {
             if self.fails { Err(error) } else { Ok(()) }
         }
 
-        pub(in crate::cloud) fn names(&self) -> Vec<&'static str> {
+        pub(crate) fn names(&self) -> Vec<&'static str> {
             self.calls.lock().iter().map(|(name, _)| *name).collect()
         }
     }
 
     /// An instance with these tags.
-    pub(in crate::cloud) fn instance(id: &str, tags: &[(&str, &str)]) -> CloudInstance {
+    pub(crate) fn instance(id: &str, tags: &[(&str, &str)]) -> CloudInstance {
         CloudInstance {
             id: InstanceId::new(id),
             provider_type: "p".to_owned(),
@@ -142,7 +144,7 @@ pub(super) mod recorded {
     }
 
     /// All four calls that reach the provider, and whether each succeeded.
-    pub(in crate::cloud) fn all_calls(driver: &dyn InstanceSet) -> [bool; 4] {
+    pub(crate) fn all_calls(driver: &dyn InstanceSet) -> [bool; 4] {
         let id = InstanceId::new("i");
         let new = crate::cloud::boot::Boot::default().order(Arc::default(), Tags::new(), InstanceSecret::new("5"));
         [
@@ -175,7 +177,7 @@ pub(super) mod recorded {
         }
 
         fn traits(&self) -> Traits {
-            Traits { calls_provider: true, ..Traits::default() }
+            Traits { calls_provider: !self.counts_nothing, ..Traits::default() }
         }
 
         fn price_history(&self, _: &InstanceId, _: &InstanceType) -> Vec<PricePoint> {

@@ -261,6 +261,11 @@ impl Metrics {
         for state in WorkerState::ALL {
             self.instances_disappeared.with_label_values(&[state.as_str()]);
         }
+        for operation in ["Create", "List", "Destroy", "SetTags"] {
+            for error in ["0", "1"] {
+                self.driver_operations.with_label_values(&[operation, error]);
+            }
+        }
         self.version.with_label_values(&[version]).set(1.0);
     }
 

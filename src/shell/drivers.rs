@@ -206,3 +206,58 @@ fn ssh_client(config: &Config, key: PrivateKey) -> io::Result<SshClient> {
     })?;
     Ok(SshClient::new(key, port, Arc::new(threads::spawn)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::cloud::layer::recorded::{Recorded, all_calls, instance};
+    use crate::config::{Host, LoadOptions, load_text};
+    use crate::core::ids::InstanceSecret;
+
+    fn config(cloud: &str) -> Config {
+        let host = Host { is_root: false, cpus: 1, ram: 1 << 30, disk: 1 << 30 };
+        let options = LoadOptions { path: None, cluster: None, env: &|_| None, host, private_key_fault: |_| None };
+        let text = format!("Muster: {{StateDir: /x}}\nContainers: {{CloudVMs: {{{cloud}}}}}");
+        load_text(None, &text, &options).expect("a configuration").config
+    }
+
+    fn counted(metrics: &Metrics) -> f64 {
+        let all = metrics.registry().gather();
+        let family = all.iter().find(|family| family.name().ends_with("driver_operations")).expect("registered");
+        family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum()
+    }
+
+    /// Spec 40 §4: counted innermost, then limited, then with tags, then filtered.
+    #[test]
+    fn the_order_of_the_wrappers() {
+        let metrics = Arc::new(Metrics::new("", "0").expect("a name"));
+        let instances = vec![instance("ours", &[("mark", "m")]), instance("theirs", &[])];
+        let recorded = Arc::new(Recorded { instances, ..Recorded::default() });
+        let cloud = wrapped(&config("MaxCloudOpsPerSecond: 50, ResourceTags: {site: lab}"), recorded.clone(), &metrics);
+        let asked = instance("i", &[("mark", "m")]).tags;
+        let began = Instant::now();
+        assert_eq!(cloud.list(&asked).expect("listed").len(), 1, "filtered");
+        cloud.create(&Boot::default().order(Arc::default(), asked, InstanceSecret::new("5"))).expect("made");
+        assert!(began.elapsed() >= Duration::from_millis(20), "limited");
+        assert_eq!(recorded.calls.lock()[1].1.get("site").map(String::as_str), Some("lab"));
+        assert!((counted(&metrics) - 2.0).abs() < 0.1);
+        // What the limiter refuses was no call.
+        cloud.stop();
+        assert_eq!(all_calls(&*cloud), [false; 4]);
+        assert!((counted(&metrics) - 2.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn no_limit_where_none_is_configured_or_nobody_counts() {
+        let metrics = Arc::new(Metrics::new("", "0").expect("a name"));
+        for (limit, calls_provider) in [(0, true), (1, false)] {
+            let recorded = Arc::new(Recorded { counts_nothing: !calls_provider, ..Recorded::default() });
+            let cloud = wrapped(&config(&format!("MaxCloudOpsPerSecond: {limit}")), recorded, &metrics);
+            // A stop ends limited calls only.
+            cloud.stop();
+            assert_eq!(all_calls(&*cloud), [true; 4], "{limit} {calls_provider}");
+        }
+    }
+}

@@ -269,6 +269,13 @@ fn metrics_by_exact_names() {
         "containers_time_from_queue_to_crunch_run_seconds_count 0",
         "instances_run_probe_duration_seconds_count{outcome=\"success\"} 1",
         "driver_operations{error=\"1\",operation=\"Create\"} 1",
+        "driver_operations{error=\"0\",operation=\"Create\"} 0",
+        "driver_operations{error=\"0\",operation=\"List\"} 0",
+        "driver_operations{error=\"1\",operation=\"List\"} 0",
+        "driver_operations{error=\"0\",operation=\"Destroy\"} 0",
+        "driver_operations{error=\"1\",operation=\"Destroy\"} 0",
+        "driver_operations{error=\"0\",operation=\"SetTags\"} 0",
+        "driver_operations{error=\"1\",operation=\"SetTags\"} 0",
         "missed_wakeups 0",
     ] {
         assert!(text.contains(&format!("\narvados_dispatchcloud_{line}\n")), "{line} is not in {text}");

@@ -86,7 +86,7 @@ fn next_type() -> Result<(), Failure> {
     let mut types = "InstanceTypes:\n".to_owned();
     for number in 0..TYPES {
         // A string takes what is written to it.
-        let _ = writeln!(types, "  t{number}: {{VCPUs: 1, RAM: 1GiB, Price: 1.0{number}}}");
+        let _ = writeln!(types, "  t{number}: {{VCPUs: 1, RAM: 1GiB, Price: 1.{number:02}}}");
     }
     let mut demo = start(folder.path(), &types)?;
     for number in 0..TYPES - 1 {

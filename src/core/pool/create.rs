@@ -15,6 +15,8 @@ use crate::core::vocabulary::IdleBehavior;
 
 /// So long the secret of a create without an answer is kept. An instance that appears later is `unknown`, which works too.
 const REMEMBERED: Duration = Duration::from_secs(3600);
+/// So many of them, the youngest.
+const REMEMBERED_MAX: usize = 1000;
 
 /// A create whose outcome is not known yet.
 #[derive(Clone, Debug)]
@@ -136,7 +138,7 @@ impl Pool {
         self.expect_address(now);
         self.close_create(operation, now);
         self.log_max_instances(effects);
-        self.after_cloud_call(effects);
+        self.after_cloud_call(false, effects);
     }
 
     /// The create call of `operation` reported an error. Its instance may exist all the same: then a list shows it.
@@ -163,16 +165,25 @@ impl Pool {
         effects.log(note.with("Class", class).with("error", error));
         let others = self.instance_count();
         self.create_refused((&create.instance_type, create.began), refusal, others, now, effects);
-        if *refusal == CloudRefusal::Other {
-            // The answer may have been lost, and not the instance: the sooner it is seen, the fewer are asked for in its place.
-            self.given_up_creates.retain(|_, since| now.since(*since) < REMEMBERED);
-            self.given_up_creates.insert(create.secret, now);
-            if !self.settings.cheap_list {
-                effects.push(Effect::ListSoon);
-            }
+        let may_exist = *refusal == CloudRefusal::Other;
+        if may_exist {
+            self.remember(create.secret, now);
         }
         self.log_max_instances(effects);
-        self.after_cloud_call(effects);
+        // The answer may have been lost, and not the instance: the sooner it is seen, the fewer are asked for in its place.
+        self.after_cloud_call(may_exist, effects);
+    }
+
+    /// Its instance is ours if it appears.
+    fn remember(&mut self, secret: InstanceSecret, now: Moment) {
+        let creates = &mut self.given_up_creates;
+        creates.retain(|_, since| now.since(*since) < REMEMBERED);
+        if creates.len() >= REMEMBERED_MAX
+            && let Some(oldest) = creates.iter().min_by_key(|(_, since)| **since).map(|(secret, _)| secret.clone())
+        {
+            creates.remove(&oldest);
+        }
+        creates.insert(secret, now);
     }
 
     pub(super) fn create_deadline_passed(&mut self, operation: OperationId, now: Moment, effects: &mut Effects) {
@@ -182,8 +193,8 @@ impl Pool {
         }
     }
 
-    fn after_cloud_call(&self, effects: &mut Effects) {
-        if self.settings.cheap_list {
+    fn after_cloud_call(&self, list: bool, effects: &mut Effects) {
+        if list || self.settings.cheap_list {
             effects.push(Effect::ListSoon);
         }
         effects.notify();
@@ -204,6 +215,6 @@ impl Pool {
         if let Some(operation) = create {
             self.close_create(operation, now);
         }
-        create.is_some() || self.given_up_creates.remove(secret).is_some()
+        create.is_some() || self.given_up_creates.remove(secret).is_some_and(|since| now.since(since) < REMEMBERED)
     }
 }

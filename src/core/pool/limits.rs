@@ -38,7 +38,7 @@ pub enum CloudRefusal {
     /// No more instances for this account.
     Quota,
     Capacity(CapacityScope),
-    /// Unclassified: the next pass simply tries again.
+    /// Unclassified: tried again after a pause. An instance may have been made all the same.
     Other,
 }
 
@@ -65,6 +65,8 @@ pub struct Limits {
     /// When a machine became free; one entry at most for each configured type.
     freed_at: BTreeMap<CapacityKey, Moment>,
     creates_until: Option<Moment>,
+    /// Until when it is the cloud that wants no creates, and not we who wait after failures.
+    creates_throttled_until: Option<Moment>,
     /// Creates that failed for no known reason since the last that succeeded.
     failures_in_a_row: u32,
     /// When the last of them was counted.
@@ -77,7 +79,7 @@ pub struct Limits {
 /// A limit in force, for `muster status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitInForce {
-    /// `quota`, `capacity`, `rate limit`, `breaker`.
+    /// `quota`, `capacity`, `rate limit`, `failed creates`, `breaker`.
     pub what: &'static str,
     pub detail: String,
     pub until: Option<Moment>,
@@ -278,6 +280,9 @@ impl Pool {
         };
         let already = later(*slot, now);
         *slot = Some(slot.map_or(until, |known| known.max(until)));
+        if kind == CallKind::Create {
+            self.limits.creates_throttled_until = self.limits.creates_throttled_until.max(Some(until));
+        }
         // A later time never shortens the pause.
         self.timers.set(slot.unwrap_or(until), timer);
         effects.notify();
@@ -312,10 +317,10 @@ impl Pool {
             };
             add("capacity", detail, Some(*until));
         }
-        for (kind, until) in [("create calls", limits.creates_until), ("list calls", limits.lists_until)] {
-            if later(until, now) {
-                add("rate limit", kind.to_owned(), until);
-            }
+        let creates = if later(limits.creates_throttled_until, now) { "rate limit" } else { "failed creates" };
+        let calls = [(creates, "create calls", limits.creates_until), ("rate limit", "list calls", limits.lists_until)];
+        for (what, calls, until) in calls.into_iter().filter(|(.., until)| later(*until, now)) {
+            add(what, calls.to_owned(), until);
         }
         for (name, breaker) in self.breaker_views(now) {
             if breaker.is_tripped {

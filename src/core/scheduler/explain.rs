@@ -111,7 +111,7 @@ impl Listing {
 
     fn no_create(&self, clock: Clock<'_>) -> String {
         let pool = &self.grounds.pool;
-        let paused = pool.limits.iter().find(|limit| limit.what == "rate limit" && limit.detail == "create calls");
+        let paused = pool.limits.iter().find(|limit| limit.detail == "create calls");
         match (paused.and_then(|limit| limit.until), &pool.creates_refused) {
             (Some(until), _) => format!("no instance is created until {}", clock(until)),
             (None, Some(why)) => format!("no instance is created now: {why}"),
