@@ -109,6 +109,7 @@ pub(super) fn bare(parts: DriverParts<'_>) -> io::Result<Driver> {
             Arc::new(ExecCloud::open(options).map_err(io::Error::other)?)
         }
         CloudDriver::Ec2 => {
+            parts.key.as_ref().filter(|_| config.cloud.deploy_public_key).map_or(Ok(()), can_be_imported)?;
             let access = SshAccess { connector: connector(parts.key)?, places: places(config) };
             let ec2 = section(config.cloud.ec2.as_ref())?;
             Arc::new(ec2_driver(ec2, access, (parts.clock, parts.metrics, &config.metrics_prefix))?)
@@ -131,6 +132,20 @@ pub(super) fn wrapped(config: &Config, driver: Arc<dyn InstanceSet>, metrics: &A
     }
     let tags = Tags::from(config.cloud.resource_tags.clone());
     Arc::new(Filtering::around(Arc::new(DefaultTags::around(cloud, tags))))
+}
+
+/// EC2 imports no others (spec 60 §3.2).
+fn can_be_imported(key: &PrivateKey) -> io::Result<()> {
+    match key.algorithm() {
+        "ssh-rsa" | "ssh-ed25519" => Ok(()),
+        other => {
+            let text = format!(
+                "EC2 takes RSA and ed25519 keys only, and DispatchPrivateKey is {other}: give another one, or set \
+                 DeployPublicKey: false and have the image accept it"
+            );
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+    }
 }
 
 fn ec2_driver(
@@ -259,5 +274,15 @@ mod tests {
             cloud.stop();
             assert_eq!(all_calls(&*cloud), [true; 4], "{limit} {calls_provider}");
         }
+    }
+
+    #[test]
+    fn keys_that_ec2_imports() {
+        assert!(can_be_imported(&PrivateKey::generate().expect("made")).is_ok());
+        let group = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::X9_62_PRIME256V1).expect("known");
+        let key = openssl::pkey::PKey::from_ec_key(openssl::ec::EcKey::generate(&group).expect("made")).expect("a key");
+        let pem = String::from_utf8(key.private_key_to_pem_pkcs8().expect("PEM")).expect("text");
+        let error = can_be_imported(&PrivateKey::parse(&pem).expect("a key")).expect_err("ECDSA").to_string();
+        assert!(error.contains("ecdsa-sha2-nistp256") && error.contains("DeployPublicKey"), "{error}");
     }
 }

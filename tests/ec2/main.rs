@@ -10,3 +10,4 @@ mod crashes;
 mod faults;
 mod fixture;
 mod life;
+mod quota_groups;

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::runner::{runner_supply, tell_runner_fault};
 use super::running::{Daemon, Ends, Parts, Threads};
-use super::settings::{scheduler_settings, selector, settings};
+use super::settings::{quota_groups, scheduler_settings, selector, settings};
 use super::{DaemonError, keeper};
 use crate::cloud::{CloudEvent, CloudEvents, InstanceSet};
 use crate::config::{Config, QueueDriver};
@@ -138,8 +138,7 @@ fn connect(
 ) -> Parts {
     let pool = Pool::new(settings(config, set, &*cloud), config.instance_types.clone());
     let (door, batches) = PoolDoor::new(pool, clock);
-    let groups = config.instance_types.iter().map(|(name, one)| (name.clone(), cloud.quota_group(one))).collect();
-    door.set_quota_groups(groups);
+    door.set_quota_groups(quota_groups(config, &*cloud));
     let workers = Arc::new(Workers::new(WorkerParts {
         door: door.clone(),
         cloud: cloud.clone(),

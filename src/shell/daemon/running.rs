@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::Reload;
 use super::runner::reload_runner;
-use super::settings::{scheduler_settings, selector, settings};
+use super::settings::{quota_groups, scheduler_settings, selector, settings};
 use crate::cloud::InstanceSet;
 use crate::config::Config;
 use crate::core::effect::{Effect, Level, Note};
@@ -137,6 +137,8 @@ impl Daemon {
         let new = Arc::new(Config::with_live_part(&old, &new));
         let settings = settings(&new, &self.parts.set, &*self.parts.cloud);
         *backend.scheduler.new_settings.lock() = Some(scheduler_settings(&new, &settings));
+        // Before anything is asked for of a type that is new.
+        backend.door.set_quota_groups(quota_groups(&new, &*self.parts.cloud));
         *backend.config.write() = new.clone();
         if let Err(error) = self.parts.queue.set_selector(selector(&new)) {
             let note = Note::new(Level::Error, "config", "cannot choose instance types anew for waiting containers");

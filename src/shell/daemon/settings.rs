@@ -1,5 +1,6 @@
 //! The configuration as its readers in core and queue take it: at the start, and again at a reload.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -7,6 +8,7 @@ use parking_lot::Mutex;
 use super::process;
 use crate::cloud::InstanceSet;
 use crate::config::{Config, QueueDriver};
+use crate::core::ids::TypeName;
 use crate::core::instance_type;
 use crate::core::resources;
 use crate::core::scheduler::SchedulerSettings;
@@ -45,6 +47,11 @@ pub(super) fn settings(config: &Config, set: &str, cloud: &dyn InstanceSet) -> S
         settings.max_instances = if settings.max_instances == 0 { most } else { settings.max_instances.min(most) };
     }
     settings
+}
+
+/// Which configured types share a quota of the provider's.
+pub(super) fn quota_groups(config: &Config, cloud: &dyn InstanceSet) -> BTreeMap<TypeName, String> {
+    config.instance_types.iter().map(|(name, one)| (name.clone(), cloud.quota_group(one))).collect()
 }
 
 pub(super) fn scheduler_settings(config: &Config, settings: &Settings) -> SchedulerSettings {
