@@ -33,6 +33,15 @@ pub enum QueueError {
     Busy,
 }
 
+/// Where an attempt goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placement {
+    pub instance: InstanceId,
+    pub instance_type: TypeName,
+    /// What the instance costs per hour now, where its driver knows that; else the type's price counts.
+    pub price: Option<f64>,
+}
+
 /// What the queue expects of a started attempt: given back by [`ContainerQueue::assign`].
 #[derive(Clone, Debug)]
 pub struct Assignment {
@@ -76,13 +85,7 @@ pub trait ContainerQueue: Send + Sync + std::fmt::Debug {
 
     /// Writes instance and attempt number of a Locked container, *before* its start is sent (spec 70 §3). Calling it again for
     /// the same attempt and instance changes nothing and succeeds: the start is simply repeated.
-    fn assign(
-        &self,
-        uuid: &ContainerUuid,
-        attempt: Attempt,
-        instance: &InstanceId,
-        instance_type: &TypeName,
-    ) -> Result<Assignment, QueueError>;
+    fn assign(&self, uuid: &ContainerUuid, attempt: Attempt, placement: &Placement) -> Result<Assignment, QueueError>;
 
     /// A probe listed this attempt for the first time: Locked → Running. No effect for any other attempt or state.
     fn seen_running(&self, uuid: &ContainerUuid, attempt: Attempt) -> Result<(), QueueError>;

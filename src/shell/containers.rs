@@ -25,7 +25,7 @@ use crate::core::worker::collect::CollectReturn;
 use crate::core::worker::kill::KillReturn;
 use crate::core::worker::running::StartReturn;
 use crate::log::write_note;
-use crate::queue::{ContainerQueue, QueueError};
+use crate::queue::{ContainerQueue, Placement, QueueError};
 use crate::remote::runner::{CommandError, FailedCommand, Runner};
 use crate::remote::unpack::{UnpackError, UnpackLimits, unpack};
 use crate::remote::{ExecuteError, Lane};
@@ -107,7 +107,12 @@ impl Containers {
         let Some(instance_type) = self.door.type_of(&order.instance) else {
             return;
         };
-        let assignment = match self.queue.assign(&order.uuid, order.attempt, &order.instance, &instance_type) {
+        let placement = Placement {
+            instance: order.instance.clone(),
+            instance_type,
+            price: self.workers.price_now(&order.instance),
+        };
+        let assignment = match self.queue.assign(&order.uuid, order.attempt, &placement) {
             Ok(assignment) => assignment,
             Err(error) => {
                 // A state that changed meanwhile is no fault; storage trouble is.

@@ -68,6 +68,12 @@ impl Workers {
     }
 
     /// Gives a worker its executor and thread, unless it has them. A failure is logged, and repaired by the next sync.
+    /// What an instance costs per hour now, if the driver knows.
+    pub fn price_now(&self, instance: &InstanceId) -> Option<f64> {
+        let configured = self.parts.door.configured_type(instance)?;
+        self.parts.cloud.price_history(instance, &configured).first().map(|point| point.price)
+    }
+
     pub fn open(&self, instance: &InstanceId, secret: Option<&InstanceSecret>) {
         let mut open = self.open.lock();
         if open.contains_key(instance) {

@@ -86,16 +86,25 @@ fn check_places_and_costs(cluster: &Cluster, all: &[String], ours: &[&Instance])
         let detail = cluster.site.show(uuid);
         let attempt = &detail["attempts"][0];
         let price = prices[attempt["instance"].as_str().expect("an instance")];
-        let time = |name: &str| attempt[name].as_i64().expect("milliseconds");
-        #[expect(clippy::cast_precision_loss, reason = "a short time")]
-        let hours = (time("finished_at") - time("assigned_at")) as f64 / 3_600_000.0;
-        let cost = |of: &serde_json::Value| of["cost"].as_f64().expect("a number");
-        assert!((cost(attempt) - price * hours).abs() < 1e-9, "{detail:#}");
-        assert!((cost(&detail["container"]) - cost(attempt)).abs() < 1e-9 && cost(attempt) > 0.0, "{detail:#}");
+        let cost = cost_of(attempt);
+        assert!((cost - price * hours_of(attempt)).abs() < 1e-9, "{detail:#}");
+        assert!((cost_of(&detail["container"]) - cost).abs() < 1e-9 && cost > 0.0, "{detail:#}");
         if detail["container"]["runtime_constraints"]["vcpus"] == 2 {
             assert!((price - LARGE).abs() < 1e-9, "{detail:#}");
         }
     }
+}
+
+fn cost_of(record: &serde_json::Value) -> f64 {
+    record["cost"].as_f64().expect("a number")
+}
+
+/// From its assignment to its end.
+fn hours_of(attempt: &serde_json::Value) -> f64 {
+    let time = |name: &str| attempt[name].as_i64().expect("milliseconds");
+    #[expect(clippy::cast_precision_loss, reason = "a short time")]
+    let hours = (time("finished_at") - time("assigned_at")) as f64 / 3_600_000.0;
+    hours
 }
 
 /// What an operator says of an instance stands in its tags, and a restart goes by them.
@@ -173,6 +182,10 @@ fn spot_instances_come_and_are_taken_away() {
     assert!(cluster.live().iter().all(|instance| instance.id != first.id));
     std::fs::write(&gate, b"").expect("written");
     cluster.site.wait_state(&job[0], "Complete");
+    // The second attempt began after a look-up: at the price of its zone, with what its volume of 19 GiB costs.
+    let last = cluster.site.show(&job[0])["attempts"][1].clone();
+    let price = 0.0071 + 0.1 * 19.0 / 30.0 / 24.0;
+    assert!((cost_of(&last) - price * hours_of(&last)).abs() < 1e-9, "{last:#}");
     cluster.wait_until_nothing_is_left();
     assert_eq!(cluster.ec2.proxy.calls("DescribeSpotPriceHistory").len(), 1, "once in an interval");
     cluster.assert_decent();

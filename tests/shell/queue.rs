@@ -7,10 +7,10 @@ use crossbeam_channel::Receiver;
 use muster::core::container::GpuRequest;
 use muster::core::container::{Container, ContainerRequest, LostReason, RuntimeStatus};
 use muster::core::entry::QueueSnapshot;
-use muster::core::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
+use muster::core::ids::{Attempt, ContainerUuid};
 use muster::core::time::Moment;
 use muster::core::vocabulary::ContainerState;
-use muster::queue::{Assignment, ContainerQueue, QueueError};
+use muster::queue::{Assignment, ContainerQueue, Placement, QueueError};
 
 #[derive(Debug)]
 pub(crate) struct AnyQueue;
@@ -83,13 +83,7 @@ impl ContainerQueue for AnyQueue {
     fn keeps_attempts(&self) -> bool {
         true
     }
-    fn assign(
-        &self,
-        uuid: &ContainerUuid,
-        attempt: Attempt,
-        _instance: &InstanceId,
-        _instance_type: &TypeName,
-    ) -> Result<Assignment, QueueError> {
+    fn assign(&self, uuid: &ContainerUuid, attempt: Attempt, _placement: &Placement) -> Result<Assignment, QueueError> {
         Ok(Assignment { container: container(uuid, attempt), attempt, repeated: false })
     }
     fn seen_running(&self, _uuid: &ContainerUuid, _attempt: Attempt) -> Result<(), QueueError> {

@@ -35,10 +35,10 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 
-use super::{Assignment, ContainerQueue, LostReason, QueueError};
+use super::{Assignment, ContainerQueue, LostReason, Placement, QueueError};
 use crate::core::container::Container;
 use crate::core::entry::{QueueEntry, QueueSnapshot};
-use crate::core::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
+use crate::core::ids::{Attempt, ContainerUuid};
 use crate::core::time::Moment;
 use crate::core::vocabulary::ContainerState;
 
@@ -204,15 +204,8 @@ impl ContainerQueue for LocalQueue {
         true
     }
 
-    fn assign(
-        &self,
-        uuid: &ContainerUuid,
-        attempt: Attempt,
-        instance: &InstanceId,
-        instance_type: &TypeName,
-    ) -> Result<Assignment, QueueError> {
-        let (uuid, instance, instance_type) = (uuid.clone(), instance.clone(), instance_type.clone());
-        match self.transition(Write::Assign { uuid, attempt, instance, instance_type })? {
+    fn assign(&self, uuid: &ContainerUuid, attempt: Attempt, placement: &Placement) -> Result<Assignment, QueueError> {
+        match self.transition(Write::Assign { uuid: uuid.clone(), attempt, placement: placement.clone() })? {
             Done::Assigned(assignment) => Ok(*assignment),
             other => unreachable!("the writer answers an assign with the assignment, not {other:?}"),
         }

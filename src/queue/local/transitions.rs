@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
-use crate::core::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
+use crate::core::ids::{Attempt, ContainerUuid, TypeName};
 use crate::core::lifecycle::{Assigned, CANCELLED_BY_USER, CancelRequest, PriorityRefusal, Refusal, Unlocked};
 use crate::core::vocabulary::ContainerState::{self, Locked, Queued};
-use crate::queue::Assignment;
+use crate::queue::{Assignment, Placement};
 
 use super::memory::CachedSelector;
 use super::rows::Row;
@@ -57,16 +57,16 @@ impl Step<'_> {
         &mut self,
         uuid: &ContainerUuid,
         attempt: Attempt,
-        instance: &InstanceId,
-        instance_type: &TypeName,
+        placement: &Placement,
     ) -> StepResult<Assignment> {
+        let Placement { instance, instance_type, price } = placement;
         let mut row = self.row(uuid)?;
         let assigned = row.life.assign(attempt, instance, instance_type).map_err(|refusal| wrong(&row, refusal))?;
         let container = row.container(self.request(&row)?);
         if assigned == Assigned::Now {
             let sql = "INSERT INTO attempts (container, attempt, instance, instance_type, price, started_at) \
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let price = self.price(&row, instance_type);
+            let price = price.unwrap_or_else(|| self.price(&row, instance_type));
             self.connection.prepare_cached(sql)?.execute(params![
                 row.id,
                 attempt,

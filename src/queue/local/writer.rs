@@ -8,11 +8,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, params};
 
 use crate::core::effect::{Level, Note};
-use crate::core::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
+use crate::core::ids::{Attempt, ContainerUuid};
 use crate::core::time::WallMillis;
 use crate::core::vocabulary::ContainerState;
 use crate::log::write_note;
-use crate::queue::{Assignment, LostReason, QueueError};
+use crate::queue::{Assignment, LostReason, Placement, QueueError};
 
 use super::memory::Shared;
 use super::result::AttemptResult;
@@ -35,8 +35,7 @@ pub(super) enum Write {
     Assign {
         uuid: ContainerUuid,
         attempt: Attempt,
-        instance: InstanceId,
-        instance_type: TypeName,
+        placement: Placement,
     },
     SeenRunning(ContainerUuid, Attempt),
     Finish(ContainerUuid, Attempt, AttemptResult),
@@ -285,8 +284,8 @@ impl Step<'_> {
             Write::Lock(uuid) => self.lock(&uuid)?,
             Write::Unlock(uuid) => self.unlock(&uuid)?,
             Write::Cancel(uuid, why) => self.cancel(&uuid, &why)?,
-            Write::Assign { uuid, attempt, instance, instance_type } => {
-                let assignment = self.assign(&uuid, attempt, &instance, &instance_type)?;
+            Write::Assign { uuid, attempt, placement } => {
+                let assignment = self.assign(&uuid, attempt, &placement)?;
                 return Ok(Done::Assigned(Box::new(assignment)));
             }
             Write::SeenRunning(uuid, attempt) => self.seen_running(&uuid, attempt)?,

@@ -115,7 +115,7 @@ fn whatever_comes_after_it() {
         let uuid = at(&bench, *stage);
         bench.queue.request_cancel(&uuid).unwrap();
         if matches!(stage, Stage::Locked) {
-            let assigned = bench.queue.assign(&uuid, 1, &instance("i-1"), &big());
+            let assigned = bench.queue.assign(&uuid, 1, &super::at("i-1"));
             assert!(assigned.is_err(), "never: a cancelled one is started");
         }
         then(&bench, &uuid);

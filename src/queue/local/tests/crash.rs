@@ -30,7 +30,7 @@ fn child_that_writes_until_it_is_killed() {
                     say(&uuid, "Queued");
                     queue.lock(&uuid).unwrap();
                     say(&uuid, "Locked");
-                    queue.assign(&uuid, 1, &instance("i-1"), &big()).unwrap();
+                    queue.assign(&uuid, 1, &at("i-1")).unwrap();
                     say(&uuid, "assigned");
                 }
             });

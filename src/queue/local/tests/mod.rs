@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::core::container::ContainerRequest;
+use crate::core::ids::{InstanceId, TypeName};
 use crate::core::instance_type::InstanceType;
 use crate::core::resources::Resources;
 
@@ -94,6 +95,11 @@ pub(super) fn instance(text: &str) -> InstanceId {
     InstanceId::new(text)
 }
 
+/// On this instance, at the type's price.
+pub(super) fn at(text: &str) -> Placement {
+    Placement { instance: instance(text), instance_type: big(), price: None }
+}
+
 pub(super) fn big() -> TypeName {
     TypeName::new("big")
 }
@@ -132,7 +138,7 @@ impl Bench {
     pub(super) fn assign_next(&self, uuid: &ContainerUuid) -> Attempt {
         self.queue.lock(uuid).unwrap();
         let attempt = self.record(uuid).attempt + 1;
-        self.queue.assign(uuid, attempt, &instance("i-1"), &big()).unwrap();
+        self.queue.assign(uuid, attempt, &at("i-1")).unwrap();
         attempt
     }
 

@@ -72,7 +72,7 @@ fn act(bench: &Bench, uuids: &mut Vec<ContainerUuid>, target: usize, action: &Ac
             Ok(())
         }
         Action::Assign { skip, instance: id } => {
-            queue.assign(uuid, attempt_now + skip, &instance(&format!("i-{id}")), &big()).map(drop)
+            queue.assign(uuid, attempt_now + skip, &at(&format!("i-{id}"))).map(drop)
         }
         Action::SeenRunning { attempt } => queue.seen_running(uuid, *attempt),
         Action::Finish { attempt, result } => bench.finish(uuid, *attempt, RESULTS[*result]),

@@ -44,11 +44,11 @@ fn one_on_hold_is_not_locked() {
 fn assign_is_durable_and_repeatable() {
     let bench = bench();
     let uuid = bench.submit(request());
-    let assign = |bench: &Bench, attempt, id: &str| bench.queue.assign(&uuid, attempt, &instance(id), &big()).map(drop);
+    let assign = |bench: &Bench, attempt, id: &str| bench.queue.assign(&uuid, attempt, &at(id)).map(drop);
     assert_eq!(refused(assign(&bench, 1, "i-1")), ("assign", "Queued"));
     bench.queue.lock(&uuid).unwrap();
     assert_eq!(refused(assign(&bench, 2, "i-1")), ("assign that attempt", "at another attempt"));
-    let assignment = bench.queue.assign(&uuid, 1, &instance("i-1"), &big()).unwrap();
+    let assignment = bench.queue.assign(&uuid, 1, &at("i-1")).unwrap();
     assert_eq!((assignment.attempt, assignment.container.instance), (1, Some(instance("i-1"))));
     assign(&bench, 1, "i-1").unwrap();
     assert_eq!(refused(assign(&bench, 1, "i-2")), ("assign", "assigned already"));
@@ -72,7 +72,7 @@ fn a_kill_or_hold_that_came_before_the_start_prevents_it() {
     assert_eq!(bench.queue.request_cancel(&cancelled).unwrap(), CancelOutcome::Requested);
     bench.queue.set_priority(&held, 0).unwrap();
     for (uuid, state) in [(&cancelled, "to be cancelled"), (&held, "on hold")] {
-        assert_eq!(refused(bench.queue.assign(uuid, 1, &instance("i-1"), &big()).map(drop)), ("assign", state));
+        assert_eq!(refused(bench.queue.assign(uuid, 1, &at("i-1")).map(drop)), ("assign", state));
         bench.queue.unlock(uuid).unwrap();
     }
     assert_eq!(bench.record(&cancelled).state, Cancelled);
@@ -232,6 +232,18 @@ fn as_of_follows_update() {
     let now = Moment::since_start(std::time::Duration::from_secs(7));
     bench.queue.update(now).unwrap();
     assert_eq!(bench.queue.snapshot().as_of, now);
+}
+
+/// What the instance costs where its driver knows that, not what the type says.
+#[test]
+fn the_drivers_price_goes_before_the_types() {
+    let bench = bench();
+    let uuid = bench.submit(request());
+    bench.queue.lock(&uuid).unwrap();
+    bench.queue.assign(&uuid, 1, &Placement { price: Some(0.05), ..at("i-1") }).unwrap();
+    bench.later(3_600_000);
+    bench.finish(&uuid, 1, r#""reason":"exited","exit_code":0"#).unwrap();
+    assert!((bench.record(&uuid).cost - 0.05).abs() < 1e-9, "{}", bench.record(&uuid).cost);
 }
 
 #[test]
