@@ -7,17 +7,15 @@ use std::sync::Arc;
 use super::fault::Faults;
 use super::files::read_key;
 use super::load::{Cluster, LoadOptions, choose_cluster};
-use super::section::Section;
 use super::values::Values;
 use super::yaml::Node;
 use super::{
-    CloudConfig, CloudDriver, Config, ConfigSource, ContainersConfig, DeployRunner, DriverParameters, Ec2Config,
-    ExecConfig, LogConfig, LogFormat, QueueConfig, QueueDriver, Secret, StaticConfig, ec2, exec, hosts, types,
+    CloudConfig, CloudDriver, Config, ConfigSource, ContainersConfig, DeployRunner, DriverParameters, LogConfig,
+    LogFormat, QueueConfig, QueueDriver, Secret, types,
 };
 use crate::core::ids::TypeName;
 use crate::core::instance_type::InstanceType;
 use crate::core::runner_file::is_plain_path;
-use crate::remote::ssh::port_number;
 
 const BOOT_PROBE_OF_CLOUDS: &str = "systemctl is-system-running";
 
@@ -58,16 +56,8 @@ pub(super) fn build(
     })
 }
 
-/// `DriverParameters`. Whatever is not a map was told already.
-fn driver_parameters<'a>(cluster: &Cluster<'a>, values: &Values) -> Section<'a> {
-    let path = "Containers.CloudVMs.DriverParameters";
-    let node = cluster.node.and_then(|root| super::values::find(root, path));
-    let node = node.filter(|node| matches!(node.content, super::yaml::Content::Map(_)));
-    Section { node, path: format!("{}{path}", values.prefix) }
-}
-
 pub(super) struct Builder<'a, 'o> {
-    file: Option<&'a Path>,
+    pub(super) file: Option<&'a Path>,
     pub(super) values: &'a Values,
     pub(super) cluster: &'a Cluster<'a>,
     options: &'a LoadOptions<'o>,
@@ -276,62 +266,6 @@ impl Builder<'_, '_> {
         Secret::new(&key)
     }
 
-    /// `None` unless the driver is `exec`.
-    fn exec(&mut self, driver: CloudDriver) -> Option<ExecConfig> {
-        if driver != CloudDriver::Exec {
-            return None;
-        }
-        let (file, cluster, mark) = (self.file, self.cluster, self.values.mark("Containers.CloudVMs.Driver"));
-        let section = driver_parameters(cluster, self.values);
-        exec::read(&section, mark, &|text| absolute(file, text), self.faults)
-    }
-
-    /// `None` unless the driver is `ec2`.
-    fn ec2(&mut self, driver: CloudDriver) -> Option<Ec2Config> {
-        if driver != CloudDriver::Ec2 {
-            return None;
-        }
-        let mark = self.values.mark("Containers.CloudVMs.Driver");
-        Some(ec2::read(&driver_parameters(self.cluster, self.values), mark, self.faults))
-    }
-
-    /// `None` unless the driver is `static`.
-    fn static_hosts(
-        &mut self,
-        driver: CloudDriver,
-        state_dir: &Path,
-        types: &BTreeMap<TypeName, Arc<InstanceType>>,
-    ) -> Option<StaticConfig> {
-        if driver != CloudDriver::Static {
-            return None;
-        }
-        let port = self.values.text("Containers.CloudVMs.SSHPort");
-        let port = port_number(if port.is_empty() { "ssh" } else { &port });
-        if port.is_none() {
-            let message = "must be a number from 1 to 65535, or the name of a service";
-            self.error("Containers.CloudVMs.SSHPort", message);
-        }
-        let driver_mark = self.values.mark("Containers.CloudVMs.Driver");
-        let file = self.file;
-        let Section { node: section, path } = driver_parameters(self.cluster, self.values);
-        let around = hosts::Around {
-            path,
-            mark: driver_mark,
-            absolute: &|text| absolute(file, text),
-            state_dir,
-            port: port.unwrap_or(22),
-            types,
-        };
-        let read = hosts::read(section, &around, self.faults);
-        let most = self.values.count("Containers.CloudVMs.MaxInstances");
-        if most > 0 && read.hosts.len() > most {
-            let message = format!("{most} of {} hosts are used at a time: set it to 0 for no limit", read.hosts.len());
-            let key = format!("{}Containers.CloudVMs.MaxInstances", self.values.prefix);
-            self.faults.warn(self.values.mark("Containers.CloudVMs.MaxInstances"), &key, message);
-        }
-        Some(read)
-    }
-
     fn cloud(
         &mut self,
         driver: CloudDriver,
@@ -435,7 +369,7 @@ impl Builder<'_, '_> {
 }
 
 /// Relative paths begin at the configuration file.
-fn absolute(file: Option<&Path>, text: &str) -> PathBuf {
+pub(super) fn absolute(file: Option<&Path>, text: &str) -> PathBuf {
     let base = file.and_then(Path::parent).unwrap_or(Path::new(""));
     std::path::absolute(base.join(text)).unwrap_or_else(|_| base.join(text))
 }

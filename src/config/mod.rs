@@ -15,6 +15,7 @@ mod host;
 mod hosts;
 mod keys;
 mod load;
+mod parameters;
 mod reload;
 mod runner;
 mod secret;
