@@ -94,6 +94,15 @@ fn faults_of_ec2() {
 }
 
 #[test]
+fn ports_that_are_none() {
+    for (driver, parameters) in [("ec2", "{Region: r-1}"), ("exec", "{Program: /bin/sh}")] {
+        let text = text(driver, parameters).replace("    DriverParameters", "    SSHPort: moon\n    DriverParameters");
+        let found = faults(&text);
+        assert!(found.iter().any(|fault| fault.contains("SSHPort: must be a number from 1 to 65535")), "{found:#?}");
+    }
+}
+
+#[test]
 fn parameters_of_exec() {
     let config =
         loaded(&text("exec", "{Program: /bin/sh, Timeout: 30s, Parameters: {region: x, deep: {n: 5, l: [a]}}}"));

@@ -15,11 +15,23 @@ use crate::core::instance_type::InstanceType;
 use crate::remote::ssh::port_number;
 
 impl Builder<'_, '_> {
+    /// For addresses without one; of drivers that use SSH.
+    fn ssh_port(&mut self) -> u16 {
+        let port = self.values.text("Containers.CloudVMs.SSHPort");
+        let port = port_number(if port.is_empty() { "ssh" } else { &port });
+        if port.is_none() {
+            let message = "must be a number from 1 to 65535, or the name of a service";
+            self.error("Containers.CloudVMs.SSHPort", message);
+        }
+        port.unwrap_or(22)
+    }
+
     /// `None` unless the driver is `exec`.
     pub(super) fn exec(&mut self, driver: CloudDriver) -> Option<ExecConfig> {
         if driver != CloudDriver::Exec {
             return None;
         }
+        self.ssh_port();
         let (file, cluster, mark) = (self.file, self.cluster, self.values.mark("Containers.CloudVMs.Driver"));
         let section = driver_parameters(cluster, self.values);
         exec::read(&section, mark, &|text| absolute(file, text), self.faults)
@@ -30,6 +42,7 @@ impl Builder<'_, '_> {
         if driver != CloudDriver::Ec2 {
             return None;
         }
+        self.ssh_port();
         let mark = self.values.mark("Containers.CloudVMs.Driver");
         Some(ec2::read(&driver_parameters(self.cluster, self.values), mark, self.faults))
     }
@@ -44,23 +57,12 @@ impl Builder<'_, '_> {
         if driver != CloudDriver::Static {
             return None;
         }
-        let port = self.values.text("Containers.CloudVMs.SSHPort");
-        let port = port_number(if port.is_empty() { "ssh" } else { &port });
-        if port.is_none() {
-            let message = "must be a number from 1 to 65535, or the name of a service";
-            self.error("Containers.CloudVMs.SSHPort", message);
-        }
+        let port = self.ssh_port();
         let driver_mark = self.values.mark("Containers.CloudVMs.Driver");
         let file = self.file;
         let Section { node: section, path } = driver_parameters(self.cluster, self.values);
-        let around = hosts::Around {
-            path,
-            mark: driver_mark,
-            absolute: &|text| absolute(file, text),
-            state_dir,
-            port: port.unwrap_or(22),
-            types,
-        };
+        let around =
+            hosts::Around { path, mark: driver_mark, absolute: &|text| absolute(file, text), state_dir, port, types };
         let read = hosts::read(section, &around, self.faults);
         let most = self.values.count("Containers.CloudVMs.MaxInstances");
         if most > 0 && read.hosts.len() > most {
