@@ -55,7 +55,12 @@ fn summary(config: &Config, public_key: Option<String>) -> String {
         CloudDriver::Azure => "azure",
     };
     let types: Vec<&str> = config.instance_types.values().map(|one| one.name.as_str()).collect();
-    let hosts = config.cloud.static_hosts.as_ref().map(|hosts| ("hosts", hosts.to_string()));
+    let cloud = &config.cloud;
+    let of_driver = [
+        cloud.static_hosts.as_ref().map(|hosts| ("hosts", hosts.to_string())),
+        cloud.ec2.as_ref().map(|ec2| ("region", ec2.to_string())),
+        cloud.exec.as_ref().map(|exec| ("program", exec.to_string())),
+    ];
     let rows = [
         ("configuration", config.source.to_string()),
         ("cluster", config.cluster_id.clone()),
@@ -73,7 +78,7 @@ fn summary(config: &Config, public_key: Option<String>) -> String {
     ];
     let public_key = public_key.map(|key| ("public key", key));
     let mut text = String::new();
-    for (name, value) in rows.into_iter().chain(hosts).chain(more).chain(public_key) {
+    for (name, value) in rows.into_iter().chain(of_driver.into_iter().flatten()).chain(more).chain(public_key) {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<16} {value}");
     }

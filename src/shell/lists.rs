@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded, select_biased};
+use parking_lot::Mutex;
 
 use super::stop::Stop;
 use super::work_pool::{Overtime, WorkPool};
 use crate::cloud::{CloudError, CloudInstance, InstanceSet};
 use crate::core::effect::{Level, Note, Tags, seconds};
+use crate::core::time::WallMillis;
 use crate::log::write_note;
 
 /// Hanging calls that are given up. When as many hang, lists wait until one returns.
@@ -31,6 +33,36 @@ struct Call {
 pub struct Lists {
     calls: WorkPool<Call>,
     deadline: Duration,
+}
+
+/// That lists fail, and why: for people. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct ListFault(Arc<Mutex<Option<Failing>>>);
+
+/// Lists that failed, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    pub since: WallMillis,
+    pub times: usize,
+    /// What the last of them said.
+    pub error: String,
+}
+
+impl ListFault {
+    pub fn failed(&self, error: &str, now: WallMillis) {
+        let mut failing = self.0.lock();
+        let (since, times) = failing.as_ref().map_or((now, 1), |before| (before.since, before.times + 1));
+        *failing = Some(Failing { since, times, error: error.to_owned() });
+    }
+
+    pub fn succeeded(&self) {
+        *self.0.lock() = None;
+    }
+
+    /// Nothing if the last list was one.
+    pub fn get(&self) -> Option<Failing> {
+        self.0.lock().clone()
+    }
 }
 
 /// What came of asking for a list.

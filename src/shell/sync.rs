@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select_biased};
 
-use super::clock::Clock;
-use super::lists::{Listed, Lists};
+use super::clock::{Clock, wall_now};
+use super::lists::{ListFault, Listed, Lists};
 use super::operations::report_of;
 use super::pool::PoolDoor;
 use super::stop::Stop;
@@ -37,6 +37,8 @@ pub struct Sync {
     pub door: Arc<PoolDoor>,
     pub clock: Clock,
     pub lists: Lists,
+    /// Told to people.
+    pub list_fault: ListFault,
     pub workers: Arc<Workers>,
     /// What the driver tells on its own.
     pub events: Receiver<CloudEvent>,
@@ -101,24 +103,26 @@ impl Sync {
                     ours.map(|instance| (instance.id.clone(), report_of(instance))).collect();
                 self.door.apply_list(began, &listed);
                 self.workers.open_missing(&self.door.targets());
+                self.list_fault.succeeded();
                 return true;
             }
             Listed::InTime(Err(error)) => {
                 if let CloudError::RateLimit { retry_after, .. } = &error {
                     self.door.suspend_lists(*retry_after);
                 }
-                list_failed(&chain(&error));
+                self.failed(&chain(&error));
             }
-            Listed::Late => list_failed("the cloud has not answered in time"),
+            Listed::Late => self.failed("the cloud has not answered in time"),
             Listed::Stopped => {}
         }
         false
     }
-}
 
-fn list_failed(error: &str) {
-    let note = Note::new(Level::Warn, "pool", "cannot list instances; nothing changes until a list succeeds");
-    write_note(&note.with("error", error));
+    fn failed(&self, error: &str) {
+        self.list_fault.failed(error, wall_now());
+        let note = Note::new(Level::Warn, "pool", "cannot list instances; nothing changes until a list succeeds");
+        write_note(&note.with("error", error));
+    }
 }
 
 #[cfg(test)]

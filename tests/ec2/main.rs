@@ -10,4 +10,5 @@ mod crashes;
 mod faults;
 mod fixture;
 mod life;
+mod not_listed;
 mod quota_groups;

@@ -324,6 +324,7 @@ impl Fake {
             door: door.clone(),
             clock,
             lists: Lists::new(set, call_deadline),
+            list_fault: Default::default(),
             workers: workers.clone(),
             events,
             events_open,

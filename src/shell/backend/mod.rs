@@ -16,6 +16,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::clock::Clock;
+use super::lists::ListFault;
 use super::pool::PoolDoor;
 use super::scheduler::SchedulerShared;
 use super::stop::{Stop, StopSource};
@@ -50,6 +51,7 @@ pub struct DaemonBackend {
     /// `StateDir/containers`.
     pub results: PathBuf,
     pub started_at: WallMillis,
+    pub list_fault: ListFault,
     /// Ends calls that wait.
     pub waiting: RwLock<Option<StopSource>>,
 }

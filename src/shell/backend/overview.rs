@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::DaemonBackend;
-use super::reasons::Reasons;
+use super::reasons::{Reasons, time_of_day};
 use super::records::container_record;
 use crate::core::entry::QueueSnapshot;
 use crate::core::instance_type::InstanceType;
@@ -17,6 +17,7 @@ use crate::management::gauges::{count_queue, sum_instances};
 use crate::management::records::{ContainerRecord, InstanceTypeList, InstanceTypeRecord, LimitRecord, Status};
 use crate::queue::ContainerQueue;
 use crate::shell::clock::wall_now;
+use crate::shell::lists::Failing;
 
 impl DaemonBackend {
     pub(super) fn overview(&self) -> Result<Status, ApiError> {
@@ -30,6 +31,12 @@ impl DaemonBackend {
         let mut trouble: Vec<String> = self.health().err().into_iter().collect();
         if self.door.overflowed() > 0 {
             trouble.push(format!("{} batches of effects were lost: please report this", self.door.overflowed()));
+        }
+        // One alone may be a moment's trouble; the first of all keeps everything from starting.
+        if let Some(failing) = self.list_fault.get().filter(|failing| failing.times > 1 || !view.loaded) {
+            let since = time_of_day(failing.since);
+            let Failing { times, error, .. } = failing;
+            trouble.push(format!("the cloud's instances cannot be listed ({times} times since {since}): {error}"));
         }
         let (unusable, unusable_count) = self.unusable_rows();
         Ok(Status {

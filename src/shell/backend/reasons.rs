@@ -44,6 +44,8 @@ pub(super) struct Reasons {
     present: BTreeSet<TypeName>,
     /// At quota: the instances that would go if nobody held them (spec 20 §2).
     held: Option<String>,
+    /// Before the first list of the cloud nothing is decided: what it waits for, and why.
+    not_listed: Option<Waits>,
     clock: Clock,
 }
 
@@ -52,13 +54,16 @@ fn is_eligible(entry: &QueueEntry, name: &TypeName) -> bool {
 }
 
 /// `12:04:10Z`.
-fn time_of_day(at: WallMillis) -> String {
+pub(super) fn time_of_day(at: WallMillis) -> String {
     jiff::Timestamp::from_millisecond(at).map_or_else(|_| "?".to_owned(), |time| time.strftime("%H:%M:%SZ").to_string())
 }
 
 impl Reasons {
     /// What the last pass said of a container, and what people must know to change that.
     pub(super) fn of(&self, uuid: &ContainerUuid) -> Option<Waits> {
+        if self.not_listed.is_some() {
+            return self.not_listed.clone();
+        }
         let listing = self.report.as_ref()?.listing();
         let one = listing.find(uuid)?;
         let text = listing.text(one);
@@ -107,7 +112,11 @@ impl DaemonBackend {
         let (machines, pool) = (self.cloud.unlisted(), self.door.view());
         let counts = |one: &&Versioned<InstanceView>| !machines.is_empty() && one.state != WorkerState::Shutdown;
         let present = pool.instances.values().filter(counts).map(|one| one.type_name.clone()).collect();
-        Reasons { report, machines, present, held: held(&pool), clock: self.clock }
+        let not_listed = (!pool.loaded).then(|| Waits {
+            text: "Waiting until the cloud has listed its instances.".to_owned(),
+            explanation: self.list_fault.get().map(|failing| failing.error).unwrap_or_default(),
+        });
+        Reasons { report, machines, present, held: held(&pool), not_listed, clock: self.clock }
     }
 
     /// The first few of those with a reason, and how many there are.

@@ -11,7 +11,7 @@ use crate::queue::local;
 use crate::shell::containers::result_dir;
 
 /// Why a container waits: the text of spec 82 §3.2, and what stands in its way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Waits {
     pub(super) text: String,
     pub(super) explanation: String,

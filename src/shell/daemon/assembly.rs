@@ -32,7 +32,7 @@ use crate::shell::clock::{Clock, wall_now};
 use crate::shell::containers::{Containers, JobSettings};
 use crate::shell::drivers::{self, Driver, DriverParts};
 use crate::shell::lanes::{Lanes, Work};
-use crate::shell::lists::Lists;
+use crate::shell::lists::{ListFault, Lists};
 use crate::shell::operations::Operations;
 use crate::shell::pool::PoolDoor;
 use crate::shell::scheduler::{self, SchedulerShared};
@@ -228,6 +228,7 @@ fn backend(base: &Base, done: Arc<Subscribers>, lanes: Lanes) -> DaemonBackend {
         config: Arc::new(RwLock::new(base.config.clone())),
         results: base.results.clone(),
         started_at: wall_now(),
+        list_fault: ListFault::default(),
         waiting: RwLock::new(Some(StopSource::new())),
     }
 }
@@ -249,6 +250,7 @@ fn start_threads(
         door: backend.door.clone(),
         clock: backend.clock,
         lists: Lists::new(parts.cloud.clone(), CALL_DEADLINE),
+        list_fault: backend.list_fault.clone(),
         workers: backend.workers.clone(),
         events,
         events_open,

@@ -159,7 +159,15 @@ impl Shell {
         let central = start_part("central", move || central.run(&batches, &stop_last)).expect("room");
         let (events_open, events) = bounded(CLOUD_EVENTS_MAX);
         let lists = Lists::new(set, CALL_DEADLINE);
-        let sync = Sync { door: door.clone(), clock, lists, workers: workers.clone(), events, events_open };
+        let sync = Sync {
+            door: door.clone(),
+            clock,
+            lists,
+            list_fault: Default::default(),
+            workers: workers.clone(),
+            events,
+            events_open,
+        };
         let stop_sync = stops[1].token();
         let sync = start_part("sync", move || sync.run(&list_asked, &stop_sync)).expect("room");
         let of_thread = scheduler.clone();
