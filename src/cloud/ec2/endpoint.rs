@@ -2,12 +2,23 @@
 
 use std::net::IpAddr;
 
-use ureq::Proxy;
 use ureq::http::Uri;
+use ureq::{Proxy, ProxyProtocol};
 
 use super::environment::Environment;
 use super::query::QueryError;
 use super::xml::excerpt;
+
+/// Partitions of AWS that have a domain of their own: how their regions' names begin, and the domain. The others' is the public one.
+const DOMAINS: [(&str, &str); 6] = [
+    ("cn-", "amazonaws.com.cn"),
+    ("eusc-", "amazonaws.eu"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("us-isof-", "csp.hci.ic.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+];
+const PUBLIC_DOMAIN: &str = "amazonaws.com";
 
 /// Scheme, host and port of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +47,8 @@ impl Endpoint {
                 "Region {shown:?} is none: it has other than letters, digits and dashes"
             )));
         }
-        let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let own = DOMAINS.iter().find(|(prefix, _)| region.starts_with(prefix));
+        let domain = own.map_or(PUBLIC_DOMAIN, |(_, domain)| domain);
         let host = format!("{service}.{region}.{domain}");
         Ok(Self { is_tls: true, authority: host.clone(), host })
     }
@@ -47,7 +59,7 @@ impl Endpoint {
     /// It is not of the form `http[s]://HOST[:PORT][/PATH]`.
     pub fn parse(url: &str) -> Result<(Self, String), QueryError> {
         let wrong = || {
-            let shown = excerpt(url.as_bytes());
+            let shown = shown(url);
             QueryError::other(format!("the URL {shown:?} is not of the form http[s]://HOST[:PORT][/PATH]"))
         };
         let uri: Uri = url.parse().map_err(|_| wrong())?;
@@ -121,8 +133,13 @@ impl Endpoint {
             return Ok(None);
         };
         // The value may have a password: it is not shown.
-        let wrong = |error| QueryError::caused(format!("the environment's {name} is not the URL of a proxy"), error);
-        Proxy::new(value.trim()).map(Some).map_err(wrong)
+        let wrong = || format!("the environment's {name} is not the URL of a proxy that is understood");
+        let proxy = Proxy::new(value.trim()).map_err(|error| QueryError::caused(wrong(), error))?;
+        // The client cannot do what others there are (SOCKS), and ends the process when it is asked to.
+        match proxy.protocol() {
+            ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some(proxy)),
+            _ => Err(QueryError::other(format!("{}: only http:// and https:// are supported", wrong()))),
+        }
     }
 
     /// Whether a list as in NO_PROXY has the host: `*`, a name with or without a dot before it (which has those below it too).
@@ -137,9 +154,18 @@ impl Endpoint {
     }
 }
 
+/// A URL for an error's text: who uses it, and with what password, is left out.
+fn shown(url: &str) -> String {
+    match url.rsplit_once('@') {
+        Some((_, place)) => excerpt(format!("(hidden)@{place}").as_bytes()),
+        None => excerpt(url.as_bytes()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::errors::chain;
 
     #[test]
     fn regions_become_hosts() {
@@ -147,6 +173,12 @@ mod tests {
             ("us-east-1", "https://ec2.us-east-1.amazonaws.com/"),
             ("us-gov-west-1", "https://ec2.us-gov-west-1.amazonaws.com/"),
             ("cn-north-1", "https://ec2.cn-north-1.amazonaws.com.cn/"),
+            ("eusc-de-east-1", "https://ec2.eusc-de-east-1.amazonaws.eu/"),
+            ("us-iso-east-1", "https://ec2.us-iso-east-1.c2s.ic.gov/"),
+            ("us-isob-east-1", "https://ec2.us-isob-east-1.sc2s.sgov.gov/"),
+            ("us-isof-south-1", "https://ec2.us-isof-south-1.csp.hci.ic.gov/"),
+            ("eu-isoe-west-1", "https://ec2.eu-isoe-west-1.cloud.adc-e.uk/"),
+            ("eu-west-1", "https://ec2.eu-west-1.amazonaws.com/"),
         ] {
             assert_eq!(Endpoint::of_service("ec2", region).expect("a region").url("/"), expected);
         }
@@ -171,6 +203,8 @@ mod tests {
         for url in ["", "a.example", "/path", "ftp://a", "https://", "https://u:p@a", "https://a b", "http:a"] {
             assert!(Endpoint::parse(url).is_err(), "{url}");
         }
+        let error = Endpoint::parse("https://me:hush@a.example/p").expect_err("with a password").to_string();
+        assert!(error.contains("(hidden)@a.example/p") && !error.contains("hush") && !error.contains("me:"), "{error}");
     }
 
     #[test]
@@ -207,8 +241,10 @@ mod tests {
             let proxy = Endpoint::given(url).expect(url).proxy(&Environment::of(&variables, None)).expect(url);
             assert_eq!(proxy.as_ref().map(Proxy::host), expected, "{url} {no_proxy}");
         }
-        let wrong = Environment::of(&[("HTTPS_PROXY", "nonsense://u:secret@p")], None);
-        let error = Endpoint::given("https://a.example").expect("a URL").proxy(&wrong).expect_err("refused");
-        assert!(error.to_string().contains("HTTPS_PROXY") && !error.to_string().contains("secret"), "{error}");
+        for scheme in ["nonsense", "socks", "socks4", "socks4a", "socks5", "socks5h"] {
+            let wrong = Environment::of(&[("HTTPS_PROXY", &format!("{scheme}://u:secret@p"))], None);
+            let error = Endpoint::given("https://a.example").expect("a URL").proxy(&wrong).expect_err("refused");
+            assert!(error.to_string().contains("HTTPS_PROXY") && !chain(&error).contains("secret"), "{error:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::query::QueryError;
 use crate::cloud::CloudError;
 use crate::core::pool::limits::CapacityScope;
+use crate::core::time::Moment;
 
 /// What the caller must do about a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,33 +79,42 @@ fn lacks_addresses(message: &str) -> bool {
 const DELAY_MIN: Duration = Duration::from_secs(1);
 const DELAY_MAX: Duration = Duration::from_secs(60);
 
+/// When a call was made, and when its answer came.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub began: Moment,
+    pub ended: Moment,
+}
+
 /// For how long calls of one kind rest after a rate limit; longer each time until one gets through.
 #[derive(Debug, Default)]
 pub struct Backoff {
     delay: Duration,
+    /// When the delay grew last.
+    grown_at: Option<Moment>,
 }
 
 impl Backoff {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The service limits the rate: no call for the returned time.
-    pub fn throttled(&mut self) -> Duration {
-        self.delay = (self.delay * 3 / 2 + Duration::from_secs(1)).clamp(DELAY_MIN, DELAY_MAX);
+    /// The service limits the rate: no call for the returned time. Calls that were under way together were refused for one reason and
+    /// count as one: else a burst of ten would rest for as long as ten in a row.
+    pub fn throttled(&mut self, call: Span) -> Duration {
+        if self.grown_at.is_none_or(|grown| call.began >= grown) {
+            self.delay = (self.delay * 3 / 2 + Duration::from_secs(1)).clamp(DELAY_MIN, DELAY_MAX);
+            self.grown_at = Some(call.ended);
+        }
         self.delay
     }
 
     /// A call has succeeded, or failed for a reason that is no limit: the service listens to us.
     pub fn reset(&mut self) {
-        self.delay = Duration::ZERO;
+        *self = Self::default();
     }
 
     /// Classifies the error of a call of this kind. Quota and lack of capacity leave the delay as it is (§9).
-    pub fn classify(&mut self, error: QueryError) -> CloudError {
+    pub fn classify(&mut self, error: QueryError, call: Span) -> CloudError {
         let class = classify(&error);
         match class {
-            Class::RateLimit => CloudError::RateLimit { message: error.to_string(), retry_after: self.throttled() },
+            Class::RateLimit => CloudError::RateLimit { message: error.to_string(), retry_after: self.throttled(call) },
             Class::Quota => CloudError::Quota { message: error.to_string() },
             Class::Capacity(scope) => CloudError::Capacity { message: error.to_string(), scope },
             Class::Other => {
@@ -129,6 +139,11 @@ mod tests {
 
     fn api(code: &str, message: &str) -> QueryError {
         QueryError::Api { status: 400, code: code.into(), message: message.into(), request_id: "r".into() }
+    }
+
+    fn span(began: u64, ended: u64) -> Span {
+        let moment = |seconds| Moment::since_start(Duration::from_secs(seconds));
+        Span { began: moment(began), ended: moment(ended) }
     }
 
     const NOT_IN_ZONE: &str = "Your requested instance type (t3.micro) is not supported in your requested Availability \
@@ -196,11 +211,32 @@ mod tests {
 
     #[test]
     fn rate_limits_rest_longer_each_time_up_to_a_minute() {
-        let mut backoff = Backoff::new();
-        let delays: Vec<f64> = (0..10).map(|_| backoff.throttled().as_secs_f64()).collect();
+        let mut backoff = Backoff::default();
+        let delays: Vec<f64> = (0..10).map(|time| backoff.throttled(span(time, time + 1)).as_secs_f64()).collect();
         assert_eq!(delays, [1.0, 2.5, 4.75, 8.125, 13.1875, 20.78125, 32.171875, 49.2578125, 60.0, 60.0]);
         backoff.reset();
-        assert_eq!(backoff.throttled(), Duration::from_secs(1));
+        assert_eq!(backoff.throttled(span(10, 11)), Duration::from_secs(1));
+    }
+
+    /// Calls as the times of begin and end, and the seconds that each rests.
+    #[test]
+    fn a_burst_counts_once() {
+        let mut backoff = Backoff::default();
+        for (began, ended, expected) in [
+            (0, 5, 1.0),
+            (0, 6, 1.0),
+            (4, 9, 1.0),
+            (5, 7, 2.5),
+            (6, 8, 2.5),
+            (6, 30, 2.5),
+            (7, 31, 4.75),
+            (8, 40, 4.75),
+        ] {
+            assert_eq!(backoff.throttled(span(began, ended)).as_secs_f64(), expected, "{began} {ended}");
+        }
+        // Somebody got through: what is refused after that is a new limit, whenever it was asked.
+        backoff.reset();
+        assert_eq!(backoff.throttled(span(0, 41)), Duration::from_secs(1));
     }
 
     #[test]
@@ -212,26 +248,26 @@ mod tests {
             ("RequestLimitExceeded", 4.75),
             ("UnauthorizedOperation", 1.0),
         ] {
-            let mut backoff = Backoff::new();
-            backoff.throttled();
-            let _ = backoff.classify(api(code, ""));
-            let error = backoff.classify(api("Throttling", "slower"));
+            let mut backoff = Backoff::default();
+            backoff.throttled(span(0, 1));
+            let _ = backoff.classify(api(code, ""), span(1, 2));
+            let error = backoff.classify(api("Throttling", "slower"), span(2, 3));
             let CloudError::RateLimit { message, retry_after } = error else { panic!("{code}: {error:?}") };
             assert_eq!(
                 (retry_after.as_secs_f64(), message.as_str()),
                 (seconds_after, "Throttling: slower (request id r)")
             );
         }
-        let mut backoff = Backoff::new();
-        backoff.throttled();
-        let error = backoff.classify(QueryError::other("no route"));
+        let mut backoff = Backoff::default();
+        backoff.throttled(span(0, 1));
+        let error = backoff.classify(QueryError::other("no route"), span(1, 2));
         assert!(matches!(error, CloudError::Other { message, source: None } if message == "no route"));
-        assert_eq!(backoff.throttled(), Duration::from_secs(1));
+        assert_eq!(backoff.throttled(span(2, 3)), Duration::from_secs(1));
     }
 
     #[test]
     fn errors_of_the_pool_have_the_services_words_and_the_cause() {
-        let error = Backoff::new().classify(api("VcpuLimitExceeded", "no more"));
+        let error = Backoff::default().classify(api("VcpuLimitExceeded", "no more"), span(0, 1));
         assert!(matches!(&error, CloudError::Capacity { scope: CapacityScope::Group, .. }), "{error:?}");
         assert_eq!(error.to_string(), "VcpuLimitExceeded: no more (request id r)");
         let error = unclassified(QueryError::caused("cannot connect", std::io::Error::other("refused")));

@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use errors::{Backoff, unclassified};
+use errors::{Backoff, Class, Span, classify, unclassified};
 use keypairs::KeyPairs;
 use list::Listed;
 use metrics::Metrics;
@@ -49,6 +49,7 @@ use super::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits}
 use crate::core::effect::{Ending, Tags};
 use crate::core::ids::{InstanceId, InstanceSecret};
 use crate::core::instance_type::{InstanceType, PricePoint};
+use crate::core::time::Moment;
 use crate::remote::identity::SecretOnly;
 
 /// EC2 says so of an instance that is gone, and forgotten.
@@ -64,8 +65,9 @@ pub struct Ec2 {
     key_pairs: KeyPairs,
     rotation: Rotation,
     prices: Prices,
-    /// Of the spot instances of the last list, and of those made since: which prices are theirs.
-    markets: Mutex<BTreeMap<InstanceId, Market>>,
+    /// Of the spot instances of the last list, and of those made since it began: which prices are theirs, and when they were made if no
+    /// list has shown them.
+    markets: Mutex<BTreeMap<InstanceId, (Market, Option<Moment>)>>,
     creates: Mutex<Backoff>,
     lists: Mutex<Backoff>,
     metrics: Metrics,
@@ -106,16 +108,59 @@ impl Ec2 {
         })
     }
 
+    fn now(&self) -> Moment {
+        (self.options.clock.now)()
+    }
+
+    /// An attempt in each subnet until one works.
+    fn try_subnets(&self, order: &Params, new: &NewInstance) -> Result<Listed, CloudError> {
+        // What has others in it comes first.
+        let secrets = [order.get("UserData").unwrap_or_default(), &new.init_command, new.secret.reveal()];
+        let mut began = self.now();
+        let (mut too_late, mut is_throttled) = (None, false);
+        let result = self.rotation.try_each(&self.options.subnets, |subnet| {
+            if let Err(error) = new.still_wanted() {
+                too_late = Some(error);
+                return Err(QueryError::other("not begun"));
+            }
+            began = self.now();
+            let result = self.run_instances(order, subnet, &secrets);
+            is_throttled = result.as_ref().is_err_and(|error| classify(error) == Class::RateLimit);
+            result
+        });
+        let mut creates = self.creates.lock();
+        let call = Span { began, ended: self.now() };
+        match (result, too_late) {
+            (Ok(made), _) => {
+                creates.reset();
+                Ok(made)
+            }
+            (Err(_), Some(too_late)) => Err(too_late),
+            (Err(error), None) => {
+                // It is not what the pool hears of if a lack of capacity came before it (§5.3), and yet it is one.
+                if is_throttled && classify(&error) != Class::RateLimit {
+                    creates.throttled(call);
+                }
+                Err(creates.classify(error, call))
+            }
+        }
+    }
+
     /// What a list tells beside the instances: figures and prices.
-    fn digest(&self, listed: &[Listed]) {
+    fn digest(&self, listed: &[Listed], began: Moment) {
         let mut counts = BTreeMap::new();
         for one in listed {
             *counts.entry(one.subnet.clone()).or_insert(0) += 1;
         }
         self.metrics.listed(&counts);
-        let markets: BTreeMap<InstanceId, Market> = listed.iter().filter_map(market).collect();
-        let wanted = markets.values().cloned().collect();
-        *self.markets.lock() = markets;
+        let shown: BTreeMap<InstanceId, Market> = listed.iter().filter_map(market).collect();
+        let wanted = shown.values().cloned().collect();
+        {
+            let mut markets = self.markets.lock();
+            // One that was made meanwhile need not be in the list.
+            markets.retain(|_, (_, made_at)| made_at.is_some_and(|at| at >= began));
+            markets.extend(shown.into_iter().map(|(id, market)| (id, (market, None))));
+        }
         let interval = self.options.spot_price_interval;
         if !interval.is_zero() {
             self.prices.refresh(&*self.query, &self.options.clock, interval, &wanted);
@@ -127,30 +172,26 @@ impl InstanceSet for Ec2 {
     fn create(&self, new: &NewInstance) -> Result<CloudInstance, CloudError> {
         // Before any call: what cannot be ordered imports no key.
         let mut order = order::order(&self.options, new)?;
-        let key_name = new.public_key.as_ref().map(|key| self.key_pairs.name(&*self.query, key)).transpose()?;
+        let key_name = new.public_key.as_ref().map(|key| self.key_pairs.name(&*self.query, key, || new.still_wanted()));
+        let key_name = key_name.transpose()?;
         order.0.extend(key_name.iter().map(|name| ("KeyName".to_owned(), name.clone())));
-        // What has others in it comes first.
-        let secrets = [order.get("UserData").unwrap_or_default(), &new.init_command, new.secret.reveal()];
-        let made = self
-            .rotation
-            .try_each(&self.options.subnets, |subnet| self.run_instances(&order, subnet, &secrets))
-            .map_err(|error| self.creates.lock().classify(error))?;
-        self.creates.lock().reset();
-        self.markets.lock().extend(market(&made));
+        let made = self.try_subnets(&order, new)?;
+        self.markets.lock().extend(market(&made).map(|(id, market)| (id, (market, Some(self.now())))));
         // What was ordered is there from the start, whatever of it the answer shows already.
         Ok(CloudInstance { tags: new.tags.clone(), ..made.instance })
     }
 
     /// In no particular order.
     fn list(&self, tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
+        let began = self.now();
         let mut listed = Vec::new();
         each_page(&*self.query, "DescribeInstances", &list::describe(tags), |page| {
             listed.extend(list::instances(page, &self.options.user)?);
             self.lists.lock().reset();
             Ok(())
         })
-        .map_err(|error| self.lists.lock().classify(error))?;
-        self.digest(&listed);
+        .map_err(|error| self.lists.lock().classify(error, Span { began, ended: self.now() }))?;
+        self.digest(&listed, began);
         Ok(listed.into_iter().map(|one| one.instance).collect())
     }
 
@@ -181,7 +222,7 @@ impl InstanceSet for Ec2 {
     }
 
     fn price_history(&self, id: &InstanceId, instance_type: &InstanceType) -> Vec<PricePoint> {
-        let Some(market) = self.markets.lock().get(id).cloned() else { return Vec::new() };
+        let Some((market, _)) = self.markets.lock().get(id).cloned() else { return Vec::new() };
         let mut points = self.prices.history(&market);
         let added = hourly_ebs(self.options.ebs_price, instance_type.added_scratch);
         for point in &mut points {

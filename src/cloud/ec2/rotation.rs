@@ -18,7 +18,8 @@ impl Rotation {
     /// subnets are seen in turn.
     ///
     /// # Errors
-    /// The latest; but lack of capacity gives way to lack of capacity only, for with it the pool tries another type.
+    /// The latest; but lack of capacity gives way to lack of capacity and to a lost answer only: with the one the pool tries another
+    /// type, after the other it looks for an instance that may be there.
     pub(super) fn try_each<T>(
         &self,
         subnets: &[String],
@@ -54,8 +55,10 @@ impl Rotation {
 
 fn preferred(remembered: Option<QueryError>, latest: QueryError) -> QueryError {
     let is_capacity = |error: &QueryError| matches!(classify(error), Class::Capacity(_));
-    match remembered {
-        Some(remembered) if is_capacity(&remembered) && !is_capacity(&latest) => remembered,
+    match (remembered, &latest) {
+        // No answer is no refusal, and the instance may have been made. §5.3 speaks of answers only.
+        (_, QueryError::Other { .. }) => latest,
+        (Some(remembered), _) if is_capacity(&remembered) && !is_capacity(&latest) => remembered,
         _ => latest,
     }
 }
@@ -103,7 +106,7 @@ mod tests {
     fn scenarios() {
         type Call = (&'static [&'static str], Result<&'static str, &'static str>);
         type Subnets = &'static [(&'static str, Option<&'static str>)];
-        let scenarios: [(Subnets, &[Call]); 9] = [
+        let scenarios: [(Subnets, &[Call]); 10] = [
             (&[("full", Some(FULL)), ("good", None)], &[(&["full", "good"], Ok("good")), (&["good"], Ok("good"))]),
             (
                 &[("full", Some(FULL)), ("broken", Some(BROKEN))],
@@ -125,6 +128,7 @@ mod tests {
                 &[(&["one"], Err("Throttling")), (&["one"], Err("Throttling"))],
             ),
             (&[("one", Some("network")), ("two", None)], &[(&["one"], Err("network"))]),
+            (&[("one", Some(CAPACITY)), ("two", Some("network"))], &[(&["one", "two"], Err("network"))]),
             // Capacity is kept when an error follows that ends it; a capacity error replaces another.
             (
                 &[("one", Some(CAPACITY)), ("two", Some("VcpuLimitExceeded")), ("three", None)],

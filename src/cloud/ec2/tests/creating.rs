@@ -224,6 +224,41 @@ fn errors_of_creates_have_classes_and_rate_limits_grow() {
     }
 }
 
+/// A rate limit that hides behind a lack of capacity is one all the same.
+#[test]
+fn a_throttle_after_a_lack_of_capacity_counts() {
+    let mut codes = ["InsufficientInstanceCapacity", "Throttling", "Throttling"].into_iter();
+    let stub = Stub::new(move |_, _| api(codes.next().expect("one per call")));
+    let subnets = ["one", "two"].map(str::to_owned).to_vec();
+    let driver = driver(Ec2Options { subnets, ..options() }, &stub);
+    let error = driver.create(&new_instance(small())).expect_err("refused");
+    assert!(matches!(error, CloudError::Capacity { .. }), "{error:?}");
+    match driver.create(&new_instance(small())) {
+        Err(CloudError::RateLimit { retry_after, .. }) => assert_eq!(retry_after, Duration::from_secs_f64(2.5)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Once before the first attempt, once before another: what nobody waits for any more is not begun, and says nothing of limits.
+#[test]
+fn an_attempt_that_nobody_waits_for_is_not_made() {
+    for patience in [Duration::ZERO, Duration::from_millis(200)] {
+        let new = NewInstance { wanted_until: std::time::Instant::now() + patience, ..new_instance(small()) };
+        let until = new.wanted_until;
+        let stub = Stub::new(move |action, _| {
+            while std::time::Instant::now() < until {
+                std::thread::yield_now();
+            }
+            if action == "RunInstances" { api("InsufficientInstanceCapacity") } else { api("Throttling") }
+        });
+        let subnets = ["one", "two"].map(str::to_owned).to_vec();
+        let error = driver(Ec2Options { subnets, ..options() }, &stub).create(&new).expect_err("too late");
+        assert!(error.to_string().contains("not begun"), "{error}");
+        // With a busy machine the time may be over before the first.
+        assert!(stub.actions().len() <= usize::from(!patience.is_zero()));
+    }
+}
+
 #[test]
 fn creates_and_lists_are_throttled_apart() {
     let stub = Stub::new(|_, _| api("Throttling"));

@@ -108,6 +108,32 @@ fn creates_at_the_same_time_import_a_key_once() {
     }
 }
 
+/// Another dispatcher imports it between our look and our import: then it is there.
+#[test]
+fn a_key_that_somebody_imports_meanwhile_is_found() {
+    for (found_then, expected) in
+        [(&["of-another"][..], Ok("of-another")), (&[], Err("Could not import keypair: InvalidKeyPair"))]
+    {
+        let mut looks = 0;
+        let stub = Stub::new(move |action, _| match action {
+            "DescribeKeyPairs" => {
+                looks += 1;
+                Ok(key_set(if looks == 1 { &[] } else { found_then }))
+            }
+            "ImportKeyPair" => api("InvalidKeyPair.Duplicate"),
+            _ => Ok(started("i-1")),
+        });
+        let result = driver(options(), &stub).create(&with_key());
+        let asked = stub.asked();
+        let actions: Vec<_> = asked.iter().map(|(action, _)| *action).collect();
+        assert_eq!(actions[..3], ["DescribeKeyPairs", "ImportKeyPair", "DescribeKeyPairs"]);
+        match expected {
+            Ok(name) => assert!(result.is_ok() && asked[3].1.get("KeyName") == Some(name), "{result:?}"),
+            Err(text) => assert!(chain(&result.expect_err("not there")).starts_with(text)),
+        }
+    }
+}
+
 /// All unclassified, and nothing is remembered.
 #[test]
 fn errors_say_what_was_tried() {

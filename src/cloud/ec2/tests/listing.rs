@@ -231,6 +231,26 @@ fn a_spot_instance_just_made_has_the_known_prices() {
     assert_eq!(driver.price_history(&InstanceId::new("i-2"), &small()).len(), 1);
 }
 
+/// A list that began before an instance was made need not have it; one that began after does, or it is gone.
+#[test]
+fn one_made_during_a_list_keeps_its_prices() {
+    let stub = Stub::new(|action, _| match action {
+        "RunInstances" => Ok(node("RunInstancesResponse", vec![node("instancesSet", vec![spot("i-2", "us-east-1a")])])),
+        "DescribeInstances" => Ok(page(vec![spot("i-1", "us-east-1a")], None)),
+        _ => Ok(prices(&[("0.010", "10")], "")),
+    });
+    let (clock, time) = clock();
+    let driver = driver(Ec2Options { spot_price_interval: Duration::from_secs(3600), clock, ..options() }, &stub);
+    driver.list(&tags(&[])).expect("listed");
+    let began = driver.now();
+    *time.lock() = Duration::from_secs(5);
+    driver.create(&new_instance(small())).expect("made");
+    for (began, known) in [(began, 1), (driver.now() + Duration::from_secs(1), 0)] {
+        driver.digest(&[], began);
+        assert_eq!(driver.price_history(&InstanceId::new("i-2"), &small()).len(), known);
+    }
+}
+
 #[test]
 fn without_an_interval_or_spot_instances_no_prices_are_looked_up() {
     for (interval, lifecycle) in [(0, "spot"), (60, "scheduled")] {
