@@ -1,7 +1,7 @@
 //! Running commands on a worker (spec 45): the executor's contract, and what the runner's commands look like.
 //!
 //! Reading order: the contract here, [`wake`] (ending a wait from another thread), [`local`] (this host, without SSH), [`address`]
-//! (where a host is), [`identity`] and [`known_hosts`] (is it the right one), [`ssh`] (hosts over SSH), [`runner`] (the runner's
+//! (where a host is), [`resolve`] (what its name stands for), [`identity`] and [`known_hosts`] (is it the right one), [`ssh`] (hosts over SSH), [`runner`] (the runner's
 //! commands and their answers), [`supply`] (its program), [`deploy`] (putting that on a worker), [`unpack`] (results, which are not
 //! trusted).
 //!
@@ -12,6 +12,7 @@ pub mod deploy;
 pub mod identity;
 pub mod known_hosts;
 pub mod local;
+pub mod resolve;
 pub mod runner;
 #[cfg(test)]
 mod scripted;
@@ -22,6 +23,7 @@ pub mod wake;
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use identity::HostCheck;
@@ -31,6 +33,9 @@ use crate::core::ids::InstanceSecret;
 
 /// Output of a command beyond this is a failure, never a shortened result (spec 45 §3).
 pub const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Starts a thread with this name: this module may not.
+pub type Spawn = Arc<dyn Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> + Send + Sync>;
 
 /// What to run. Arguments reach the program as they are: no shell sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]

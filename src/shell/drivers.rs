@@ -158,7 +158,7 @@ fn ec2_driver(
         endpoint: config.endpoint.clone(),
         access_key_id: config.access_key_id.clone(),
         secret_access_key: Secret::new(config.secret_access_key.reveal()),
-        environment: Environment::of_process(),
+        environment: Environment::of_process(Arc::new(threads::spawn)),
         clock: WallClock::new(wall_now),
     })
     .map_err(io::Error::other)?;

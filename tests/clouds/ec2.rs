@@ -38,7 +38,7 @@ fn driver(site: &Ec2Site, key: &ClientKey) -> Ec2 {
         endpoint: Some(site.proxy.url()),
         access_key_id: Credentials::STATIC.id.to_owned(),
         secret_access_key: Secret::new(Credentials::STATIC.secret),
-        environment: Environment::new(|_| None, None),
+        environment: Environment::new(|_| None, None, Arc::new(muster::shell::threads::spawn)),
         clock: WallClock::new(wall),
     });
     let began = std::time::Instant::now();

@@ -57,13 +57,9 @@ impl HttpQuery {
         let given = endpoint.or_else(|| environment.first(&ENDPOINT_VARIABLES).map(|(_, url)| url));
         let endpoint = given.map_or(Ok(public), |url| Endpoint::given(url.trim()))?;
         let proxy = endpoint.proxy(&environment)?;
+        let http = Http::new(endpoint, proxy, Limits::SERVICE, environment.spawn());
         let chain = Chain::new(access_key_id, secret_access_key, region.clone(), environment);
-        Ok(Self {
-            http: Http::new(endpoint, proxy, Limits::SERVICE),
-            scope: Scope { region, service: "ec2" },
-            credentials: Cache::new(chain, clock.clone()),
-            clock,
-        })
+        Ok(Self { http, scope: Scope { region, service: "ec2" }, credentials: Cache::new(chain, clock.clone()), clock })
     }
 }
 

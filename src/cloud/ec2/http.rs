@@ -9,15 +9,18 @@ use std::time::Duration;
 
 use ureq::http;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Proxy};
 
 use super::endpoint::Endpoint;
+use super::names::{LookUpFailed, Names};
 use super::query::QueryError;
+use crate::remote::Spawn;
 
 /// How long a request may take and how much may come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Name, connection, proxy and TLS.
+    /// For the name, and once more for connection, proxy and TLS together.
     pub connect: Duration,
     /// From the start to the last byte of the answer.
     pub whole: Duration,
@@ -73,7 +76,8 @@ pub struct Http {
 }
 
 impl Http {
-    pub fn new(endpoint: Endpoint, proxy: Option<Proxy>, limits: Limits) -> Self {
+    /// `spawn` starts threads for look-ups of names.
+    pub fn new(endpoint: Endpoint, proxy: Option<Proxy>, limits: Limits, spawn: Spawn) -> Self {
         // Roots of the system: a site may have its own, for a proxy that looks into TLS.
         let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
         let config = Agent::config_builder()
@@ -90,7 +94,8 @@ impl Http {
             .timeout_global(Some(limits.whole))
             .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")))
             .build();
-        Self { endpoint, limits, agent: config.into() }
+        let agent = Agent::with_parts(config, DefaultConnector::default(), Names(spawn));
+        Self { endpoint, limits, agent }
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -125,12 +130,20 @@ impl Http {
 
     /// Says what failed on the way to which service, and what to look at.
     fn explain(&self, error: ureq::Error) -> QueryError {
+        let error = match error {
+            ureq::Error::Other(inner) => match inner.downcast::<LookUpFailed>() {
+                Ok(failed) => return self.explain_look_up(*failed),
+                Err(inner) => ureq::Error::Other(inner),
+            },
+            other => other,
+        };
         let endpoint = self.endpoint.authority();
         let message = match &error {
-            ureq::Error::HostNotFound => {
-                format!("the name {endpoint} is not known: check Region, and this host's name service")
+            ureq::Error::Timeout(ureq::Timeout::Resolve) => {
+                let seconds = self.limits.connect.as_secs_f64();
+                format!("what {endpoint} stands for is not known after {seconds} s: check this host's name service")
             }
-            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+            ureq::Error::Timeout(ureq::Timeout::Connect) => {
                 let seconds = self.limits.connect.as_secs_f64();
                 format!(
                     "no connection to {endpoint} within {seconds} s: check routes, firewalls and the proxy variables"
@@ -153,6 +166,20 @@ impl Http {
             }
             ureq::Error::Http(_) => format!("a request to {endpoint} cannot be made of what is configured"),
             _ => format!("the call to {endpoint} failed or its answer was cut"),
+        };
+        QueryError::caused(message, error)
+    }
+
+    fn explain_look_up(&self, failed: LookUpFailed) -> QueryError {
+        let LookUpFailed { host, error } = failed;
+        let message = match error.kind() {
+            std::io::ErrorKind::NotFound if host == self.endpoint.host() => {
+                format!("there is no host {host}: is Region right?")
+            }
+            std::io::ErrorKind::NotFound => {
+                format!("there is no host {host}, by which the environment's proxy variables lead")
+            }
+            _ => format!("the name {host} cannot be looked up: check this host's name service"),
         };
         QueryError::caused(message, error)
     }

@@ -6,7 +6,7 @@
 //! Reading order: [`query`] (the API as the driver sees it) and [`errors`] (what its refusals mean); [`options`]; [`order`] and
 //! [`limits`] (what a create says), [`rotation`] (in which subnet), [`keypairs`] with [`fingerprint`] (with whose key); [`list`] and
 //! [`pages`]; [`prices`]; [`quota_group`]; [`metrics`]. The API over the network is [`client`], which is made of [`credentials`], [`sigv4`]
-//! (signatures), [`http`] (to an [`endpoint`]) and [`xml`] (answers); [`environment`] is what all of it takes from the process.
+//! (signatures), [`http`] (to an [`endpoint`], by its [`names`]) and [`xml`] (answers); [`environment`] is what all of it takes from the process.
 
 pub mod client;
 pub mod credentials;
@@ -19,6 +19,7 @@ mod keypairs;
 mod limits;
 mod list;
 mod metrics;
+mod names;
 mod options;
 mod order;
 mod pages;

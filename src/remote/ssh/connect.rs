@@ -12,15 +12,16 @@ use rustix::net::{
 use ssh2::{ErrorCode, MethodType, Session};
 use subtle::ConstantTimeEq;
 
+use super::SshClient;
 use super::banner::Words;
 use super::command_line::line;
 use super::exec::{ExecFault, Input, run};
 use super::wait::{Interrupt, Waiter, is_hang_up, text_of};
-use super::{SshClient, resolve};
 use crate::core::effect::{Level, Note};
 use crate::log::write_note;
 use crate::remote::address::HostAddress;
 use crate::remote::identity::{HostKey, Verdict};
+use crate::remote::resolve::resolve;
 use crate::remote::{ExecuteError, HostAccess, Program};
 
 /// From the name to a session that can be used (spec 10 §4).
@@ -178,7 +179,7 @@ impl Request<'_> {
         };
         let to = HostAddress::parse(self.address, self.client.default_port)
             .map_err(|why| self.no_connection(io::Error::new(io::ErrorKind::NotFound, why)))?;
-        let found = resolve::resolve(&to.host, to.port, &self.client.spawn, waiter).map_err(failed)?;
+        let found = resolve(&to.host, to.port, &self.client.spawn, waiter).map_err(failed)?;
         let mut last = None;
         let count = found.len();
         for (number, one) in found.into_iter().enumerate() {

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`executor`] (a worker's connections, one per lane), [`connect`] (TCP, handshake, identity, authentication), [`exec`]
 //! (one command on an open connection), [`wait`] (what every libssh2 call goes through: absolute deadlines and cancellation),
-//! [`command_line`], [`resolve`], [`banner`] (is it an SSH server), [`key`].
+//! [`command_line`], [`banner`] (is it an SSH server), [`key`].
 //!
 //! Each connection belongs to one thread at a time and runs one channel at a time: channels of one session share a mutex, and
 //! some servers abort connections with concurrent channels (spec 45 §2, measured). *Absent*: threads of its own, except short ones
@@ -14,21 +14,16 @@ mod connect;
 mod exec;
 mod executor;
 pub mod key;
-mod resolve;
 mod wait;
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 pub use executor::SshExecutor;
-pub use resolve::{Port, port_number};
 
 use self::key::PrivateKey;
-use super::{Connector, Executor, HostAccess};
-
-/// Starts a thread with this name: this module may not.
-pub type Spawn = Arc<dyn Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> + Send + Sync>;
+pub use super::resolve::{Port, port_number};
+use super::{Connector, Executor, HostAccess, Spawn};
 
 /// What all connections of the daemon have in common.
 pub struct SshClient {

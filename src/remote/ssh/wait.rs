@@ -12,6 +12,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, ErrorCode, Session};
 
+use crate::remote::resolve::Wait;
 use crate::remote::wake::Wake;
 
 /// libssh2's code for a call that would block.
@@ -54,6 +55,12 @@ impl From<ssh2::Error> for Interrupt {
     }
 }
 
+impl From<io::Error> for Interrupt {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 impl Interrupt {
     /// For a log line, where neither deadline nor cancellation is meant.
     pub(super) fn into_io(self) -> io::Error {
@@ -89,6 +96,18 @@ pub(super) fn text_of(error: &ssh2::Error) -> String {
 
 pub(super) fn would_block(error: &ssh2::Error) -> bool {
     error.code() == ErrorCode::Session(EAGAIN)
+}
+
+impl Wait for Waiter<'_> {
+    type Error = Interrupt;
+
+    fn ready(&self, wake: &Wake) -> Result<(), Interrupt> {
+        self.poll(wake, PollFlags::IN, None).map(drop)
+    }
+
+    fn pause(&self, until: Instant) -> Result<(), Interrupt> {
+        Waiter::pause(self, until)
+    }
 }
 
 /// How long to wait, and what ends it early.

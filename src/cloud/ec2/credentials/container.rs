@@ -35,7 +35,9 @@ pub fn from_environment(environment: &Environment, agent_url: &str) -> Result<Fo
         }
         (None, Some(url)) => full(&url)?,
     };
-    ask(endpoint, &path, token(environment)?).map(Found::Credentials)
+    // What is between us and a proxy would see the secrets; and the agent is next to us.
+    let http = Http::new(endpoint, None, Limits::METADATA, environment.spawn());
+    ask(&http, &path, token(environment)?).map(Found::Credentials)
 }
 
 fn full(url: &str) -> Result<(Endpoint, String), QueryError> {
@@ -56,9 +58,7 @@ fn token(environment: &Environment) -> Result<Option<Secret>, QueryError> {
     }
 }
 
-fn ask(endpoint: Endpoint, path: &str, token: Option<Secret>) -> Result<Credentials, QueryError> {
-    // What is between us and a proxy would see the secrets; and the agent is next to us.
-    let http = Http::new(endpoint, None, Limits::METADATA);
+fn ask(http: &Http, path: &str, token: Option<Secret>) -> Result<Credentials, QueryError> {
     let authorization = token.map(|token| ("Authorization".to_owned(), token.reveal().to_owned()));
     let headers = authorization.into_iter().chain([("Accept".to_owned(), "application/json".to_owned())]).collect();
     let answer = http.send(Request { method: "GET", path, headers, body: None })?;

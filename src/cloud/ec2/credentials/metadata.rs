@@ -29,7 +29,7 @@ pub fn from_service(environment: &Environment, metadata_url: &str) -> Result<Fou
     let ipv6 = environment.get(ENDPOINT_MODE).is_some_and(|mode| mode.trim().eq_ignore_ascii_case("ipv6"));
     let default = if ipv6 { METADATA_URL_IPV6 } else { metadata_url };
     let url = environment.get(ENDPOINT).unwrap_or_else(|| default.to_owned());
-    let service = Service(Http::new(Endpoint::given(url.trim())?, None, Limits::METADATA));
+    let service = Service(Http::new(Endpoint::given(url.trim())?, None, Limits::METADATA, environment.spawn()));
 
     let token = match service.token() {
         Ok(token) => token,

@@ -56,7 +56,7 @@ pub fn assume(identity: &WebIdentity, environment: &Environment, region: &str) -
     };
     let body = form(identity, &identity.token_file)?;
     let proxy = endpoint.proxy(environment)?;
-    let http = Http::new(endpoint, proxy, Limits { answer_bytes: 1 << 20, ..Limits::SERVICE });
+    let http = Http::new(endpoint, proxy, Limits { answer_bytes: 1 << 20, ..Limits::SERVICE }, environment.spawn());
     let headers = vec![("Content-Type".to_owned(), "application/x-www-form-urlencoded; charset=utf-8".to_owned())];
     let answer = http.send(Request { method: "POST", path: "/", headers, body: Some(body) })?;
     let root = match answer.status {

@@ -1,12 +1,18 @@
 //! Requests to a real listener on this host, and the ways in which an answer may fail to come.
 
+use std::io::ErrorKind;
+
 use super::*;
 use server::{Reply, Server};
 
 pub(in crate::cloud::ec2) mod server;
 
+fn http(endpoint: Endpoint, proxy: Option<Proxy>, limits: Limits) -> Http {
+    Http::new(endpoint, proxy, limits, std::sync::Arc::new(crate::shell::threads::spawn))
+}
+
 fn client(server: &Server, limits: Limits) -> Http {
-    Http::new(Endpoint::given(&server.url()).expect("a URL"), None, limits)
+    http(Endpoint::given(&server.url()).expect("a URL"), None, limits)
 }
 
 fn get() -> Request<'static> {
@@ -105,7 +111,7 @@ fn who_does_not_listen_is_named() {
 fn plain_text_is_not_taken_for_tls() {
     let server = Server::start(vec![Reply::text(200, "not TLS")]);
     let (endpoint, _) = Endpoint::parse(&server.url().replace("http:", "https:")).expect("a URL");
-    let error = Http::new(endpoint, None, Limits::SERVICE).send(get()).expect_err("no TLS");
+    let error = http(endpoint, None, Limits::SERVICE).send(get()).expect_err("no TLS");
     assert!(error.to_string().contains("root certificates"), "{error:?}");
 }
 
@@ -142,7 +148,7 @@ fn a_certificate_that_nobody_vouches_for_is_refused() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = Endpoint::given(&format!("https://{}", listener.local_addr().expect("bound"))).expect("a URL");
     let server = std::thread::spawn(move || acceptor.accept(listener.accept().expect("a connection").0).is_ok());
-    let error = Http::new(endpoint, None, Limits::SERVICE).send(get()).expect_err("not trusted");
+    let error = http(endpoint, None, Limits::SERVICE).send(get()).expect_err("not trusted");
     assert!(error.to_string().contains("root certificates"), "{error:?}");
     let cause = std::error::Error::source(&error).expect("kept").to_string();
     assert!(cause.contains("certificate verify failed"), "{cause}");
@@ -153,7 +159,7 @@ fn a_certificate_that_nobody_vouches_for_is_refused() {
 fn a_proxy_is_asked_to_connect() {
     let proxy = Server::start(vec![Reply::text(403, "not for you")]);
     let endpoint = Endpoint::given("https://ec2.region.example").expect("a URL");
-    let client = Http::new(endpoint, ureq::Proxy::new(&proxy.url()).ok(), Limits::SERVICE);
+    let client = http(endpoint, ureq::Proxy::new(&proxy.url()).ok(), Limits::SERVICE);
     let error = client.send(get()).expect_err("refused");
     assert_eq!(error.to_string(), "the proxy does not connect to ec2.region.example", "{error:?}");
     assert_eq!(proxy.requests()[0].line, "CONNECT ec2.region.example:443 HTTP/1.1");
@@ -166,4 +172,76 @@ fn a_header_that_would_be_two_is_refused() {
     let error = client(&server, Limits::SERVICE).send(Request { headers, ..get() }).expect_err("refused");
     assert!(error.to_string().contains("cannot be made of what is configured"), "{error}");
     assert_eq!(server.requests().len(), 0);
+}
+
+/// Without a name server it cannot be known that there is no such name.
+#[test]
+fn a_name_that_is_not_known_is_said() {
+    let cannot = "cannot be looked up: check this host's name service";
+    let region = http(Endpoint::of_service("ec2", "nowhere-1").expect("a region"), None, Limits::SERVICE);
+    for (kind, host, expected) in [
+        (
+            ErrorKind::NotFound,
+            region.endpoint().host(),
+            "there is no host ec2.nowhere-1.amazonaws.com: is Region right?",
+        ),
+        (ErrorKind::NotFound, "proxy", "there is no host proxy, by which the environment's proxy variables lead"),
+        (ErrorKind::HostUnreachable, "a", "the name a cannot be looked up: check this host's name service"),
+        (ErrorKind::WouldBlock, "b", "the name b cannot be looked up: check this host's name service"),
+    ] {
+        let failed = LookUpFailed { host: host.to_owned(), error: kind.into() };
+        assert_eq!(region.explain(ureq::Error::Other(Box::new(failed))).to_string(), expected);
+    }
+    // RFC 6761: there is none.
+    let nowhere = http(Endpoint::given("http://ec2.invalid").expect("a URL"), None, Limits::SERVICE);
+    let message = nowhere.send(get()).expect_err("nobody").to_string();
+    assert!(message.contains(cannot) || message == "there is no host ec2.invalid: is Region right?", "{message}");
+    let by_proxy = http(
+        Endpoint::of_service("ec2", "us-east-1").expect("a region"),
+        Proxy::new("http://proxy.invalid:3128").ok(),
+        Limits::SERVICE,
+    );
+    let message = by_proxy.send(get()).expect_err("nobody").to_string();
+    assert!(
+        message.contains("proxy.invalid") && (message.contains(cannot) || message.contains("no host")),
+        "{message}"
+    );
+}
+
+/// A number needs no thread, and a name without one is an error; before, the process ended.
+#[test]
+fn no_thread_is_left_for_a_name() {
+    let spawn: Spawn = std::sync::Arc::new(|_, _| Err(rustix::io::Errno::AGAIN.into()));
+    let server = Server::start(vec![Reply::text(200, "one")]);
+    let endpoint = Endpoint::given(&server.url()).expect("a URL");
+    assert_eq!(Http::new(endpoint, None, Limits::SERVICE, spawn.clone()).send(get()).expect("an answer").status, 200);
+    let endpoint = Endpoint::given("http://localhost:1").expect("a URL");
+    let error = Http::new(endpoint, None, Limits::SERVICE, spawn).send(get()).expect_err("no thread");
+    assert!(error.to_string().starts_with("the name localhost cannot be looked up"), "{error:?}");
+}
+
+/// Neither a name server nor a service that says nothing is waited for beyond the limit.
+#[test]
+fn names_and_connections_are_limited_in_time() {
+    let limits = Limits { connect: Duration::from_millis(300), ..Limits::SERVICE };
+    let (end, ended) = crossbeam_channel::bounded::<()>(0);
+    let spawn: Spawn = std::sync::Arc::new(move |name, body| {
+        let ended = ended.clone();
+        let late = move || {
+            let _ = ended.recv();
+            body();
+        };
+        crate::shell::threads::spawn(name, Box::new(late))
+    });
+    let endpoint = Endpoint::given("http://localhost:1").expect("a URL");
+    let message = Http::new(endpoint, None, limits, spawn).send(get()).expect_err("no name").to_string();
+    assert_eq!(message, "what localhost:1 stands for is not known after 0.3 s: check this host's name service");
+    drop(end);
+
+    // The system accepts the connection, and nobody shakes hands.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let authority = listener.local_addr().expect("bound").to_string();
+    let endpoint = Endpoint::given(&format!("https://{authority}")).expect("a URL");
+    let message = http(endpoint, None, limits).send(get()).expect_err("no handshake").to_string();
+    assert!(message.starts_with(&format!("no connection to {authority} within 0.3 s")), "{message}");
 }
