@@ -74,6 +74,11 @@ fn faults_of_ec2() {
         ("{}", "/conf/config.yml:6:23: Containers.CloudVMs.DriverParameters.Region: is missing: give the region"),
         ("{Region: 'https://x'}", "DriverParameters.Region: \"https://x\" is not the name of a region"),
         ("{Region: r-1, InstanceTypeQuotaGroups: {M: x}}", "InstanceTypeQuotaGroups: \"M\" would never match"),
+        ("{Endpoint: 'http://localhost:1'}", "DriverParameters.Region: is missing: give the region"),
+        (
+            "{Region: r-1, Endpoint: 'http://u:shh@h'}",
+            "/conf/config.yml:6:47: Containers.CloudVMs.DriverParameters.Endpoint: \"(hidden)@h\" is not of the form http[s]://HOST[:PORT]",
+        ),
         ("{Region: r-1, EBSPrice: cheap}", "DriverParameters.EBSPrice: \"cheap\" is not a number"),
         ("{Region: r-1, SubnetID: [{a: b}]}", "DriverParameters.SubnetID: must be a single value"),
     ] {
@@ -99,6 +104,31 @@ fn ports_that_are_none() {
         let text = text(driver, parameters).replace("    DriverParameters", "    SSHPort: moon\n    DriverParameters");
         let found = faults(&text);
         assert!(found.iter().any(|fault| fault.contains("SSHPort: must be a number from 1 to 65535")), "{found:#?}");
+    }
+}
+
+#[test]
+fn endpoints() {
+    for url in ["http://h", "https://ec2.example:443/", "http://127.0.0.1:5000", "http://[::1]", "http://[fd00::1]:80/"]
+    {
+        assert_eq!(ec2(&format!("{{Region: r-1, Endpoint: '{url}'}}")).endpoint.as_deref(), Some(url));
+    }
+    for url in [
+        "h",
+        "ftp://h",
+        "http://",
+        "http:///",
+        "http://h/path",
+        "http://h:",
+        "http://h:0",
+        "http://h:99999",
+        "http://:1",
+    ]
+    .into_iter()
+    .chain(["http://h:+1", "http://::1", "http://[x]", "http://a b", "http://h?q", "http://h//", "HTTP:h"])
+    {
+        let found = faults(&text("ec2", &format!("{{Region: r-1, Endpoint: '{url}'}}")));
+        assert!(found.iter().any(|fault| fault.contains("DriverParameters.Endpoint: ")), "{url}: {found:#?}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::Secret;
@@ -66,7 +67,6 @@ pub struct Ec2Config {
     /// With the next: empty = as the environment, files or the machine's role say.
     pub access_key_id: String,
     pub secret_access_key: Secret,
-    /// Empty only with an endpoint.
     pub region: String,
     pub security_groups: Vec<String>,
     /// Tried in this order; empty = the cloud's default.
@@ -106,7 +106,13 @@ pub(super) fn read(section: &Section<'_>, driver: Option<Mark>, faults: &mut Fau
         let message = format!("{there} is given without {missing}: every call will be refused; give both or neither");
         faults.warn(section.mark(there), &section.at(there), message);
     }
-    check_region(section, driver, (&region, endpoint.is_some()), faults);
+    check_region(section, driver, &region, faults);
+    if let Some(url) = endpoint.as_ref().filter(|url| !is_endpoint(url)) {
+        // A password is not for the log.
+        let url = url.rsplit_once('@').map_or(url.clone(), |(_, place)| format!("(hidden)@{place}"));
+        let message = format!("{url:?} is not of the form http[s]://HOST[:PORT]");
+        faults.error(section.mark("Endpoint"), &section.at("Endpoint"), message);
+    }
     Ec2Config {
         access_key_id,
         secret_access_key: Secret::new(&secret),
@@ -123,14 +129,24 @@ pub(super) fn read(section: &Section<'_>, driver: Option<Mark>, faults: &mut Fau
     }
 }
 
-fn check_region(
-    section: &Section<'_>,
-    driver: Option<Mark>,
-    (region, has_endpoint): (&str, bool),
-    faults: &mut Faults,
-) {
+/// Scheme, host and port, without a path. (The client takes more than that; nothing that it would refuse comes through here.)
+fn is_endpoint(url: &str) -> bool {
+    let Some(place) = ["http://", "https://"].iter().find_map(|scheme| url.strip_prefix(scheme)) else { return false };
+    let place = place.strip_suffix('/').unwrap_or(place);
+    let is_v6 =
+        |host: &str| host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()).is_some();
+    let is_name = |host: &str| {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || [b'.', b'-', b'_'].contains(&byte))
+    };
+    let is_host = |host: &str| is_v6(host) || is_name(host);
+    let is_port =
+        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    is_host(place) || place.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
+}
+
+fn check_region(section: &Section<'_>, driver: Option<Mark>, region: &str, faults: &mut Faults) {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if region.is_empty() && !has_endpoint {
+    if region.is_empty() {
         let mark = section.node.map(|node| node.mark).or(driver);
         faults.error(mark, &section.at("Region"), "is missing: give the region of the instances, such as us-east-1");
     } else if region.len() > 64 || !region.bytes().all(plain) {

@@ -23,6 +23,11 @@ impl Tags {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// Whether a tag of this name, whatever its prefix, has an instance's secret for its value.
+    pub fn is_secret(name: &str) -> bool {
+        name.ends_with("InstanceSecret")
+    }
 }
 
 impl Deref for Tags {
@@ -68,7 +73,7 @@ impl<'a> IntoIterator for &'a Tags {
 
 impl fmt::Debug for Tags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |name: &str, value| if name.ends_with("InstanceSecret") { "***" } else { value };
+        let shown = |name: &str, value| if Self::is_secret(name) { "***" } else { value };
         f.debug_map().entries(self.0.iter().map(|(name, value)| (name, shown(name, value.as_str())))).finish()
     }
 }

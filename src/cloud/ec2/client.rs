@@ -1,5 +1,7 @@
 //! EC2's query API over HTTPS: credentials, form, signature, request, answer. Each call is one request in the caller's thread.
 
+use std::time::Duration;
+
 use super::credentials::Secret;
 use super::credentials::cache::Cache;
 use super::credentials::chain::Chain;
@@ -64,9 +66,10 @@ impl HttpQuery {
 }
 
 impl Query for HttpQuery {
-    fn call(&self, action: &'static str, params: &Params) -> Result<Element, QueryError> {
+    /// The limit is for the request: credentials that have to be got first have limits of their own.
+    fn call_within(&self, action: &'static str, params: &Params, limit: Duration) -> Result<Element, QueryError> {
         let credentials = self.credentials.get()?;
-        let mut form = Params::new();
+        let mut form = Params::default();
         form.add("Action", action);
         form.add("Version", VERSION);
         form.0.extend(params.0.iter().cloned());
@@ -74,13 +77,14 @@ impl Query for HttpQuery {
 
         let host = ("Host".to_owned(), self.http.endpoint().authority().to_owned());
         let signed = [("Content-Type".to_owned(), FORM.to_owned()), host];
-        let signable = Signable { method: "POST", path: "/", query: &Params::new(), headers: &signed, body: &body };
+        let signable = Signable { method: "POST", path: "/", query: &Params::default(), headers: &signed, body: &body };
         let mut headers = sigv4::sign(&signable, &self.scope, &credentials, self.clock.now());
         let [content_type, _] = signed;
         headers.push(content_type);
 
-        let answer = self.http.send(Request { method: "POST", path: "/", headers, body: Some(body) })?;
-        let result = xml::answer(answer.status, &answer.body);
+        let request = Request { method: "POST", path: "/", headers, body: Some(body), limit: Some(limit) };
+        let answer = self.http.send(request)?;
+        let result = xml::answer(answer.status, &answer.body).and_then(|root| expected(root, action));
         if let Err(QueryError::Api { code, .. }) = &result
             && REFUSED_CREDENTIALS.contains(&code.as_str())
         {
@@ -90,10 +94,23 @@ impl Query for HttpQuery {
     }
 }
 
+/// What is well formed may still be somebody else's page, of which a call without an answer to read would be taken to have succeeded.
+fn expected(root: Element, action: &str) -> Result<Element, QueryError> {
+    match root.name.strip_suffix("Response") == Some(action) {
+        true => Ok(root),
+        false => {
+            let name = xml::excerpt(root.name.as_bytes());
+            Err(QueryError::other(format!("what came is no answer to {action}: it is <{name}>")))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cloud::ec2::http::tests::server::{Reply, Server};
+
+    const LISTED: &str = "<DescribeInstancesResponse/>";
 
     fn settings(url: &str, environment: Environment) -> Settings {
         Settings {
@@ -114,7 +131,7 @@ mod tests {
     fn a_call_is_a_signed_form_and_its_answer_an_element() {
         let text = r#"<RunInstancesResponse xmlns="x"><instancesSet><item><instanceId>i-1</instanceId></item></instancesSet></RunInstancesResponse>"#;
         let server = Server::start(vec![Reply::text(200, text)]);
-        let mut params = Params::new();
+        let mut params = Params::default();
         params.add("ImageId", "ami 1");
         let root = client(&server).call("RunInstances", &params).expect("an answer");
         assert_eq!(root.text_of(&["instancesSet", "item", "instanceId"]), Some("i-1"));
@@ -129,7 +146,7 @@ mod tests {
         // The signature fits what has arrived.
         let signed = [("Content-Type".to_owned(), FORM.to_owned()), ("Host".to_owned(), asked.all("host")[0].clone())];
         let signable =
-            Signable { method: "POST", path: "/", query: &Params::new(), headers: &signed, body: &asked.body };
+            Signable { method: "POST", path: "/", query: &Params::default(), headers: &signed, body: &asked.body };
         let credentials = client(&server).credentials.get().expect("fixed");
         let scope = Scope { region: "us-east-1".into(), service: "ec2" };
         let expected = sigv4::sign(&signable, &scope, &credentials, 1_440_938_160_000);
@@ -145,19 +162,30 @@ mod tests {
             Reply::text(503, refusal),
             Reply::text(503, "upstream\tgone"),
             Reply::text(200, "<html><body>portal</body>"),
+            Reply::text(200, "<html/>"),
+            Reply::text(200, "<Response/>"),
+            Reply::text(200, "<RunInstancesResponse/>"),
             Reply::text(302, ""),
             cut,
         ]);
         let client = client(&server);
-        let call = || client.call("DescribeInstances", &Params::new()).expect_err("an error");
+        let call = || client.call("DescribeInstances", &Params::default()).expect_err("an error");
         let error = call();
         assert!(matches!(&error, QueryError::Api { status: 503, .. }), "{error:?}");
         assert_eq!(error.to_string(), "RequestLimitExceeded: Slow (request id r-1)");
-        for expected in ["status 503 and no error document: upstream\\tgone", "not whole XML", "redirects", "was cut"] {
+        for expected in [
+            "status 503 and no error document: upstream\\tgone",
+            "not whole XML",
+            "no answer to DescribeInstances: it is <html>",
+            "it is <Response>",
+            "it is <RunInstancesResponse>",
+            "redirects",
+            "was cut",
+        ] {
             let error = call();
             assert!(matches!(error, QueryError::Other { .. }) && error.to_string().contains(expected), "{error:?}");
         }
-        assert_eq!(server.requests().len(), 5);
+        assert_eq!(server.requests().len(), 8);
     }
 
     #[test]
@@ -167,7 +195,7 @@ mod tests {
         let mut settings = settings(&server.url(), environment);
         settings.access_key_id.clear();
         settings.secret_access_key = Secret::new("");
-        let error = HttpQuery::new(settings).expect("usable").call("DescribeInstances", &Params::new());
+        let error = HttpQuery::new(settings).expect("usable").call("DescribeInstances", &Params::default());
         assert!(error.expect_err("nobody").to_string().contains("there are no credentials"));
         assert!(server.requests().is_empty());
     }
@@ -182,16 +210,19 @@ mod tests {
             std::fs::write(&path, text).expect("written");
         };
         let refusal = "<Response><Errors><Error><Code>RequestExpired</Code></Error></Errors></Response>";
-        let server = Server::start(vec![Reply::text(400, refusal), Reply::text(200, "<a/>")]);
+        let server = Server::start(vec![Reply::text(400, refusal), Reply::text(200, LISTED)]);
         let environment = Environment::of(&[("AWS_SHARED_CREDENTIALS_FILE", path.to_str().expect("text"))], None);
         let mut settings = settings(&server.url(), environment);
         settings.access_key_id.clear();
         settings.secret_access_key = Secret::new("");
+        // Ten seconds at each look.
+        let now = std::sync::atomic::AtomicI64::new(1_440_938_160_000);
+        settings.clock = WallClock::new(move || now.fetch_add(10_000, std::sync::atomic::Ordering::SeqCst));
         let client = HttpQuery::new(settings).expect("usable");
         write("OLD", "old");
-        client.call("DescribeInstances", &Params::new()).expect_err("refused");
+        client.call("DescribeInstances", &Params::default()).expect_err("refused");
         write("NEW", "new");
-        client.call("DescribeInstances", &Params::new()).expect("an answer");
+        client.call("DescribeInstances", &Params::default()).expect("an answer");
         let tokens: Vec<_> = server.requests().iter().map(|asked| asked.all("x-amz-security-token")).collect();
         assert_eq!(tokens, [["old"], ["new"]]);
     }

@@ -45,6 +45,8 @@ pub struct Request<'a> {
     pub headers: Vec<(String, String)>,
     /// `None`: the method has no body.
     pub body: Option<String>,
+    /// If there is less time than the client has for the whole.
+    pub limit: Option<Duration>,
 }
 
 impl fmt::Debug for Request<'_> {
@@ -91,7 +93,6 @@ impl Http {
             .max_idle_connections_per_host(0)
             .timeout_connect(Some(limits.connect))
             .timeout_resolve(Some(limits.connect))
-            .timeout_global(Some(limits.whole))
             .user_agent(concat!("muster/", env!("CARGO_PKG_VERSION")))
             .build();
         let agent = Agent::with_parts(config, DefaultConnector::default(), Names(spawn));
@@ -115,21 +116,27 @@ impl Http {
         for (name, value) in &request.headers {
             builder = builder.header(name, value);
         }
+        let whole = self.limits.whole.min(request.limit.unwrap_or(Duration::MAX));
         let answer = match request.body {
-            Some(body) => self.run(builder.body(body)),
-            None => self.run(builder.body(())),
+            Some(body) => self.run(builder.body(body), whole),
+            None => self.run(builder.body(()), whole),
         };
-        answer.map_err(|error| self.explain(error))
+        answer.map_err(|error| self.explain(error, whole))
     }
 
-    fn run<B: ureq::AsSendBody>(&self, request: http::Result<http::Request<B>>) -> Result<Answer, ureq::Error> {
-        let mut response = self.agent.run(request?)?;
+    fn run<B: ureq::AsSendBody>(
+        &self,
+        request: http::Result<http::Request<B>>,
+        whole: Duration,
+    ) -> Result<Answer, ureq::Error> {
+        let request = self.agent.configure_request(request?).timeout_global(Some(whole)).build();
+        let mut response = self.agent.run(request)?;
         let body = response.body_mut().with_config().limit(self.limits.answer_bytes).read_to_vec()?;
         Ok(Answer { status: response.status().as_u16(), body })
     }
 
     /// Says what failed on the way to which service, and what to look at.
-    fn explain(&self, error: ureq::Error) -> QueryError {
+    fn explain(&self, error: ureq::Error, whole: Duration) -> QueryError {
         let error = match error {
             ureq::Error::Other(inner) => match inner.downcast::<LookUpFailed>() {
                 Ok(failed) => return self.explain_look_up(*failed),
@@ -150,7 +157,7 @@ impl Http {
                 )
             }
             ureq::Error::Timeout(_) => {
-                format!("{endpoint} has not answered within {} s", self.limits.whole.as_secs_f64())
+                format!("{endpoint} has not answered within {} s", whole.as_secs_f64())
             }
             ureq::Error::NativeTls(_) | ureq::Error::Tls(_) => {
                 format!(

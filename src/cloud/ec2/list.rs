@@ -1,5 +1,7 @@
 //! What `DescribeInstances` is asked, and instances as EC2 tells of them (spec 42 §6, §7).
 
+use std::time::Duration;
+
 use super::query::{Element, Params, QueryError};
 use crate::cloud::CloudInstance;
 use crate::core::effect::Tags;
@@ -7,6 +9,8 @@ use crate::core::ids::InstanceId;
 
 /// Instances per page: the most that EC2 takes, so that a list costs few calls.
 const PAGE_INSTANCES: &str = "1000";
+/// For all pages: who asks gives a list up after two minutes, and prices come after it.
+pub(super) const LIST_LIMIT: Duration = Duration::from_secs(100);
 /// Such an instance is gone as far as anyone is concerned: nothing runs on it, and it is not billed.
 const GONE: [&str; 2] = ["shutting-down", "terminated"];
 

@@ -41,7 +41,7 @@ use keypairs::KeyPairs;
 use list::Listed;
 use metrics::Metrics;
 pub use options::{Clock, Ec2Options};
-use pages::each_page;
+use pages::{Budget, each_page};
 use prices::{Market, Prices, hourly_ebs};
 use query::{Params, Query, QueryError};
 use rotation::Rotation;
@@ -185,8 +185,9 @@ impl InstanceSet for Ec2 {
     /// In no particular order.
     fn list(&self, tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
         let began = self.now();
+        let budget = Budget::new(&self.options.clock, list::LIST_LIMIT);
         let mut listed = Vec::new();
-        each_page(&*self.query, "DescribeInstances", &list::describe(tags), |page| {
+        each_page(&*self.query, "DescribeInstances", &list::describe(tags), budget, |page| {
             listed.extend(list::instances(page, &self.options.user)?);
             self.lists.lock().reset();
             Ok(())
@@ -209,7 +210,7 @@ impl InstanceSet for Ec2 {
     fn set_tags(&self, id: &InstanceId, tags: &Tags) -> Result<(), CloudError> {
         let Some(params) = order::create_tags(id.as_str(), tags)? else { return Ok(()) };
         let secrets: Vec<&str> =
-            tags.iter().filter(|(key, _)| key.ends_with("InstanceSecret")).map(|(_, value)| value.as_str()).collect();
+            tags.iter().filter(|(key, _)| Tags::is_secret(key)).map(|(_, value)| value.as_str()).collect();
         let result = self.query.call("CreateTags", &params);
         result.map(drop).map_err(|error| unclassified(without(error, &secrets)))
     }

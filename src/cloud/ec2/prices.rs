@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::options::Clock;
-use super::pages::each_page;
+use super::pages::{Budget, each_page};
 use super::query::{Element, Params, Query};
 use crate::core::effect::{Level, Note};
 use crate::core::errors::chain;
@@ -24,6 +24,8 @@ const INTERVALS_ASKED: u32 = 3;
 const INTERVALS_KEPT: u32 = 64;
 /// Where a look-up brought nothing (it failed, or the zone is unknown) it is not repeated at every list, which it makes slower.
 const RETRY_PAUSE: Duration = Duration::from_secs(300);
+/// For a look-up as a whole: the list that it belongs to has come, and must not be lost for its sake.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(15);
 /// Per type and zone. At the few changes a day that there are it lasts for months.
 const POINTS_MAX: usize = 1000;
 /// EC2 takes no more values in one filter.
@@ -68,7 +70,7 @@ impl Prices {
             return;
         }
         let since = start_time((clock.wall)(), interval);
-        let records = look_up(query, wanted, &since);
+        let records = look_up(query, wanted, &since, Budget::new(clock, LOOK_UP_LIMIT));
         absorb(&mut self.markets.lock(), wanted, records, (now, interval));
         self.looking.store(false, Ordering::Release);
     }
@@ -131,7 +133,7 @@ pub(super) fn volume_gib(added_scratch: i64) -> u64 {
 }
 
 /// What was there before an error is in it.
-fn look_up(query: &dyn Query, wanted: &BTreeSet<Market>, since: &str) -> Vec<Record> {
+fn look_up(query: &dyn Query, wanted: &BTreeSet<Market>, since: &str, budget: Budget<'_>) -> Vec<Record> {
     let types: BTreeSet<&str> = wanted.iter().map(|market| market.provider_type.as_str()).collect();
     let types = Vec::from_iter(types);
     let mut records = Vec::new();
@@ -140,7 +142,7 @@ fn look_up(query: &dyn Query, wanted: &BTreeSet<Market>, since: &str) -> Vec<Rec
         params.add("StartTime", since);
         params.filter("instance-type", types);
         params.filter("product-description", &["Linux/UNIX"]);
-        let looked_up = each_page(query, "DescribeSpotPriceHistory", &params, |page| {
+        let looked_up = each_page(query, "DescribeSpotPriceHistory", &params, budget, |page| {
             records.extend(page.items(&["spotPriceHistorySet"]).filter_map(record));
             Ok(())
         });

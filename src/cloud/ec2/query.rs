@@ -3,11 +3,17 @@
 //! Pure: [`client`](super::client) is the [`Query`] that goes to the network, and tests of the driver have one of their own.
 
 use std::fmt::{self, Write};
+use std::time::Duration;
 
 use crate::core::effect::Tags;
 
 /// Parameters whose values let somebody in: the first boot's text has the instance's secret, the token stands for an identity.
 const SECRET_NAMES: [&str; 2] = ["UserData", "WebIdentityToken"];
+
+/// One of those, or a tag's value (`Tag.N.Value`, also of a `TagSpecification`), of which one is the instance's secret.
+fn is_secret(name: &str) -> bool {
+    SECRET_NAMES.contains(&name) || name.ends_with(".Value") && name.contains("Tag.")
+}
 
 /// One call of the query API; from any thread.
 pub trait Query: Send + Sync + fmt::Debug {
@@ -15,7 +21,15 @@ pub trait Query: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`QueryError::Api`] if the service refused. After [`QueryError::Other`] the call may have taken effect all the same.
-    fn call(&self, action: &'static str, params: &Params) -> Result<Element, QueryError>;
+    fn call(&self, action: &'static str, params: &Params) -> Result<Element, QueryError> {
+        self.call_within(action, params, Duration::MAX)
+    }
+
+    /// The same, if there is less time than the client allows itself.
+    ///
+    /// # Errors
+    /// As [`Query::call`].
+    fn call_within(&self, action: &'static str, params: &Params, limit: Duration) -> Result<Element, QueryError>;
 }
 
 /// Names and values in the order they are sent. Debug output hides the values that are secrets.
@@ -23,10 +37,6 @@ pub trait Query: Send + Sync + fmt::Debug {
 pub struct Params(pub Vec<(String, String)>);
 
 impl Params {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.push((name.into(), value.into()));
     }
@@ -90,10 +100,8 @@ impl Params {
 
 impl fmt::Debug for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.iter().map(|(name, value)| {
-            let hidden = SECRET_NAMES.contains(&name.as_str());
-            (name, if hidden { "(hidden)" } else { value.as_str() })
-        });
+        let shown =
+            self.0.iter().map(|(name, value)| (name, if is_secret(name) { "(hidden)" } else { value.as_str() }));
         f.debug_map().entries(shown).finish()
     }
 }
@@ -110,8 +118,8 @@ pub fn percent_encode(text: &str, out: &mut String) {
     }
 }
 
-/// An element of the XML answer.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// An element of the XML answer. `Debug` shows no text: an answer of STS is credentials, one of EC2 has the instances' secrets.
+#[derive(Clone, Default, PartialEq)]
 pub struct Element {
     /// Without namespace prefix.
     pub name: String,
@@ -143,6 +151,13 @@ impl Element {
     }
 }
 
+impl fmt::Debug for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>", self.name)?;
+        if self.children.is_empty() { Ok(()) } else { f.debug_list().entries(&self.children).finish() }
+    }
+}
+
 /// Why a call gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
@@ -163,17 +178,6 @@ impl QueryError {
         Self::Other { message: message.into(), source: None }
     }
 
-    /// The error and what caused it, in one line.
-    pub fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(one) = cause {
-            text.push_str(&format!(": {one}"));
-            cause = one.source();
-        }
-        text
-    }
-
     pub fn caused(message: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Other { message: message.into(), source: Some(Box::new(source)) }
     }
@@ -182,6 +186,7 @@ impl QueryError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::errors::chain;
 
     fn names_and_values(params: &Params) -> Vec<String> {
         params.0.iter().map(|(name, value)| format!("{name}={value}")).collect()
@@ -195,7 +200,7 @@ mod tests {
 
     #[test]
     fn filters_and_tag_specifications_number_themselves() {
-        let mut params = Params::new();
+        let mut params = Params::default();
         params.filter("fingerprint", &["a", "b"]);
         params.add("MinCount", "1");
         params.filter("tag:x", &["y".to_owned()]);
@@ -239,10 +244,19 @@ mod tests {
 
     #[test]
     fn secrets_are_not_in_debug_output() {
-        let mut params = Params::new();
+        let mut params = Params::default();
         params.add("UserData", "c2VjcmV0");
         params.add("ImageId", "ami-1");
         assert_eq!(format!("{params:?}"), r#"{"UserData": "(hidden)", "ImageId": "ami-1"}"#);
+        let secret = tags(&[("ArvadosInstanceSecret", "hush")]);
+        let mut tagged = Params::default();
+        tagged.tags("", &secret);
+        tagged.tag_specification("instance", &secret);
+        tagged.filter("tag:a", &["shown"]);
+        let text = format!("{tagged:?}");
+        assert!(!text.contains("hush") && text.contains("ArvadosInstanceSecret") && text.contains("shown"), "{text}");
+        let answer = element("Credentials", "\n", vec![element("SecretAccessKey", "hush", Vec::new())]);
+        assert_eq!(format!("{answer:?}"), "<Credentials>[<SecretAccessKey>]");
         assert_eq!(params.get("UserData"), Some("c2VjcmV0"));
         assert_eq!(params.get("Image"), None);
     }
@@ -275,6 +289,6 @@ mod tests {
         assert_eq!(error.to_string(), "RequestLimitExceeded: Slow down. (request id r-1)");
         let caused = QueryError::caused("no luck", error);
         assert_eq!(caused.to_string(), "no luck");
-        assert_eq!(caused.with_causes(), "no luck: RequestLimitExceeded: Slow down. (request id r-1)");
+        assert_eq!(chain(&caused), "no luck: RequestLimitExceeded: Slow down. (request id r-1)");
     }
 }

@@ -13,6 +13,7 @@ use super::{Credentials, Lifetime};
 use crate::cloud::ec2::environment::WallClock;
 use crate::cloud::ec2::query::QueryError;
 use crate::core::effect::{Level, Note};
+use crate::core::errors::chain;
 use crate::core::time::WallMillis;
 
 /// New ones are looked for so long before the end.
@@ -45,6 +46,8 @@ struct State {
 #[derive(Clone, Debug)]
 struct Held {
     credentials: Arc<Credentials>,
+    /// When the source was asked last, whatever it said.
+    looked_at: WallMillis,
     /// `None`: never.
     look_again_at: Option<WallMillis>,
 }
@@ -98,7 +101,7 @@ impl State {
             // What the service has may itself be about to end: then it is asked again soon, not at each call.
             Lifetime::Until(end) => Some((end - millis(RENEW_BEFORE)).max(now + millis(RETRY_AFTER))),
         };
-        let held = Some(Held { credentials, look_again_at });
+        let held = Some(Held { credentials, looked_at: now, look_again_at });
         std::mem::replace(self, Self { held, failure: None, warned: false }).warned
     }
 }
@@ -135,11 +138,14 @@ impl Cache {
         }
     }
 
-    /// The service has refused them: at the next call look for new ones, unless they are fixed.
+    /// The service has refused them: look for new ones soon, unless they are fixed. Not at each call: what refuses all of them need not
+    /// have to do with credentials, and each look may cost seconds.
     pub fn doubt(&self) {
         let now = self.clock.now();
         if let Some(held) = &mut self.state.lock().held {
-            held.look_again_at = held.look_again_at.map(|at| at.min(now));
+            // A clock that was set back must not make it wait for hours.
+            let soon = (held.looked_at + millis(RETRY_AFTER)).min(now + millis(RETRY_AFTER));
+            held.look_again_at = held.look_again_at.map(|at| at.min(soon));
         }
     }
 
@@ -164,16 +170,16 @@ impl Cache {
         };
         let mut state = self.state.lock();
         let Some(held) = state.held.as_mut().filter(|held| is_good(&held.credentials, now)) else {
-            state.failure = Some(Failure { at: now, text: error.to_string() });
+            state.failure = Some(Failure { at: now, text: chain(&error) });
             return Err(error);
         };
-        held.look_again_at = Some(now + millis(RETRY_AFTER));
+        (held.looked_at, held.look_again_at) = (now, Some(now + millis(RETRY_AFTER)));
         let credentials = Arc::clone(&held.credentials);
         let is_first = !std::mem::replace(&mut state.warned, true);
         drop(state);
         if is_first {
             let note = Note::new(Level::Warn, "cloud", "cannot renew credentials; going on with the old ones");
-            crate::log::write_note(&note.with("Error", error));
+            crate::log::write_note(&note.with("error", chain(&error)));
         }
         Ok(credentials)
     }

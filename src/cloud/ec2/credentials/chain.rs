@@ -6,6 +6,7 @@
 use super::{Credentials, Found, Lifetime, Secret, container, metadata, shared_files, web_identity};
 use crate::cloud::ec2::environment::Environment;
 use crate::cloud::ec2::query::QueryError;
+use crate::core::errors::chain;
 
 /// Finds credentials; may ask files and services, for at most a minute or so.
 pub trait Source: Send + Sync + std::fmt::Debug {
@@ -85,7 +86,7 @@ impl Source for Chain {
                 Ok(Found::Nothing(why)) => reasons.push(format!("{place}: {why}")),
                 // In one text, as a kind of its own: a refusal of STS says nothing about limits of EC2.
                 Err(error) => {
-                    let causes = error.with_causes();
+                    let causes = chain(&error);
                     return Err(QueryError::other(format!("cannot get credentials from {place}: {causes}")));
                 }
             }

@@ -61,7 +61,7 @@ fn token(environment: &Environment) -> Result<Option<Secret>, QueryError> {
 fn ask(http: &Http, path: &str, token: Option<Secret>) -> Result<Credentials, QueryError> {
     let authorization = token.map(|token| ("Authorization".to_owned(), token.reveal().to_owned()));
     let headers = authorization.into_iter().chain([("Accept".to_owned(), "application/json".to_owned())]).collect();
-    let answer = http.send(Request { method: "GET", path, headers, body: None })?;
+    let answer = http.send(Request { method: "GET", path, headers, body: None, limit: None })?;
     if answer.status != 200 {
         let (status, text) = (answer.status, excerpt(&answer.body));
         let message = format!("the container's agent gives no credentials: HTTP status {status}: {text}");

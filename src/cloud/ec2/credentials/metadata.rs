@@ -7,6 +7,7 @@ use crate::cloud::ec2::environment::Environment;
 use crate::cloud::ec2::http::{Answer, Http, Limits, Request};
 use crate::cloud::ec2::query::QueryError;
 use crate::cloud::ec2::xml::excerpt;
+use crate::core::errors::chain;
 
 const DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
 const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
@@ -33,7 +34,7 @@ pub fn from_service(environment: &Environment, metadata_url: &str) -> Result<Fou
 
     let token = match service.token() {
         Ok(token) => token,
-        Err(error) => return Ok(Found::Nothing(error.with_causes())),
+        Err(error) => return Ok(Found::Nothing(chain(&error))),
     };
     match service.role(&token)? {
         Some(role) => service.credentials(&role, &token).map(Found::Credentials),
@@ -46,7 +47,8 @@ struct Service(Http);
 impl Service {
     fn token(&self) -> Result<String, QueryError> {
         let headers = vec![("X-aws-ec2-metadata-token-ttl-seconds".to_owned(), TOKEN_SECONDS.to_owned())];
-        let request = Request { method: "PUT", path: "/latest/api/token", headers, body: Some(String::new()) };
+        let request =
+            Request { method: "PUT", path: "/latest/api/token", headers, body: Some(String::new()), limit: None };
         let answer = self.0.send(request)?;
         if answer.status != 200 {
             return Err(self.unexpected("a token", &answer));
@@ -78,7 +80,7 @@ impl Service {
 
     fn get(&self, path: &str, token: &str) -> Result<Answer, QueryError> {
         let headers = vec![("X-aws-ec2-metadata-token".to_owned(), token.to_owned())];
-        self.0.send(Request { method: "GET", path, headers, body: None })
+        self.0.send(Request { method: "GET", path, headers, body: None, limit: None })
     }
 
     /// What came has no secret in it: those come with status 200 only, and are not shown then.

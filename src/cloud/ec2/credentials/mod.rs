@@ -1,7 +1,7 @@
 //! Whose calls these are (spec 42 §1).
 //!
-//! [`chain`] goes through the places where credentials may be, in order: `static_keys` of the configuration or else the environment, the
-//! `shared_files` below `~/.aws`, a web identity, the agent of a container, the metadata service of an instance. [`cache`] keeps what was
+//! [`chain`] goes through the places where credentials may be, in order: the keys of the configuration or else of the environment, the
+//! [`shared_files`] below `~/.aws`, a web identity, the agent of a container, the metadata service of an instance. [`cache`] keeps what was
 //! found until shortly before it ends.
 
 pub mod cache;

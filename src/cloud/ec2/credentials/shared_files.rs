@@ -4,6 +4,7 @@
 //! a program, single sign-on) are errors: the next place might belong to somebody else.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::web_identity::{self, WebIdentity};
@@ -37,7 +38,7 @@ enum Read {
 /// What the profile has that AWS_PROFILE names, or else `default`.
 ///
 /// # Errors
-/// A file that is named explicitly cannot be read, or one is not in its form. The profile is named explicitly and not there; it is
+/// A file that is named explicitly is there and cannot be read, or one is not in its form. The profile is named explicitly and not there; it is
 /// incomplete or wants what is not supported.
 pub fn from_files(environment: &Environment, region: &str) -> Result<Found, QueryError> {
     let named = environment.first(&PROFILE);
@@ -82,8 +83,10 @@ impl Kind {
         let shown = path.display();
         let text = match read_text(&path) {
             Ok(text) => text,
-            // A service's home may be out of its reach.
-            Err(error) if named.is_none() => return Ok(Read::Nothing(format!("cannot read {shown}: {error}"))),
+            // A service's home may be out of its reach. A file that is named may be for whoever makes it some day, as for AWS's own tools.
+            Err(error) if named.is_none() || error.kind() == ErrorKind::NotFound => {
+                return Ok(Read::Nothing(format!("cannot read {shown}: {error}")));
+            }
             Err(error) => {
                 return Err(QueryError::caused(format!("cannot read {shown}, which {} names", self.variable), error));
             }
@@ -107,23 +110,25 @@ impl Kind {
 fn parse(text: &str) -> Result<BTreeMap<String, Section>, usize> {
     let mut sections: BTreeMap<String, Section> = BTreeMap::new();
     let mut current: Option<&mut Section> = None;
-    // `s3 =` with indented lines after it is a section in a section, of which nothing here is of interest.
-    let mut is_nested = false;
+    // `s3 =` with lines after it that are indented more is a section in a section, of which nothing here is of interest: how far the line
+    // is indented that may have opened one.
+    let mut opened = None;
     for (number, raw) in (1_usize..).zip(text.lines()) {
         let line = raw.trim();
-        if line.is_empty() || line.starts_with(['#', ';']) || is_nested && raw.starts_with([' ', '\t']) {
+        let indent = raw.len() - raw.trim_start().len();
+        if line.is_empty() || line.starts_with(['#', ';']) || opened.is_some_and(|opened| indent > opened) {
             continue;
         }
         if let Some(name) = line.strip_prefix('[') {
             let (name, _) = name.split_once(']').ok_or(number)?;
             let words: Vec<&str> = name.split_whitespace().map(|word| word.trim_matches(['"', '\''])).collect();
             current = Some(sections.entry(words.join(" ")).or_default());
-            is_nested = false;
+            opened = None;
             continue;
         }
         let (name, value) = line.split_once('=').ok_or(number)?;
         let value = [" #", " ;"].iter().fold(value, |value, mark| value.split(mark).next().unwrap_or_default()).trim();
-        is_nested = value.is_empty();
+        opened = value.is_empty().then_some(indent);
         let section = current.as_mut().ok_or(number)?;
         section.insert(name.trim().to_ascii_lowercase(), value.to_owned());
     }

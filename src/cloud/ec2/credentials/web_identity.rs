@@ -58,7 +58,7 @@ pub fn assume(identity: &WebIdentity, environment: &Environment, region: &str) -
     let proxy = endpoint.proxy(environment)?;
     let http = Http::new(endpoint, proxy, Limits { answer_bytes: 1 << 20, ..Limits::SERVICE }, environment.spawn());
     let headers = vec![("Content-Type".to_owned(), "application/x-www-form-urlencoded; charset=utf-8".to_owned())];
-    let answer = http.send(Request { method: "POST", path: "/", headers, body: Some(body) })?;
+    let answer = http.send(Request { method: "POST", path: "/", headers, body: Some(body), limit: None })?;
     let root = match answer.status {
         // Not shown if it cannot be read: it has secrets in it.
         200 => xml::parse(&answer.body)
@@ -71,7 +71,7 @@ pub fn assume(identity: &WebIdentity, environment: &Environment, region: &str) -
 
 fn form(identity: &WebIdentity, token_file: &Path) -> Result<String, QueryError> {
     let token = read_token(token_file, "the token of the web identity")?;
-    let mut params = Params::new();
+    let mut params = Params::default();
     params.add("Action", "AssumeRoleWithWebIdentity");
     params.add("Version", "2011-06-15");
     params.add("RoleArn", identity.role_arn.as_str());

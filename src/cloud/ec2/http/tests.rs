@@ -28,7 +28,7 @@ fn a_request_has_its_headers_once_and_each_has_its_connection() {
     let server = Server::start(vec![Reply::text(200, "one"), Reply::text(404, "two")]);
     let client = client(&server, Limits::SERVICE);
     let headers = vec![("Content-Type".to_owned(), "text/x".to_owned())];
-    let request = Request { method: "POST", path: "/a?b=c", headers, body: Some("b=%20".to_owned()) };
+    let request = Request { method: "POST", path: "/a?b=c", headers, body: Some("b=%20".to_owned()), limit: None };
     assert_eq!(format!("{request:?}"), "POST /a?b=c");
     let answer = client.send(request).expect("an answer");
     assert_eq!(format!("{answer:?}"), "HTTP status 200 and 3 bytes");
@@ -95,6 +95,10 @@ fn answers_are_limited_in_time() {
         let message = failure(&Server::start(vec![reply]), limits);
         assert!(message.contains("has not answered within 0.3 s"), "{message}");
     }
+    let server = Server::start(vec![Reply::Silence(Vec::new())]);
+    let request = Request { limit: Some(Duration::from_millis(200)), ..get() };
+    let message = client(&server, Limits::SERVICE).send(request).expect_err("no answer").to_string();
+    assert!(message.contains("has not answered within 0.2 s"), "{message}");
 }
 
 #[test]
@@ -190,7 +194,7 @@ fn a_name_that_is_not_known_is_said() {
         (ErrorKind::WouldBlock, "b", "the name b cannot be looked up: check this host's name service"),
     ] {
         let failed = LookUpFailed { host: host.to_owned(), error: kind.into() };
-        assert_eq!(region.explain(ureq::Error::Other(Box::new(failed))).to_string(), expected);
+        assert_eq!(region.explain(ureq::Error::Other(Box::new(failed)), Duration::ZERO).to_string(), expected);
     }
     // RFC 6761: there is none.
     let nowhere = http(Endpoint::given("http://ec2.invalid").expect("a URL"), None, Limits::SERVICE);

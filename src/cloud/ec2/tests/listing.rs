@@ -274,6 +274,41 @@ fn a_list_succeeds_without_prices() {
     assert_eq!(driver.price_history(&InstanceId::new("i-1"), &small()), []);
 }
 
+/// Pages of 40 s each: there is time for three, and each has what is left.
+#[test]
+fn a_list_has_so_much_time_in_all() {
+    let (clock, time) = clock();
+    let mut number = 0;
+    let stub = Stub::new(move |_, _| {
+        number += 1;
+        *time.lock() += Duration::from_secs(40);
+        Ok(page(vec![plain("i-1")], Some(&number.to_string())))
+    });
+    let error = driver(Ec2Options { clock, ..options() }, &stub).list(&tags(&[])).expect_err("too slow").to_string();
+    assert_eq!(error, "DescribeInstances is given up: its pages take longer than 100 s");
+    assert_eq!(stub.limits(), [100, 60, 20].map(Duration::from_secs));
+}
+
+/// Prices that are slow do not lose the list: what came in time is kept.
+#[test]
+fn prices_have_little_time() {
+    let (clock, time) = clock();
+    let mut number = 0;
+    let stub = Stub::new(move |action, _| match action {
+        "DescribeInstances" => Ok(page(vec![spot("i-1", "us-east-1a")], None)),
+        _ => {
+            number += 1;
+            *time.lock() += Duration::from_secs(10);
+            Ok(prices(&[("0.010", &format!("1{number}")), ("0.011", &format!("2{number}"))], &number.to_string()))
+        }
+    });
+    let options = Ec2Options { spot_price_interval: Duration::from_secs(3600), clock, ..options() };
+    let driver = driver(options, &stub);
+    assert_eq!(ids(&driver.list(&tags(&[])).expect("listed")), ["i-1"]);
+    assert_eq!(stub.limits(), [100, 15, 5].map(Duration::from_secs));
+    assert!(!driver.price_history(&InstanceId::new("i-1"), &small()).is_empty());
+}
+
 #[test]
 fn what_is_told_without_a_call() {
     let stub = Stub::new(|_, _| api("Throttling"));

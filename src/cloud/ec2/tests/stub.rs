@@ -20,6 +20,7 @@ type Script = Box<dyn FnMut(&'static str, &Params) -> Answer + Send>;
 pub(in crate::cloud::ec2) struct Stub {
     script: Mutex<Script>,
     asked: Mutex<Vec<(&'static str, Params)>>,
+    limits: Mutex<Vec<Duration>>,
 }
 
 impl std::fmt::Debug for Stub {
@@ -29,7 +30,8 @@ impl std::fmt::Debug for Stub {
 }
 
 impl Query for Stub {
-    fn call(&self, action: &'static str, params: &Params) -> Answer {
+    fn call_within(&self, action: &'static str, params: &Params, limit: Duration) -> Answer {
+        self.limits.lock().push(limit);
         self.asked.lock().push((action, params.clone()));
         (self.script.lock())(action, params)
     }
@@ -39,12 +41,17 @@ impl Stub {
     pub(in crate::cloud::ec2) fn new(
         script: impl FnMut(&'static str, &Params) -> Answer + Send + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { script: Mutex::new(Box::new(script)), asked: Mutex::default() })
+        Arc::new(Self { script: Mutex::new(Box::new(script)), asked: Mutex::default(), limits: Mutex::default() })
     }
 
     /// What was asked since this was called last.
     pub(in crate::cloud::ec2) fn asked(&self) -> Vec<(&'static str, Params)> {
         std::mem::take(&mut self.asked.lock())
+    }
+
+    /// How long each call could take, since this was called last.
+    pub(in crate::cloud::ec2) fn limits(&self) -> Vec<Duration> {
+        std::mem::take(&mut self.limits.lock())
     }
 
     /// The actions of [`Stub::asked`].

@@ -87,6 +87,31 @@ fn fixed_ones_are_found_once_and_files_are_read_again() {
     assert_eq!(fixture.at(11 * MINUTE).as_deref(), Ok("three"));
 }
 
+/// Refusals in a row: new ones are looked for, but not each time.
+#[test]
+fn doubts_are_looked_into_now_and_then() {
+    let until = |id| Ok(credentials(id, Lifetime::Until(60 * MINUTE)));
+    let fixture = Fixture::new(vec![until("one"), until("two"), Err("no"), until("three"), until("four")]);
+    for (now, expected) in [
+        (0, "one"),
+        (1_000, "one"),
+        (9_999, "one"),
+        (10_000, "two"),
+        (10_001, "two"),
+        (19_999, "two"),
+        // It fails, and is not tried again at once.
+        (20_000, "two"),
+        (29_999, "two"),
+        (30_000, "three"),
+        // The clock was set back.
+        (100, "three"),
+        (10_100, "four"),
+    ] {
+        assert_eq!(fixture.at(now).as_deref(), Ok(expected), "{now}");
+        fixture.cache.doubt();
+    }
+}
+
 #[test]
 fn while_new_ones_cannot_be_had_the_old_ones_serve_to_their_end() {
     let until = |id, minutes: WallMillis| Ok(credentials(id, Lifetime::Until(minutes * MINUTE)));

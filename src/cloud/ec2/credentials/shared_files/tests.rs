@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cloud::ec2::http::tests::server::{Reply, Server};
+use crate::core::errors::chain;
 
 /// Writes both files (where there is text) below a home of their own, and asks.
 fn ask(credentials: &str, config: &str, variables: &[(&str, &str)]) -> Result<Found, String> {
@@ -12,7 +13,7 @@ fn ask(credentials: &str, config: &str, variables: &[(&str, &str)]) -> Result<Fo
             std::fs::write(home.path().join(path), text).expect("written");
         }
     }
-    from_files(&Environment::of(variables, Some(home.path())), "us-east-1").map_err(|error| error.with_causes())
+    from_files(&Environment::of(variables, Some(home.path())), "us-east-1").map_err(|error| chain(&error))
 }
 
 /// Key id, secret and token that were found.
@@ -80,8 +81,33 @@ fn files_that_variables_name() {
     assert_eq!(found(ask("", "", &[("AWS_SHARED_CREDENTIALS_FILE", path)]))[0], "AKID");
     assert_eq!(found(ask(FILE, "", &[("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")]))[0], "AKID");
     for variable in ["AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"] {
-        let error = ask(FILE, "", &[(variable, "/nonexistent/file")]).expect_err("not there");
-        assert!(error.contains("/nonexistent/file") && error.contains(variable), "{error}");
+        let folder = folder.path().to_str().expect("text");
+        let error = ask(FILE, "", &[(variable, folder)]).expect_err("a folder");
+        assert!(error.contains(folder) && error.contains(variable), "{error}");
+    }
+}
+
+/// Nobody has made it yet; where a profile is named it is missed.
+#[test]
+fn files_that_variables_name_and_that_are_not_there() {
+    let missing = "/nonexistent/file";
+    assert_eq!(found(ask(FILE, "", &[("AWS_CONFIG_FILE", missing)]))[0], "AKID");
+    let why = nothing(ask(FILE, "", &[("AWS_SHARED_CREDENTIALS_FILE", missing)]));
+    assert!(why.contains(missing), "{why}");
+    let variables = [("AWS_SHARED_CREDENTIALS_FILE", missing), ("AWS_PROFILE", "default")];
+    let error = ask(FILE, "", &variables).expect_err("it is named");
+    assert!(error.contains("AWS_PROFILE names a profile that is not there") && error.contains(missing), "{error}");
+}
+
+#[test]
+fn an_empty_value_opens_a_section_only_of_what_is_indented_more() {
+    for text in [
+        "[default]\n    region =\n    aws_access_key_id = AKID\n    aws_secret_access_key = s\n",
+        "[default]\nregion =\naws_access_key_id = AKID\naws_secret_access_key = s\n",
+        "[default]\n  s3 =\n    max = 1\n    x =\n  aws_access_key_id = AKID\n  aws_secret_access_key = s\n",
+        "[default]\n\ts3 =\n\t\taws_access_key_id = NO\n aws_access_key_id = AKID\n\taws_secret_access_key = s\n",
+    ] {
+        assert_eq!(found(ask(text, "", &[])), ["AKID", "s", ""], "{text}");
     }
 }
 
