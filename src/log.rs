@@ -30,6 +30,8 @@ pub struct Options {
     pub filter: String,
     /// `None` = stderr. Made with mode 0640 if it does not exist; appended to.
     pub file: Option<PathBuf>,
+    /// Bytes of a command's output (`stdout`, `stderr`) that are shown; `None`: 1 KiB.
+    pub output_bytes_max: Option<usize>,
 }
 
 /// Libraries whose lines are about themselves, and could have parts of requests in them: only their warnings, at any level of ours.
@@ -86,20 +88,20 @@ fn build(options: &Options, sink: Arc<Sink>) -> env_logger::Logger {
         builder.filter_module(library, ::log::LevelFilter::Warn);
     }
     builder.target(env_logger::Target::Pipe(Box::new(SinkWriter(sink))));
-    let format = options.format;
-    builder.format(move |buffer, record| buffer.write_all(render(record, format).as_bytes()));
+    let (format, output_bytes_max) = (options.format, options.output_bytes_max.unwrap_or(line::OUTPUT_BYTES_MAX));
+    builder.format(move |buffer, record| buffer.write_all(render(record, format, output_bytes_max).as_bytes()));
     builder.build()
 }
 
-fn render(record: &Record<'_>, format: Format) -> String {
+fn render(record: &Record<'_>, format: Format, output_bytes_max: usize) -> String {
     let mut fields = Fields(Vec::new());
     // Its visitor never fails.
     let _ = record.key_values().visit(&mut fields);
     let time = time_text(jiff::Timestamp::now());
     let level = record.level().as_str().to_ascii_lowercase();
     let message = record.args().to_string();
-    line::Line { time: &time, level: &level, target: record.target(), message: &message, fields: &fields.0 }
-        .render(format)
+    let (time, level, target, message) = (&*time, &*level, record.target(), &*message);
+    line::Line { time, level, target, message, fields: &fields.0, output_bytes_max }.render(format)
 }
 
 struct Fields(Vec<(String, String)>);

@@ -33,6 +33,14 @@ impl Failure {
         }
     }
 
+    /// For a command that reports in its log.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Failed(text) | Self::Usage(text) | Self::NotFound(text) | Self::Unreachable(text) => text,
+            Self::ClosedPipe => String::new(),
+        }
+    }
+
     pub(super) fn print(&self) {
         let text = match self {
             Self::Failed(text) | Self::Usage(text) | Self::NotFound(text) | Self::Unreachable(text) => text,

@@ -196,6 +196,7 @@ pub(crate) mod recorded {
                 provider_type: String::new(),
                 state: "busy",
                 detail: String::new(),
+                being_given_up: false,
             }]
         }
 

@@ -143,6 +143,8 @@ pub struct UnlistedInstance {
     pub state: &'static str,
     /// Why, and what happens next.
     pub detail: String,
+    /// It was ours, and is not given back yet: a destroy of it, or of what a create left there, has not come to its end.
+    pub being_given_up: bool,
 }
 
 /// How the commands of a worker get to an instance.

@@ -13,8 +13,8 @@ pub enum Format {
     Json,
 }
 
-/// Bytes of a `stdout` or `stderr` value, of any other value, and of the message.
-const OUTPUT_BYTES_MAX: usize = 1024;
+/// Bytes of a `stdout` or `stderr` value unless it was decided otherwise, of any other value, and of the message.
+pub const OUTPUT_BYTES_MAX: usize = 1024;
 const VALUE_BYTES_MAX: usize = 16 * 1024;
 
 /// What a line says.
@@ -26,6 +26,8 @@ pub struct Line<'a> {
     pub target: &'a str,
     pub message: &'a str,
     pub fields: &'a [(String, String)],
+    /// Bytes of a `stdout` or `stderr` value that are shown.
+    pub output_bytes_max: usize,
 }
 
 impl Line<'_> {
@@ -36,7 +38,7 @@ impl Line<'_> {
         let fields = self.fields.iter().map(|(name, value)| (plain_name(name), value.as_str()));
         let mut line = String::new();
         for (name, value) in head.chain(fields) {
-            let value = cut(&name, value);
+            let value = cut(&name, value, self.output_bytes_max);
             let separator = if line.is_empty() { "" } else { separator(format) };
             line.push_str(separator);
             match format {
@@ -74,8 +76,8 @@ fn plain_name(name: &str) -> String {
 }
 
 /// Shortened to the limit of its field, with the length that it had.
-fn cut(name: &str, value: &str) -> String {
-    let limit = if name == "stdout" || name == "stderr" { OUTPUT_BYTES_MAX } else { VALUE_BYTES_MAX };
+fn cut(name: &str, value: &str, output_bytes_max: usize) -> String {
+    let limit = if name == "stdout" || name == "stderr" { output_bytes_max } else { VALUE_BYTES_MAX };
     if value.len() <= limit {
         return value.to_owned();
     }
@@ -133,7 +135,8 @@ mod tests {
     fn render(format: Format, fields: &[(&str, &str)]) -> String {
         let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (time, message) = ("2026-11-23T22:01:02.123Z", "instance appeared in cloud");
-        Line { time, level: "info", target: "pool", message, fields: &fields }.render(format)
+        let output_bytes_max = OUTPUT_BYTES_MAX;
+        Line { time, level: "info", target: "pool", message, fields: &fields, output_bytes_max }.render(format)
     }
 
     /// Reads a logfmt line as any reader would.

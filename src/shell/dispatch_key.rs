@@ -146,16 +146,20 @@ impl StateDir {
 /// By variant.
 pub fn find_key(config: &Config) -> Result<PrivateKey, DispatchKeyError> {
     let configured = &config.containers.dispatch_private_key;
-    if configured.is_empty()
-        && let Some(key) = Place::below(&config.state_dir).read()?
-    {
-        return Ok(key);
+    if !configured.is_empty() {
+        return PrivateKey::parse(configured.reveal()).map_err(DispatchKeyError::Configured);
     }
-    match configured.is_empty() {
-        false => PrivateKey::parse(configured.reveal()).map_err(DispatchKeyError::Configured),
+    match Place::below(&config.state_dir).read()? {
+        Some(key) => Ok(key),
         // Nobody has started it yet: the directory is free.
-        true => StateDir::open(&config.state_dir)?.dispatch_key(configured),
+        None => StateDir::open(&config.state_dir)?.dispatch_key(configured),
     }
+}
+
+/// Where the private key of [`find_key`] is; `None`: in the configuration.
+pub fn key_file(config: &Config) -> Option<PathBuf> {
+    let is_configured = !config.containers.dispatch_private_key.is_empty();
+    (!is_configured).then(|| Place::below(&config.state_dir).private)
 }
 
 /// What is wrong with a text that was configured as the key: for the loader, which reports it with its place.

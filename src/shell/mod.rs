@@ -19,6 +19,7 @@ pub mod dispatch_key;
 mod drivers;
 pub mod fault_point;
 pub mod guard;
+mod instance_set;
 pub mod lanes;
 pub mod lists;
 pub mod operations;

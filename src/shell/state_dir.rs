@@ -11,6 +11,8 @@ use rustix::fs::{FlockOperation, flock};
 /// A child of a killed daemon holds its lock from fork to exec: milliseconds, unless the machine is very busy.
 const DEAD_HOLDER_PATIENCE: Duration = Duration::from_secs(10);
 const DEAD_HOLDER_PAUSE: Duration = Duration::from_millis(5);
+/// File with what marks our instances.
+const SET_ID: &str = "instance-set-id";
 /// Longest content of the small files kept here.
 const SMALL_FILE_BYTES_MAX: u64 = 4096;
 
@@ -25,11 +27,11 @@ pub enum StateDirError {
         source: io::Error,
     },
     #[error(
-        "the state directory {path} is in use by another muster daemon (process {holder}); stop that one, or set Muster.StateDir"
+        "the state directory {path} is in use by another muster daemon or cloudtest (process {holder}); stop that one or wait for its end, or set Muster.StateDir"
     )]
     InUse { path: PathBuf, holder: String },
     #[error(
-        "the state directory {path} belongs to user {owner}, this is user {user}: run the daemon as its owner, or set Muster.StateDir"
+        "the state directory {path} belongs to user {owner}, this is user {user}: run muster as its owner, or set Muster.StateDir"
     )]
     Foreign { path: PathBuf, owner: u32, user: u32 },
     #[error("{path} does not contain what belongs there; move it away to have a new one made")]
@@ -95,7 +97,7 @@ impl StateDir {
     /// # Errors
     /// The file cannot be read or written, or is damaged: then instances of a former life would be forgotten.
     pub fn instance_set_id(&self) -> Result<String, StateDirError> {
-        self.kept("instance-set-id")
+        self.kept(SET_ID)
     }
 
     /// For clients on the management address, made at first start.
@@ -109,25 +111,32 @@ impl StateDir {
     /// 40 random hexadecimal digits in a file of mode 0600, written once.
     fn kept(&self, name: &str) -> Result<String, StateDirError> {
         let path = self.path.join(name);
-        match File::open(&path) {
-            Ok(file) => {
-                let mut text = String::new();
-                file.take(SMALL_FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed("read", &path))?;
-                let text = text.trim();
-                let acceptable =
-                    (16..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-                if acceptable { Ok(text.to_owned()) } else { Err(StateDirError::Damaged { path }) }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut bytes = [0; 20];
-                getrandom::fill(&mut bytes).map_err(StateDirError::Random)?;
-                let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                write_once(&path, &text)?;
-                Ok(text)
-            }
-            Err(error) => Err(failed("read", &path)(error)),
+        if let Some(text) = read_kept(&path)? {
+            return Ok(text);
         }
+        let mut bytes = [0; 20];
+        getrandom::fill(&mut bytes).map_err(StateDirError::Random)?;
+        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        write_once(&path, &text)?;
+        Ok(text)
     }
+}
+
+/// The instance set id of whoever has, or had, this directory: without its lock, and nothing is made. `None`: none was drawn.
+pub(super) fn kept_instance_set_id(state_dir: &Path) -> Result<Option<String>, StateDirError> {
+    read_kept(&state_dir.join(SET_ID))
+}
+
+fn read_kept(path: &Path) -> Result<Option<String>, StateDirError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.map_err(failed("read", path))?,
+    };
+    let mut text = String::new();
+    file.take(SMALL_FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed("read", path))?;
+    let text = text.trim();
+    let acceptable = (16..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if acceptable { Ok(Some(text.to_owned())) } else { Err(StateDirError::Damaged { path: path.to_owned() }) }
 }
 
 /// A file of mode 0600 with this text and a line feed: complete or not at all, also across a power failure.

@@ -162,6 +162,7 @@ fn unlisted(host: &Host, now: Moment) -> Option<UnlistedInstance> {
         provider_type: lease.map_or_else(|| host.spec.provider_type.clone(), |lease| lease.provider_type.clone()),
         state,
         detail,
+        being_given_up: matches!(host.phase, Phase::Cleaning(_)),
     })
 }
 

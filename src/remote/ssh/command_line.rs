@@ -24,7 +24,7 @@ pub(super) fn line(program: &Program, sudo: bool) -> String {
 }
 
 /// A word that a POSIX shell takes literally.
-pub(super) fn quote(word: &str) -> String {
+pub fn quote(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&byte);
     // `=` in front would be an assignment only in a first word, which is a program's path here; `~` is not plain.
     if !word.is_empty() && word.bytes().all(plain) {

@@ -19,6 +19,7 @@ mod wait;
 use std::io;
 use std::sync::Arc;
 
+pub use command_line::quote;
 pub use executor::SshExecutor;
 
 use self::key::PrivateKey;

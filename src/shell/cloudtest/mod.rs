@@ -1,33 +1,37 @@
 //! `muster cloudtest` (spec 40 §7): tries configuration, driver, account, image and network by running one instance, and removes it.
 //!
 //! It uses the driver without wrappers, under an instance set id of its own, so that it neither sees nor disturbs what a dispatcher
-//! has. Reading order: here (from a configuration to a driver, once for each subnet), [`tester`] (the steps), [`remote`] (commands on
-//! the instance).
+//! has. Reading order: here (from a configuration to a driver, once for each subnet), [`tester`] (the steps), [`create`], [`try_out`]
+//! and [`destroy`] (each of them), [`remote`] (commands on the instance), [`signals`] (who ends it early).
 
+mod create;
+mod destroy;
 mod remote;
+mod signals;
 pub mod tester;
+mod try_out;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
-use self::tester::{Plan, Tester};
+use self::tester::{Login, Plan, Tester};
 use super::clock::Clock;
 use super::daemon::runner_supply;
-use super::dispatch_key::{DispatchKeyError, find_key};
+use super::dispatch_key::{DispatchKeyError, find_key, key_file};
 use super::drivers::{self, Driver, DriverParts};
-use super::state_dir::StateDir;
-use super::stop::StopSource;
-use super::{scheduler, sync, threads};
-use crate::config::{CloudDriver, Config};
+use super::instance_set;
+use super::state_dir::{StateDir, StateDirError};
+use super::stop::Stop;
+use super::{scheduler, sync};
+use crate::config::{CloudDriver, Config, Fault};
 use crate::core::effect::{Level, Note};
 use crate::core::errors::chain;
 use crate::core::ids::TypeName;
 use crate::core::instance_type::InstanceType;
+use crate::core::settings::LIST_DELAY;
 use crate::log::write_note;
 use crate::remote::ssh::key::PrivateKey;
 
@@ -47,16 +51,20 @@ pub struct CloudTestOptions {
 /// Why no test was made.
 #[derive(Debug, thiserror::Error)]
 pub enum CloudTestError {
-    #[error("error loading Containers.DispatchPrivateKey: {0}")]
-    Key(String),
+    #[error("error loading Containers.DispatchPrivateKey")]
+    Key(#[source] DispatchKeyError),
     #[error("no instance types are configured")]
     NoTypes,
     #[error("requested instance type {0:?} is not configured")]
     NoSuchType(String),
     #[error("{0}")]
-    NotBuilt(String),
+    NotBuilt(Fault),
+    #[error(
+        "-instance-set-id {0} is that of this configuration's dispatcher: with -destroy-existing all its instances would be destroyed; use another id"
+    )]
+    TheFleet(String),
     #[error(transparent)]
-    StateDir(#[from] super::state_dir::StateDirError),
+    StateDir(#[from] StateDirError),
     #[error("cannot {0}")]
     Process(&'static str, #[source] io::Error),
 }
@@ -67,13 +75,13 @@ pub enum CloudTestError {
 /// Nothing was begun.
 pub fn run(config: &Config, options: &CloudTestOptions) -> Result<bool, CloudTestError> {
     if let Some(fault) = crate::config::driver_not_built_yet(config) {
-        return Err(CloudTestError::NotBuilt(fault.to_string()));
+        return Err(CloudTestError::NotBuilt(fault));
     }
     let instance_type = choose_type(&config.instance_types, &options.instance_type)?.clone();
-    let key_of = config.clone();
-    let key = || config_key(&key_of);
-    // Before anything is created; each driver reads it again.
-    key().map_err(|error| CloudTestError::Key(chain(&error)))?;
+    spare_the_fleet(config, options)?;
+    // Before anything is created.
+    let key = config.cloud.driver.uses_ssh().then(|| find_key(config)).transpose().map_err(CloudTestError::Key)?;
+    let login = key.as_ref().map(|_| Login { port: config.cloud.ssh_port.clone(), key_file: key_file(config) });
     // Hosts that are there already are taken under a state of our own: a dispatcher's is not touched.
     let mut config = config.clone();
     let _state_dir = match config.cloud.driver {
@@ -87,23 +95,26 @@ pub fn run(config: &Config, options: &CloudTestOptions) -> Result<bool, CloudTes
         }
         _ => None,
     };
-    let stop = stop_by_signal().map_err(|error| CloudTestError::Process("handle signals", error))?;
-    let test = |config: &Config| one_test(config, options, &instance_type, (&key, &stop));
+    let stop = signals::stop_by_signal().map_err(|error| CloudTestError::Process("handle signals", error))?;
+    let trial = Trial { options, instance_type, key, login, stop };
+    trial.tell_key();
     let subnets = config.cloud.ec2.as_ref().map(|ec2| ec2.subnets.clone()).unwrap_or_default();
     if subnets.len() < 2 {
-        return Ok(test(&config));
+        return Ok(trial.run(&config));
     }
+    let message = "there are several subnets: an instance is created in each, one after the other";
+    write_note(&note(Level::Info, message).with("Subnets", subnets.len()));
     let mut all_is_well = true;
     for (index, subnet) in subnets.iter().enumerate() {
         let name = format!("SubnetID[{index}]");
         write_note(&note(Level::Info, "running tests using SubnetID").with("Key", &name).with("SubnetID", subnet));
         let mut one = config.clone();
         one.cloud.ec2.iter_mut().for_each(|ec2| ec2.subnets = vec![subnet.clone()]);
-        if !test(&one) {
+        if !trial.run(&one) {
             write_note(&note(Level::Error, "failed tests using SubnetID").with("Key", &name).with("SubnetID", subnet));
             all_is_well = false;
         }
-        if stop.is_stopped() {
+        if trial.stop.is_stopped() {
             return Ok(false);
         }
     }
@@ -129,91 +140,109 @@ fn choose_type<'a>(
     found.ok_or_else(|| CloudTestError::NoSuchType(wanted.to_owned()))
 }
 
-/// The first SIGINT or SIGTERM ends the waiting: what was created is destroyed. The second one ends the process as it does by default.
-fn stop_by_signal() -> io::Result<super::stop::Stop> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let source = StopSource::new();
-    let stop = source.token();
-    let wait = move || {
-        if let Some(signal) = signals.forever().next() {
-            let message = "ending early; the instance is destroyed first, and a second signal leaves it behind";
-            write_note(&note(Level::Warn, message));
-            drop(source);
-            let second = signals.forever().next().unwrap_or(signal);
-            let _ = signal_hook::low_level::emulate_default_handler(second);
-        }
-    };
-    // It ends with the process.
-    threads::spawn("signals".to_owned(), Box::new(wait))?;
-    Ok(stop)
+/// What may destroy every instance of its set must not be given the dispatcher's.
+fn spare_the_fleet(config: &Config, options: &CloudTestOptions) -> Result<(), CloudTestError> {
+    let wanted = &options.instance_set_id;
+    if options.destroy_existing && instance_set::is_of_dispatcher(config, wanted)? {
+        return Err(CloudTestError::TheFleet(wanted.clone()));
+    }
+    Ok(())
 }
 
-/// What logs in to instances: the dispatcher's own key.
-type Key<'a> = dyn Fn() -> Result<Option<PrivateKey>, DispatchKeyError> + 'a;
-
-fn config_key(config: &Config) -> Result<Option<PrivateKey>, DispatchKeyError> {
-    config.cloud.driver.uses_ssh().then(|| find_key(config)).transpose()
+/// What all tests of this run have in common.
+struct Trial<'a> {
+    options: &'a CloudTestOptions,
+    instance_type: Arc<InstanceType>,
+    /// What logs in to instances: the dispatcher's own key; `None`: no SSH is used.
+    key: Option<PrivateKey>,
+    login: Option<Login>,
+    stop: Stop,
 }
 
-/// With one driver: everything from its making to the end of its instance.
-fn one_test(
-    config: &Config,
-    options: &CloudTestOptions,
-    instance_type: &Arc<InstanceType>,
-    (key, stop): (&Key<'_>, &super::stop::Stop),
-) -> bool {
-    let (events, _kept) = bounded(sync::CLOUD_EVENTS_MAX);
-    let supply = Arc::new(runner_supply(config));
-    let driver = key().map_err(io::Error::other).and_then(|key| {
-        drivers::bare(DriverParts {
+impl Trial<'_> {
+    fn tell_key(&self) {
+        let (Some(key), Some(login)) = (&self.key, &self.login) else { return };
+        let source = login.key_file.as_ref().map(|path| path.display().to_string());
+        let line = note(Level::Info, "key to log in with").with("PublicKey", key.public_openssh());
+        write_note(&line.with("Source", source.as_deref().unwrap_or("Containers.DispatchPrivateKey")));
+    }
+
+    /// With one driver: everything from its making to the end of its instance.
+    fn run(&self, config: &Config) -> bool {
+        let (events, _kept) = bounded(sync::CLOUD_EVENTS_MAX);
+        let supply = Arc::new(runner_supply(config));
+        let driver = drivers::bare(DriverParts {
             config,
-            set: &options.instance_set_id,
+            set: &self.options.instance_set_id,
             clock: Clock::start(),
-            key,
+            key: self.key.clone(),
             supply: &supply,
             events: &events,
             metrics: None,
-        })
-    });
-    let Driver { cloud, mut boot } = match driver {
-        Ok(driver) => driver,
-        Err(error) => {
-            write_note(&Note::new(Level::Error, "cloudtest", "error initializing driver").with("error", chain(&error)));
-            return false;
-        }
-    };
-    if !options.image_id.is_empty() {
-        boot.image_id.clone_from(&options.image_id);
+        });
+        let driver = match driver {
+            Ok(driver) => driver,
+            Err(error) => {
+                write_note(&note(Level::Error, "error initializing driver").with("error", chain(&error)));
+                return false;
+            }
+        };
+        let secret = match scheduler::new_secret() {
+            Ok(secret) => secret,
+            Err(error) => {
+                write_note(&note(Level::Error, "no random numbers from the system").with("error", error));
+                return false;
+            }
+        };
+        let cloud = driver.cloud.clone();
+        let plan = self.plan(config, driver);
+        let tester = Tester { cloud: &*cloud, plan: &plan, secret, stop: &self.stop, pause: &signals::pause };
+        let all_is_well = tester.run();
+        cloud.stop();
+        all_is_well
     }
-    let plan = Plan {
-        set: options.instance_set_id.clone(),
-        tag_prefix: config.cloud.tag_key_prefix.clone(),
-        resource_tags: config.cloud.resource_tags.clone().into(),
-        boot,
-        instance_type: instance_type.clone(),
-        destroy_existing: options.destroy_existing,
-        boot_probe_command: config.cloud.boot_probe_command.clone(),
-        command: options.command.clone(),
-        pause_before_destroy: options.pause_before_destroy,
-        ssh_port: config.cloud.driver.uses_ssh().then(|| config.cloud.ssh_port.clone()),
-        probe_interval: config.cloud.probe_interval,
-        sync_interval: config.cloud.sync_interval,
-        timeout_booting: config.cloud.timeout_booting,
-    };
-    let all_is_well = match scheduler::new_secret() {
-        Ok(secret) => Tester { cloud: &*cloud, plan: &plan, secret, stop, pause: &pause }.run(),
-        Err(error) => {
-            write_note(&note(Level::Error, "no random numbers from the system").with("error", error));
-            false
+
+    fn plan(&self, config: &Config, Driver { mut boot, .. }: Driver) -> Plan {
+        let (cloud, options) = (&config.cloud, self.options);
+        if !options.image_id.is_empty() {
+            boot.image_id.clone_from(&options.image_id);
         }
-    };
-    cloud.stop();
-    all_is_well
+        Plan {
+            set: options.instance_set_id.clone(),
+            tag_prefix: cloud.tag_key_prefix.clone(),
+            resource_tags: cloud.resource_tags.clone().into(),
+            boot,
+            instance_type: self.instance_type.clone(),
+            destroy_existing: options.destroy_existing,
+            boot_probe_command: cloud.boot_probe_command.clone(),
+            command: options.command.clone(),
+            pause_before_destroy: options.pause_before_destroy,
+            login: self.login.clone(),
+            probe_interval: cloud.probe_interval,
+            sync_interval: cloud.sync_interval,
+            timeout_booting: cloud.timeout_booting,
+            appears_within: LIST_DELAY,
+        }
+    }
 }
 
-/// Waits for a line, or the end, of standard input.
-#[expect(clippy::print_stderr, reason = "a prompt is no log line")]
-fn pause() {
-    eprint!("Press Enter to continue: ");
-    let _ = io::stdin().read_line(&mut String::new());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cheapest_type_or_the_one_that_is_asked_for() {
+        let one = |name: &str, price| {
+            let made = InstanceType { name: name.to_owned(), price, ..InstanceType::default() };
+            (TypeName::new(name), Arc::new(made))
+        };
+        let types = BTreeMap::from([one("b", 0.1), one("a", 0.2), one("d", 0.1), one("c", 0.1)]);
+        let chosen = |wanted: &str| choose_type(&types, wanted).map(|one| one.name.clone());
+        assert_eq!(chosen("").expect("some"), "b", "the first by name of the cheapest");
+        assert_eq!(chosen("a").expect("there"), "a");
+        let error = chosen("x").expect_err("unknown").to_string();
+        assert_eq!(error, "requested instance type \"x\" is not configured");
+        let error = choose_type(&BTreeMap::new(), "x").expect_err("none").to_string();
+        assert_eq!(error, "no instance types are configured");
+    }
 }

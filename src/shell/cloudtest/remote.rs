@@ -1,12 +1,19 @@
 //! Commands on the instance under test, each with its log line.
 
+use std::convert::Infallible;
+use std::io;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded, select};
+
+use super::note;
 use crate::cloud::{Access, CloudInstance};
-use crate::core::effect::{Level, Note, seconds};
+use crate::core::effect::{Level, seconds};
 use crate::core::errors::chain;
 use crate::log::write_note;
 use crate::remote::{Command, Lane, Program};
+use crate::shell::stop::Stop;
+use crate::shell::threads;
 
 /// How a command on the instance ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +25,23 @@ pub(super) enum Outcome {
     NotRun,
 }
 
+/// A stop cancels the command that runs, until what is returned is dropped.
+///
+/// # Errors
+/// There is no thread for it.
+pub(super) fn close_on_stop(access: &Access, stop: &Stop) -> io::Result<Sender<Infallible>> {
+    let (keep, ended) = bounded::<Infallible>(0);
+    let (executor, stop) = (access.executor.clone(), stop.clone());
+    let watch = move || {
+        select! {
+            recv(stop.channel()) -> _ => executor.close(),
+            recv(ended) -> _ => {}
+        }
+    };
+    threads::spawn("watch".to_owned(), Box::new(watch))?;
+    Ok(keep)
+}
+
 /// Runs a shell command and tells what came of it.
 pub(super) fn run(access: &Access, instance: &CloudInstance, command: &str, limit: Duration) -> Outcome {
     access.executor.set_target(&instance.address, &instance.remote_user);
@@ -26,7 +50,7 @@ pub(super) fn run(access: &Access, instance: &CloudInstance, command: &str, limi
         Command { program: Program::Shell(command.to_owned()), stdin: b"", open_until: None, deadline: began + limit };
     let result = access.executor.execute(Lane::Action, &order);
     let note = |level, message: &'static str| {
-        Note::new(level, "cloudtest", message).with("Command", command).with("Duration", seconds(began.elapsed()))
+        note(level, message).with("Command", command).with("Duration", seconds(began.elapsed()))
     };
     match result {
         Ok(output) => {

@@ -1,26 +1,21 @@
 //! The steps of spec 40 §7.2 with one driver: look for leftovers, create, list, tags, boot, command, pause, destroy. Whatever fails,
 //! what was created is destroyed.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::select;
 
-use super::remote::{self, Outcome};
+use super::note;
 use crate::cloud::boot::Boot;
-use crate::cloud::{Access, CloudError, CloudInstance, InstanceSet};
-use crate::core::effect::{Ending, Level, Note, Tags, seconds};
+use crate::cloud::{CloudError, CloudInstance, InstanceSet};
+use crate::core::effect::{Level, Tags};
 use crate::core::errors::chain;
-use crate::core::ids::InstanceSecret;
+use crate::core::ids::{InstanceId, InstanceSecret};
 use crate::core::instance_type::InstanceType;
 use crate::log::write_note;
 use crate::shell::stop::Stop;
-
-/// One boot probe or secret check; a machine that hangs must not use up the whole time to boot.
-const PROBE_LIMIT: Duration = Duration::from_secs(60);
-/// Of the operator's command.
-const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
-/// After a list that failed while the instance is destroyed: soon, but not as often as the machine can.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// What is tested. Intervals as in the configuration.
 #[derive(Clone, Debug)]
@@ -38,10 +33,21 @@ pub struct Plan {
     pub command: String,
     pub pause_before_destroy: bool,
     /// For the line that shows how to log in; `None`: no SSH is used.
-    pub ssh_port: Option<String>,
+    pub login: Option<Login>,
     pub probe_interval: Duration,
     pub sync_interval: Duration,
     pub timeout_booting: Duration,
+    /// After a create that has returned: an instance that has not been listed by then does not exist.
+    pub appears_within: Duration,
+}
+
+/// How people log in.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Of an address without one.
+    pub port: String,
+    /// The private key; `None`: it is in the configuration.
+    pub key_file: Option<PathBuf>,
 }
 
 /// One test of one driver.
@@ -53,8 +59,8 @@ pub struct Tester<'a> {
     pub secret: InstanceSecret,
     /// Ends the waiting, and never the destroying.
     pub stop: &'a Stop,
-    /// Waits for the operator.
-    pub pause: &'a dyn Fn(),
+    /// Waits for the operator, or the stop.
+    pub pause: &'a dyn Fn(&Stop),
 }
 
 impl std::fmt::Debug for Tester<'_> {
@@ -63,17 +69,17 @@ impl std::fmt::Debug for Tester<'_> {
     }
 }
 
-fn note(level: Level, message: &'static str) -> Note {
-    Note::new(level, "cloudtest", message)
-}
-
-/// Whatever happens.
-fn pass(time: Duration) {
-    let _ = crossbeam_channel::after(time).recv();
-}
-
 /// The test has been stopped by a signal, or has nothing to go on with. What was to be said is in the log.
-struct GiveUp;
+pub(super) struct GiveUp;
+
+/// The instance under test.
+pub(super) struct Created {
+    pub(super) instance: CloudInstance,
+    /// When its create returned.
+    pub(super) at: Instant,
+    /// It has been listed: whoever is told to destroy it, knows it.
+    pub(super) seen: bool,
+}
 
 impl Tester<'_> {
     /// True if all was well. Returns when nothing of it is left.
@@ -81,22 +87,38 @@ impl Tester<'_> {
         if self.clear_leftovers().is_err() {
             return false;
         }
+        let before = self.given_up();
+        if self.stop.is_stopped() {
+            write_note(&note(Level::Error, "stopped before anything was created"));
+            return false;
+        }
         let deadline = Instant::now() + self.plan.timeout_booting;
-        let (instance, mut all_is_well) = match self.create(deadline) {
-            Ok(created) => created,
-            Err(GiveUp) => return false,
+        let all_is_well = match self.create(deadline) {
+            Ok((mut made, good_so_far)) => {
+                let good = self.try_out(&mut made, deadline);
+                self.destroy(&mut made);
+                good && good_so_far
+            }
+            Err(GiveUp) => false,
         };
-        all_is_well &= self.try_out(&instance, deadline);
-        self.destroy(&instance);
+        self.wait_until_given_back(&before);
         all_is_well
     }
 
-    fn set_tag(&self) -> Tags {
-        Tags::from_iter([(format!("{}InstanceSetID", self.plan.tag_prefix), self.plan.set.clone())])
+    pub(super) fn set_tag(&self) -> Tags {
+        Tags::from_iter([(self.set_tag_name(), self.plan.set.clone())])
+    }
+
+    pub(super) fn set_tag_name(&self) -> String {
+        format!("{}InstanceSetID", self.plan.tag_prefix)
+    }
+
+    pub(super) fn secret_tag_name(&self) -> String {
+        format!("{}InstanceSecret", self.plan.tag_prefix)
     }
 
     /// All instances of our set id, whoever made them.
-    fn ours(&self, filter: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
+    pub(super) fn ours(&self, filter: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
         let mine = self.set_tag();
         let mut instances = self.cloud.list(filter)?;
         let all = instances.len();
@@ -106,8 +128,13 @@ impl Tester<'_> {
         Ok(instances)
     }
 
+    /// Those that a driver gives up in the background, and that are not listed any more.
+    pub(super) fn given_up(&self) -> BTreeSet<InstanceId> {
+        self.cloud.unlisted().into_iter().filter(|one| one.being_given_up).map(|one| one.id).collect()
+    }
+
     /// Waits; false: the test is to end.
-    fn wait(&self, time: Duration) -> bool {
+    pub(super) fn wait(&self, time: Duration) -> bool {
         select! {
             recv(self.stop.channel()) -> _ => false,
             default(time) => true,
@@ -117,19 +144,24 @@ impl Tester<'_> {
     /// Without a filter: so the driver's unfiltered list is tried, too.
     fn clear_leftovers(&self) -> Result<(), GiveUp> {
         write_note(&note(Level::Info, "checking for existing instances").with("InstanceSetID", &self.plan.set));
+        let (mut asked, mut left) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let found = self.ours(&Tags::new()).map_err(|error| {
                 write_note(&note(Level::Error, "error getting list of instances").with("error", chain(&error)));
+                self.tell_left(&left);
                 GiveUp
             })?;
-            if found.is_empty() {
+            left = found.iter().map(|instance| instance.id.clone()).collect();
+            left.extend(self.given_up().intersection(&asked).cloned());
+            if left.is_empty() {
                 return Ok(());
             }
             for instance in &found {
                 let level = if self.plan.destroy_existing { Level::Info } else { Level::Error };
                 write_note(&note(level, "found existing instance").with("Instance", &instance.id));
                 if self.plan.destroy_existing {
-                    self.ask_to_destroy(instance);
+                    let _ = self.ask_to_destroy(instance);
+                    asked.insert(instance.id.clone());
                 }
             }
             if !self.plan.destroy_existing {
@@ -137,206 +169,25 @@ impl Tester<'_> {
                 write_note(&note(Level::Error, "there are instances of an earlier test").with("Advice", advice));
                 return Err(GiveUp);
             }
+            self.tell_given_up(&left);
             if !self.wait(self.plan.sync_interval) {
+                self.tell_left(&left);
                 return Err(GiveUp);
             }
         }
     }
 
-    /// The instance, and whether all was well so far.
-    fn create(&self, deadline: Instant) -> Result<(CloudInstance, bool), GiveUp> {
-        let plan = self.plan;
-        let mut tags = plan.resource_tags.clone();
-        tags.insert(format!("{}CloudTestPID", plan.tag_prefix), std::process::id().to_string());
-        tags.extend(self.set_tag().iter().map(|(name, value)| (name.clone(), value.clone())));
-        tags.insert(format!("{}InstanceSecret", plan.tag_prefix), self.secret.reveal().to_owned());
-        let order = plan.boot.order(plan.instance_type.clone(), tags, self.secret.clone());
-        let line = note(Level::Info, "creating instance")
-            .with("InstanceType", &plan.instance_type.name)
-            .with("ProviderType", &plan.instance_type.provider_type)
-            .with("ImageID", &order.image_id)
-            .with("Tags", format!("{:?}", order.tags))
-            .with("InitCommand", order.init_command.replace(self.secret.reveal(), "***"))
-            .with("DeployPublicKey", order.public_key.is_some());
-        write_note(&line);
-        let began = Instant::now();
-        match self.cloud.create(&order) {
-            Ok(instance) => {
-                let line = note(Level::Info, "created instance").with("Instance", &instance.id);
-                write_note(&line.with("Duration", seconds(began.elapsed())));
-                self.next_list_has(instance)
-            }
-            Err(error) => {
-                let line = note(Level::Error, "error creating test instance").with("error", chain(&error));
-                write_note(&line.with("Duration", seconds(began.elapsed())));
-                self.created_all_the_same(deadline).map(|instance| (instance, false))
-            }
+    fn tell_left(&self, left: &BTreeSet<InstanceId>) {
+        if !left.is_empty() {
+            let ids: Vec<&str> = left.iter().map(InstanceId::as_str).collect();
+            let line = note(Level::Error, "instances of an earlier test may still exist");
+            write_note(&line.with("Instances", ids.join(" ")).with("Advice", self.advice()));
         }
     }
 
-    /// An error does not rule out that there is an instance. It must not be left behind.
-    fn created_all_the_same(&self, deadline: Instant) -> Result<CloudInstance, GiveUp> {
-        write_note(&note(Level::Info, "looking for an instance that was created despite the error"));
-        loop {
-            match self.ours(&self.set_tag()) {
-                Ok(found) => {
-                    if let Some(instance) = found.into_iter().next() {
-                        return Ok(instance);
-                    }
-                }
-                Err(error) => {
-                    write_note(&note(Level::Warn, "error getting list of instances").with("error", chain(&error)));
-                }
-            }
-            if Instant::now() >= deadline || !self.wait(self.plan.sync_interval) {
-                write_note(&note(Level::Error, "no instance was created"));
-                return Err(GiveUp);
-            }
-        }
-    }
-
-    fn next_list_has(&self, made: CloudInstance) -> Result<(CloudInstance, bool), GiveUp> {
-        match self.ours(&self.set_tag()) {
-            Ok(found) => match found.into_iter().find(|instance| instance.id == made.id) {
-                Some(listed) => {
-                    let tags_are_right = self.has_expected_tags(&listed);
-                    Ok((listed, tags_are_right))
-                }
-                None => {
-                    let line = note(Level::Error, "Create succeeded, but instance is not in list");
-                    write_note(&line.with("Instance", &made.id));
-                    Ok((made, false))
-                }
-            },
-            Err(error) => {
-                write_note(&note(Level::Error, "error getting list of instances").with("error", chain(&error)));
-                self.destroy(&made);
-                Err(GiveUp)
-            }
-        }
-    }
-
-    fn has_expected_tags(&self, instance: &CloudInstance) -> bool {
-        let mut good = true;
-        for (name, value) in &self.plan.resource_tags {
-            let found = instance.tags.get(name);
-            if found != Some(value) {
-                let line = note(Level::Error, "expected tag is missing or different").with("Key", name);
-                let line = line.with("ExpectedValue", value).with("GotValue", found.map_or("", String::as_str));
-                write_note(&line);
-                good = false;
-            }
-        }
-        if good {
-            write_note(&note(Level::Info, "all expected tags are present"));
-        }
-        good
-    }
-
-    /// Boot, command, pause.
-    fn try_out(&self, instance: &CloudInstance, deadline: Instant) -> bool {
-        let access = match self.cloud.open(&instance.id, Some(&self.secret)) {
-            Ok(access) => access,
-            Err(error) => {
-                write_note(&note(Level::Error, "cannot connect to the instance").with("error", chain(&error)));
-                return false;
-            }
-        };
-        let (mut instance, mut all_is_well) = (instance.clone(), true);
-        if !self.boot(&mut instance, &access, deadline) {
-            all_is_well = false;
-        }
-        if !self.plan.command.is_empty() && !self.stop.is_stopped() {
-            all_is_well &= remote::run(&access, &instance, &self.plan.command, COMMAND_LIMIT) == Outcome::Succeeded;
-        }
-        if self.plan.pause_before_destroy && !self.stop.is_stopped() {
-            self.show_login(&instance);
-            (self.pause)();
-        }
-        access.executor.close();
-        all_is_well && !self.stop.is_stopped()
-    }
-
-    fn boot(&self, instance: &mut CloudInstance, access: &Access, deadline: Instant) -> bool {
-        let line = note(Level::Info, "waiting for instance to boot").with("Instance", &instance.id);
-        write_note(&line.with("TimeoutBooting", seconds(deadline.saturating_duration_since(Instant::now()))));
-        let mut shown = false;
-        loop {
-            if !shown && !instance.address.is_empty() {
-                self.show_login(instance);
-                shown = true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let limit = left.min(PROBE_LIMIT);
-            if remote::run(access, instance, &self.plan.boot_probe_command, limit) == Outcome::Succeeded {
-                write_note(&note(Level::Info, "instance has booted").with("Instance", &instance.id));
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                write_note(&note(Level::Error, "timed out").with("Instance", &instance.id));
-                return false;
-            }
-            if !self.wait(left.min(self.plan.probe_interval)) {
-                return false;
-            }
-            self.refresh(instance);
-        }
-    }
-
-    /// Its address may have become known.
-    fn refresh(&self, instance: &mut CloudInstance) {
-        match self.ours(&self.set_tag()) {
-            Ok(found) => {
-                if let Some(now) = found.into_iter().find(|one| one.id == instance.id) {
-                    *instance = now;
-                }
-            }
-            Err(error) => {
-                write_note(&note(Level::Warn, "error getting list of instances").with("error", chain(&error)));
-            }
-        }
-    }
-
-    fn show_login(&self, instance: &CloudInstance) {
-        let Some(default_port) = &self.plan.ssh_port else { return };
-        let (host, port) = match instance.address.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
-            _ => (instance.address.as_str(), default_port.as_str()),
-        };
-        let command = format!("ssh -p{port} {}@{host}", instance.remote_user);
-        write_note(&note(Level::Info, "to log in").with("Command", command));
-    }
-
-    fn ask_to_destroy(&self, instance: &CloudInstance) {
-        let secret = instance.tags.get(&format!("{}InstanceSecret", self.plan.tag_prefix));
-        let secret = secret.map(|text| InstanceSecret::new(text));
-        write_note(&note(Level::Info, "destroying instance").with("Instance", &instance.id));
-        if let Err(error) = self.cloud.destroy(&instance.id, secret.as_ref(), Ending::Unwanted) {
-            write_note(&note(Level::Warn, "error destroying instance").with("error", chain(&error)));
-        }
-    }
-
-    /// A host that is there already is cleaned up in the background.
-    fn is_being_cleaned(&self, instance: &CloudInstance) -> bool {
-        self.cloud.unlisted().iter().any(|one| one.id == instance.id && one.state == "cleaning")
-    }
-
-    /// Until it is gone, for as long as that takes: no instance is left behind silently.
-    fn destroy(&self, instance: &CloudInstance) {
-        loop {
-            self.ask_to_destroy(instance);
-            match self.ours(&self.set_tag()) {
-                Ok(found) if found.iter().all(|one| one.id != instance.id) && !self.is_being_cleaned(instance) => {
-                    write_note(&note(Level::Info, "instance is gone").with("Instance", &instance.id));
-                    return;
-                }
-                Ok(_) => pass(self.plan.sync_interval),
-                Err(error) => {
-                    write_note(&note(Level::Warn, "error getting list of instances").with("error", chain(&error)));
-                    pass(RETRY);
-                }
-            }
-        }
+    /// For whatever may be left behind.
+    pub(super) fn advice(&self) -> String {
+        let (name, set) = (self.set_tag_name(), &self.plan.set);
+        format!("look for instances with the tag {name}={set}, or run this again with -destroy-existing")
     }
 }

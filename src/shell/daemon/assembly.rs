@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crossbeam_channel::{Receiver, bounded};
-use md5::{Digest, Md5};
 use parking_lot::{Mutex, RwLock};
 
 use super::runner::{runner_supply, tell_runner_fault};
@@ -31,6 +30,7 @@ use crate::shell::central::Central;
 use crate::shell::clock::{Clock, wall_now};
 use crate::shell::containers::{Containers, JobSettings};
 use crate::shell::drivers::{self, Driver, DriverParts};
+use crate::shell::instance_set;
 use crate::shell::lanes::{Lanes, Work};
 use crate::shell::lists::{ListFault, Lists};
 use crate::shell::operations::Operations;
@@ -48,7 +48,7 @@ use crate::shell::workers::{WorkerParts, Workers};
 pub(super) fn start(config: Arc<Config>) -> Result<Daemon, DaemonError> {
     refuse_what_is_not_built(&config)?;
     let state_dir = StateDir::open(&config.state_dir)?;
-    let set = instance_set_id(&config, &state_dir)?;
+    let set = instance_set::id(&config, &state_dir)?;
     let version = env!("CARGO_PKG_VERSION");
     let metrics =
         Arc::new(Metrics::new(&format!("{}_", config.metrics_prefix), version).map_err(DaemonError::Metrics)?);
@@ -89,18 +89,6 @@ fn refuse_what_is_not_built(config: &Config) -> Result<(), DaemonError> {
         None => Ok(()),
         Some(fault) => Err(DaemonError::NotBuilt(fault.to_string())),
     }
-}
-
-/// Derived from the token, so that it is the same wherever the cluster's dispatcher runs (spec 72 §2); without one drawn and kept.
-fn instance_set_id(config: &Config, state_dir: &StateDir) -> Result<String, DaemonError> {
-    let token = config.system_root_token.reveal();
-    if token.is_empty() {
-        return Ok(state_dir.instance_set_id()?);
-    }
-    if let Some(uuid) = token.strip_prefix("v2/").and_then(|rest| rest.split('/').next()) {
-        return Ok(uuid.to_owned());
-    }
-    Ok(Md5::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn queue_options(config: &Arc<Config>, state_dir: &StateDir) -> LocalQueueOptions {

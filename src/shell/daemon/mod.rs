@@ -83,6 +83,7 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
         },
         filter: log.level.clone(),
         file: options.log_file.clone().or_else(|| log.file.clone()),
+        output_bytes_max: None,
     })
     .map_err(DaemonError::Log)?;
     crate::log::install_panic_hook();
