@@ -1,6 +1,7 @@
 //! What all tests here use: the log, waiting, orders for instances, SSH with a key of its own, programs.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,4 +99,19 @@ pub(crate) fn install(text: &str, path: &Path) {
 pub(crate) fn process_state(pid: &str) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.trim().chars().next()
+}
+
+/// Runs a program of the driver `exec` to its end as if the daemon were gone: nobody reads what it writes.
+pub(crate) fn run_unheard(program: &Path, verb: &str, input: &serde_json::Value) {
+    let unread = || {
+        let (read, write) = std::io::pipe().expect("a pipe");
+        drop(read);
+        write
+    };
+    let mut command = std::process::Command::new(program);
+    command.arg(verb).stdin(std::process::Stdio::piped()).stdout(unread()).stderr(unread());
+    let mut child = command.spawn().expect("starts");
+    // The pipe is dropped, and the program sees its input's end.
+    child.stdin.take().expect("a pipe").write_all(input.to_string().as_bytes()).expect("read");
+    child.wait().expect("ended");
 }

@@ -16,11 +16,12 @@ use serde_json::{Value, json};
 use crate::contract;
 use crate::rig::{Reach, Rig};
 use crate::rigs::{example, exec_driver};
-use crate::support::{install, instance_type, log, new_secret, order};
+use crate::support::{SET, install, instance_type, log, new_secret, order, wait_until};
 
 const ISO: &str = r#"#!/bin/sh
 # Stands in for genisoimage: the "image" is what is to be in it.
 [ "$*" = "-quiet -output $3 -volid cidata -joliet -rock user-data meta-data" ] || exit 1
+echo "I: writing" >&2
 cat user-data >"$3"
 "#;
 
@@ -50,7 +51,8 @@ impl Libvirt {
 
     fn parameters(&self) -> Value {
         json!({"connect": "test:///stand-in", "pool": "vms", "max": 3,
-            "virsh": self.path("virsh"), "iso_program": self.path("iso"), "temporary": self.path("temporary")})
+            "virsh": self.path("virsh"), "iso_program": self.path("iso"), "temporary": self.path("temporary"),
+            "lock": self.path("lock")})
     }
 
     fn driver(&self) -> ExecCloud {
@@ -61,7 +63,7 @@ impl Libvirt {
 fn boot() -> Boot {
     Boot {
         image_id: "base.qcow2".to_owned(),
-        init_command: "echo \"<a> & 'b'\"\n".to_owned(),
+        init_command: "echo \"<a> & 'b'\" \u{fc}\u{85}\u{2028}\u{1f980}\n".to_owned(),
         public_key: Some("ssh-ed25519 AAAA muster".to_owned()),
     }
 }
@@ -111,6 +113,8 @@ fn the_seed() {
     let new = order(&boot(), &instance_type("small"), &new_secret());
     let made = driver.create(&new).expect("made");
     let seed = std::fs::read_to_string(libvirt.path(&format!("volumes/{}-seed.iso", made.id))).expect("made");
+    // Parsers of YAML take a pair of escapes for two letters, each of them wrong.
+    assert!(seed.contains('\u{1f980}') && seed.contains("\\u2028") && !seed.contains("\\ud8"), "{seed}");
     let seed: Value = serde_json::from_str(seed.strip_prefix("#cloud-config\n").expect("its mark")).expect("JSON");
     assert_eq!(seed["runcmd"], json!([new.init_command]));
     assert_eq!(seed["users"], json!([{"name": "root", "ssh_authorized_keys": ["ssh-ed25519 AAAA muster"]}]));
@@ -148,9 +152,8 @@ fn killed_at_every_step() {
     let kill_at = |command: &str| std::fs::write(libvirt.path("kill-at"), command).expect("written");
     let listed = || driver.list(&Tags::new()).expect("a list");
     let destroy = |id: &InstanceId| driver.destroy(id, None, Ending::Unwanted);
-    for (command, is_made) in
-        [("define", false), ("vol-info", true), ("vol-create-as", true), ("vol-upload", true), ("start", true)]
-    {
+    for command in ["define", "vol-info", "dumpxml", "vol-create-as", "vol-path", "vol-upload", "start"] {
+        let is_made = command != "define";
         kill_at(command);
         let new = order(&boot(), &instance_type("small"), &new_secret());
         driver.create(&new).expect_err("killed");
@@ -170,6 +173,110 @@ fn killed_at_every_step() {
         destroy(&made.id).expect("destroyed");
         assert_eq!(left(libvirt.folder.path()), [""; 0], "{command}");
     }
+    calls_were_good(&libvirt);
+}
+
+/// Whatever fails: also the programs beside virsh.
+#[test]
+fn a_create_that_fails_leaves_nothing() {
+    let libvirt = Libvirt::new();
+    let driver = libvirt.driver();
+    let fails = |part: &str, boot: &Boot| {
+        let error = driver.create(&order(boot, &instance_type("small"), &new_secret())).expect_err("it fails");
+        assert!(chain(&error).contains(part), "{error:?}");
+        assert_eq!(left(libvirt.folder.path()), [""; 0]);
+    };
+    fails("ImageID is not configured", &Boot { image_id: String::new(), ..boot() });
+    fails("no storage vol with matching name 'other'", &Boot { image_id: "other".to_owned(), ..boot() });
+    install("#!/bin/sh\necho 'no cdrom' >&2; exit 3\n", &libvirt.path("iso"));
+    fails("iso: no cdrom", &boot());
+    std::fs::remove_file(libvirt.path("iso")).expect("removed");
+    fails("No such file or directory", &boot());
+    calls_were_good(&libvirt);
+}
+
+/// Who destroys a machine that is being made gets all of it, wherever the create is.
+#[test]
+fn destroyed_while_it_is_made() {
+    for command in ["vol-info", "vol-create-as", "vol-path", "vol-upload", "start"] {
+        let libvirt = Libvirt::new();
+        let driver = libvirt.driver();
+        std::fs::write(libvirt.path("pause-at"), command).expect("written");
+        std::thread::scope(|scope| {
+            let create = scope.spawn(|| driver.create(&order(&boot(), &instance_type("small"), &new_secret())));
+            wait_until("the create is there", || libvirt.path("paused").exists());
+            let id = driver.list(&Tags::new()).expect("a list")[0].id.clone();
+            let driver = &driver;
+            let destroy = scope.spawn(move || driver.destroy(&id, None, Ending::Unwanted));
+            // While volumes are made, a destroy waits.
+            if !["vol-create-as", "vol-path"].contains(&command) {
+                wait_until("it is destroyed", || destroy.is_finished());
+            }
+            std::fs::write(libvirt.path("go"), "").expect("written");
+            destroy.join().expect("no panic").expect("destroyed");
+            // It may have come to its end just before.
+            let _ = create.join().expect("no panic");
+        });
+        assert_eq!(left(libvirt.folder.path()), [""; 0], "{command}");
+        calls_were_good(&libvirt);
+    }
+}
+
+/// Volumes of a machine that is gone go with a late repeat.
+#[test]
+fn a_destroy_of_what_is_gone() {
+    let libvirt = Libvirt::new();
+    std::fs::write(libvirt.path("volumes/muster-00112233445566aa-seed.iso"), "secrets").expect("written");
+    libvirt.driver().destroy(&InstanceId::new("muster-00112233445566aa"), None, Ending::Unwanted).expect("destroyed");
+    assert_eq!(left(libvirt.folder.path()), [""; 0]);
+    calls_were_good(&libvirt);
+}
+
+/// Those that come at the same time count each other's machines.
+#[test]
+fn creates_at_once_keep_to_the_limit() {
+    let libvirt = Libvirt::new();
+    let driver = libvirt.driver();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let create = || driver.create(&order(&boot(), &instance_type("small"), &new_secret()));
+        let calls: Vec<_> = (0..5).map(|_| scope.spawn(create)).collect();
+        calls.into_iter().map(|call| call.join().expect("no panic")).collect()
+    });
+    let refused = results.iter().filter(|one| matches!(one, Err(CloudError::Quota { .. }))).count();
+    assert_eq!((results.iter().flatten().count(), refused), (3, 2), "{results:?}");
+    calls_were_good(&libvirt);
+}
+
+/// The daemon is gone, and nobody reads what the program says: the machine is made all the same.
+#[test]
+fn made_though_nobody_listens() {
+    let libvirt = Libvirt::new();
+    let input = json!({"instance_set_id": SET, "image_id": "base.qcow2", "tags": {"a": "b"}, "init_command": "",
+        "instance_type": {"ProviderType": "t", "Price": 0.5, "RAM": 1 << 30, "VCPUs": 1, "Scratch": 0}, "public_key": null,
+        "parameters": libvirt.parameters()});
+    crate::support::run_unheard(&example("virsh"), "create", &input);
+    let all = libvirt.driver().list(&Tags::new()).expect("a list");
+    assert_eq!((all.len(), all[0].address.as_str()), (1, "192.0.2.7"));
+    assert!(libvirt.path(&format!("running/{}", all[0].id)).exists());
+    calls_were_good(&libvirt);
+}
+
+/// A list that leaves one out would say that it is gone.
+#[test]
+fn a_damaged_machine_is_named() {
+    let libvirt = Libvirt::new();
+    let driver = libvirt.driver();
+    let name = "muster-00112233445566aa";
+    for ours in ["", "{", "[]", "null", "{\"set\": \"x\"}"] {
+        let description = format!(
+            "<domain><name>{name}</name><metadata><m:instance xmlns:m=\"urn:muster:exec-cloud:1\">{ours}</m:instance></metadata></domain>"
+        );
+        std::fs::write(libvirt.path(&format!("domains/{name}")), description).expect("written");
+        let error = driver.list(&Tags::new()).expect_err("it may be ours");
+        assert!(chain(&error).contains(&format!("the metadata of the domain {name} are damaged")), "{error:?}");
+    }
+    driver.destroy(&InstanceId::new(name), None, Ending::Unwanted).expect("destroyed");
+    assert_eq!(left(libvirt.folder.path()), [""; 0]);
     calls_were_good(&libvirt);
 }
 

@@ -2,13 +2,14 @@
 """Stands in for `virsh` in tests: knows exactly the calls that the example may make, and keeps domains and volumes as files.
 
 What it is called with that it does not know is written to `complaints`, and fails. Files of its folder that tests put there: `start-says`
-(a start fails with that text), `kill-at` (at that command the caller dies).
+(a start fails with that text), `kill-at` (at that command the caller dies), `pause-at` (that command makes `paused`, and waits for `go`).
 """
 
 import json
 import os
 import signal
 import sys
+import time
 
 HERE = "@HERE@"
 
@@ -47,6 +48,10 @@ def main():
         os.remove(path("kill-at"))
         os.kill(os.getppid(), signal.SIGKILL)
         sys.exit(1)
+    if command == text("pause-at"):
+        os.rename(path("pause-at"), path("paused"))
+        while not os.path.exists(path("go")):
+            time.sleep(0.01)
     known = {
         "list": (["--all", "--name"], []),
         "dumpxml": (["--inactive"], ["--domain"]),
@@ -57,6 +62,7 @@ def main():
         "domifaddr": ([], ["--domain", "--source"]),
         "vol-list": ([], ["--pool"]),
         "vol-info": (["--bytes"], ["--pool", "--vol"]),
+        "vol-path": ([], ["--pool", "--vol"]),
         "vol-create-as": ([], ["--pool", "--name", "--capacity", "--format"]),
         "vol-upload": ([], ["--pool", "--vol", "--file"]),
         "vol-delete": ([], ["--pool", "--vol"]),
@@ -117,17 +123,29 @@ def run(command, of):
         if text("start-says"):
             fail(text("start-says"))
         document = parsed(domain(of["domain"]))
+        disks = document.findall("devices/disk")
+        # With AppArmor, qemu gets at nothing but files that are named, and at what these are copies of.
+        if len(disks) != 2 or any(disk.get("type") != "file" for disk in disks):
+            complain("disks that cannot be opened")
         for source in document.findall("devices/disk/source"):
-            if os.path.getsize(volume(source.get("volume"))) == 0:
+            if os.path.getsize(volume(os.path.basename(source.get("file")))) == 0:
                 complain("an empty disk")
         open(path("running", of["domain"]), "w").close()
     elif command == "destroy":
         domain(of["domain"])
         if not os.path.exists(path("running", of["domain"])):
             fail("Requested operation is not valid: domain is not running")
+        is_transient = text("running/" + of["domain"]) == "transient"
         remove(path("running", of["domain"]))
+        if is_transient:
+            remove(domain(of["domain"]))
     elif command == "undefine":
-        remove(domain(of["domain"]))
+        if os.path.exists(path("running", of["domain"])):
+            # It is there until it ends.
+            with open(path("running", of["domain"]), "w") as file:
+                file.write("transient")
+        else:
+            remove(domain(of["domain"]))
     elif command == "domifaddr":
         if of["source"] != "lease":
             complain("not its source")
@@ -145,8 +163,9 @@ def define(file):
     name = document.findtext("name")
     if document.getroot().get("type") != "kvm" or document.find("memory").get("unit") != "bytes":
         complain("not a description of ours")
-    volumes = [source.attrib for source in document.findall("devices/disk/source")]
-    if volumes != [{"pool": "vms", "volume": name + ".qcow2"}, {"pool": "vms", "volume": name + "-seed.iso"}]:
+    sources = [source.attrib for source in document.findall("devices/disk/source")]
+    files = [{"file": path("volumes", name + ending)} for ending in (".qcow2", "-seed.iso")]
+    if sources != (files if os.path.exists(path("domains", name)) and sources else []):
         complain("not its disks")
     with open(path("domains", name + ".new"), "wb") as out:
         document.write(out)
@@ -160,6 +179,8 @@ def run_volumes(command, of):
     elif command == "vol-info":
         volume(of["vol"])
         print("Name:           {}\nType:           file\nCapacity:       1000 bytes\nAllocation:     10 bytes".format(of["vol"]))
+    elif command == "vol-path":
+        print(volume(of["vol"]))
     elif command == "vol-create-as":
         if os.path.exists(path("volumes", of["name"])):
             fail("storage volume exists")
