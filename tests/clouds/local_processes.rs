@@ -1,6 +1,7 @@
 //! The example program `local-processes`, killed at any step, run many times at once, and with its instances killed.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,13 +11,15 @@ use muster::cloud::boot::Boot;
 use muster::cloud::exec::ExecCloud;
 use muster::cloud::{CloudInstance, InstanceSet};
 use muster::core::effect::{Ending, Tags};
+use muster::core::errors::chain;
+use muster::core::ids::InstanceId;
 use muster::remote::{Command as Remote, Lane, Program};
-use muster_ssh_hosts::{ClientKey, client_key};
+use muster_ssh_hosts::{ClientKey, caller_is_root, client_key};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::rigs::{example, exec_driver, processes_of};
-use crate::support::{LIMIT, instance_type, log, new_secret, order, wait_until};
+use crate::support::{LIMIT, instance_type, log, new_secret, order, run_unheard, wait_until};
 
 struct Cloud {
     folder: tempfile::TempDir,
@@ -145,7 +148,10 @@ fn killed_at_every_step() {
             let child = cloud.run("destroy", &json!({"instance": one.id.as_str(), "parameters": cloud.parameters()}));
             wait_until("it is on its way", || cloud.entries().iter().all(|name| !is_step(name, "local-")));
             kill(child);
-            assert!(listed(&driver).is_empty());
+            wait_until("it is gone on with", || {
+                assert!(listed(&driver).is_empty());
+                cloud.entries().is_empty()
+            });
         }
         cloud.nothing_is_left();
     }
@@ -184,7 +190,7 @@ fn instances_that_die() {
     cloud.nothing_is_left();
 }
 
-fn path_of(cloud: &Cloud, id: &muster::core::ids::InstanceId, file: &str) -> PathBuf {
+fn path_of(cloud: &Cloud, id: &InstanceId, file: &str) -> PathBuf {
     cloud.folder.path().join("instances").join(id.as_str()).join(file)
 }
 
@@ -209,4 +215,70 @@ fn instances_do_not_see_each_other() {
         driver.destroy(&one.id, None, Ending::Unwanted).expect("destroyed");
     }
     cloud.nothing_is_left();
+}
+
+/// The daemon is gone, and nobody reads what the program says: the instance is made all the same.
+#[test]
+fn made_though_nobody_listens() {
+    let cloud = Cloud::new();
+    run_unheard(&example("local-processes"), "create", &cloud.create_input());
+    let driver = cloud.driver();
+    let id = listed(&driver)[0].id.clone();
+    let one = booted(&driver, id.as_str());
+    assert!(run_there(&driver, &one, &["true"]).is_some());
+    // Jobs run on this machine, as anybody.
+    for file in [path_of(&cloud, &id, "alive"), path_of(&cloud, &id, "log"), cloud.folder.path().join("lock")] {
+        let mode = std::fs::metadata(&file).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
+    driver.destroy(&id, None, Ending::Unwanted).expect("destroyed");
+    cloud.nothing_is_left();
+}
+
+/// An instance whose processes do not end is in nobody's way, not even while its destroy waits for them.
+#[test]
+fn processes_that_do_not_end() {
+    let cloud = Cloud::new();
+    let driver = cloud.driver();
+    assert!(listed(&driver).is_empty());
+    let id = InstanceId::new("local-0123456789abcdef");
+    std::fs::create_dir(path_of(&cloud, &id, "")).expect("made");
+    let alive = std::fs::File::create(path_of(&cloud, &id, "alive")).expect("made");
+    rustix::fs::flock(&alive, rustix::fs::FlockOperation::LockExclusive).expect("locked");
+    std::thread::scope(|scope| {
+        let destroy = scope.spawn(|| driver.destroy(&id, None, Ending::Unwanted));
+        wait_until("it is on its way", || cloud.entries() == [format!(".gone-{id}")]);
+        assert!(listed(&driver).is_empty());
+        assert_eq!(cloud.entries(), [format!(".gone-{id}")]);
+        drop(alive);
+        // On a machine that is so busy, it may have given up.
+        if let Err(error) = destroy.join().expect("no panic") {
+            assert!(chain(&error).contains("do not end"), "{error:?}");
+            assert!(listed(&driver).is_empty());
+        }
+    });
+    cloud.nothing_is_left();
+}
+
+/// What is in the directory is trusted, so it must be ours alone; and instances must see it.
+#[test]
+fn directories_that_are_refused() {
+    let cloud = Cloud::new();
+    let path = |name: &str| cloud.folder.path().join(name);
+    for name in ["open", "aim", "foreign"] {
+        std::fs::create_dir(path(name)).expect("made");
+    }
+    std::fs::set_permissions(path("open"), std::fs::Permissions::from_mode(0o777)).expect("set");
+    std::os::unix::fs::symlink(path("aim"), path("link")).expect("made");
+    let mut all = vec![path("open"), path("link"), PathBuf::from("/var/lib/muster-test-cloud"), PathBuf::from("/run/x")];
+    if caller_is_root() {
+        std::os::unix::fs::chown(path("foreign"), Some(12345), None).expect("root may");
+        all.push(path("foreign"));
+    }
+    for directory in all {
+        let driver = exec_driver(&example("local-processes"), &json!({ "directory": directory }), &cloud.key);
+        let text = chain(&driver.list(&Tags::new()).expect_err("refused"));
+        assert!(text.contains("must be a directory of ours") || text.contains("must not be below"), "{text}");
+    }
+    assert!(!Path::new("/var/lib/muster-test-cloud").exists());
 }
