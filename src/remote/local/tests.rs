@@ -195,3 +195,55 @@ fn who_is_left_behind_is_not_watched_for_ever() {
         std::thread::yield_now();
     }
 }
+
+/// Nor is its standard output read for ever when whoever read it has had enough.
+#[test]
+fn who_is_left_behind_is_not_read_for_ever() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pid = folder.path().join("pid");
+    let line = format!(
+        "(head -c 9999 /dev/zero; : >{0}.ready; exec yes) & echo $! >{0}; until test -e {0}.ready; do sleep 0.01; done",
+        pid.display()
+    );
+    let enough = &mut |stream: &mut dyn std::io::Read| stream.read_exact(&mut [0]);
+    let output = executor().stream(Lane::Bulk, &shell(&line, b""), enough).expect("runs");
+    assert!(output.succeeded());
+    let pid = std::fs::read_to_string(&pid).expect("written");
+    let until = Instant::now() + Duration::from_secs(60);
+    // A zombie is somebody else's.
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    while !state().is_empty() && !state().contains(") Z ") {
+        assert!(Instant::now() < until, "yes still runs");
+        std::thread::yield_now();
+    }
+}
+
+/// Who looks only after the deadline finds out that the command has ended before.
+#[test]
+fn what_has_ended_by_the_deadline_is_in_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pid = folder.path().join("pid");
+    let has_ended = || {
+        let pid = std::fs::read_to_string(&pid).unwrap_or_default();
+        std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default().contains(") Z ")
+    };
+    let mut time = Duration::from_millis(50);
+    loop {
+        let mut command = shell(&format!("echo $$ >{}; echo x >&2", pid.display()), b"");
+        command.deadline = Instant::now() + time;
+        let mut has_looked_late = false;
+        let mut watch = |_: &[u8]| {
+            while !has_ended() || Instant::now() < command.deadline {
+                std::thread::yield_now();
+            }
+            has_looked_late = true;
+        };
+        let mut consume = |stream: &mut dyn std::io::Read| std::io::copy(stream, &mut std::io::sink()).map(drop);
+        match executor().watch(&command, &mut consume, &mut watch) {
+            Ok(output) => return assert!(output.succeeded() && has_looked_late),
+            // It did not get that far: a busy machine.
+            Err(ExecuteError::Deadline) if !has_looked_late => time *= 2,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
