@@ -105,6 +105,7 @@ pub(super) fn bare(parts: DriverParts<'_>) -> io::Result<Driver> {
                 set: parts.set.to_owned(),
                 home: home(),
                 access: SshAccess { connector: connector(parts.key)?, places: places(config) },
+                type_names: config.instance_types.keys().cloned().collect(),
             };
             Arc::new(ExecCloud::open(options).map_err(io::Error::other)?)
         }

@@ -9,7 +9,7 @@ use muster::cloud::exec::{ExecCloud, ExecOptions};
 use muster::cloud::{CloudError, CloudInstance, InstanceSet, Traits};
 use muster::core::effect::{Ending, Tags};
 use muster::core::errors::chain;
-use muster::core::ids::{InstanceId, InstanceSecret};
+use muster::core::ids::{InstanceId, InstanceSecret, TypeName};
 use muster::core::instance_type::PricePoint;
 use muster::remote::{Command, ExecuteError, Lane, Program};
 use muster_ssh_hosts::{ClientKey, HostOptions, client_key};
@@ -49,6 +49,7 @@ impl Site {
             set: SET.to_owned(),
             home: "/home/of-muster".to_owned(),
             access: access(&self.key),
+            type_names: BTreeSet::from([TypeName::new("small")]),
         }
     }
 
@@ -131,6 +132,10 @@ fn what_is_no_answer() {
         ("echo '{} {}'", "its output is not JSON (trailing characters"),
         ("printf '{\"instances\": [], \"x\": \"\\377\"}'", "its output is not JSON (invalid unicode"),
         ("printf '{\"instances\": ['", "its output is not JSON (EOF"),
+        ("echo '{\"retry_after_s\": NaN}'", "its output is not JSON (expected value"),
+        ("echo '{\"Price\": Infinity}'", "its output is not JSON (expected value"),
+        ("echo '{\"Price\": -Infinity}'", "its output is not JSON (invalid number"),
+        ("echo '{\"Price\": 1e999}'", "its output is not JSON (number out of range"),
         ("echo '[]'", "its output is JSON, but not an object"),
         ("echo '\"error\"'", "its output is JSON, but not an object"),
         ("printf '\\033[31mred\\033[0m\\r\\n' >&2; exit 1", "it said:  [31mred [0m"),
@@ -245,7 +250,10 @@ fn what_a_program_is_given() {
         let names: BTreeSet<&str> =
             environment.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
         assert_eq!(names, BTreeSet::from(["HOME", "LANG", "PATH"]), "{verb}");
-        assert!(environment.lines().any(|line| line == "HOME=/home/of-muster"), "{environment}");
+        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        for expected in ["HOME=/home/of-muster", "LANG=C.UTF-8", path] {
+            assert!(environment.lines().any(|line| line == expected), "{environment}");
+        }
         assert_eq!((read("pwd").as_str(), read("group")), ("/\n", read("pid")), "{verb}");
         let files = read("files");
         assert!(!files.contains("open-here"), "{files}");
@@ -287,11 +295,18 @@ fn what_the_program_says_of_itself_and_of_prices() {
     assert_eq!(bare.traits(), Traits { calls_provider: true, ..Traits::default() });
     assert_eq!(bare.quota_group(&instance_type("small")), "");
     site.write("answer", "");
-    let program = site.install_whole(
-        "if [ \"$1\" = capabilities ]; then echo '{\"cheap_list\": true, \"quota_groups\": {\"small\": \"g\"}}'
+    let mark = new_secret();
+    let mark = mark.reveal();
+    let program = site.install_whole(&format!(
+        "if [ \"$1\" = capabilities ]; then echo >>\"$here/asked\"; echo '{{\"cheap_list\": true, \"quota_groups\": {{\"small\": \"g\", \"{mark}\": \"g\"}}}}'
         else cat \"$here/answer\"; fi",
-    );
+    ));
     let driver = ExecCloud::open(site.options(&program)).expect("opens");
+    let (log, program) = (log(), program.to_string_lossy().into_owned());
+    let lines = |part: &str| log.lines().filter(|line| line.contains(part)).collect::<Vec<_>>();
+    assert!(lines(&program)[0].contains("asking the driver program"), "{:?}", lines(&program));
+    // Whoever misspells a type's name is told so, once.
+    assert!(matches!(&lines(mark)[..], [line] if line.contains("name a type that there is not")), "{:?}", lines(mark));
     assert_eq!(driver.traits(), Traits { calls_provider: true, cheap_list: true, ..Traits::default() });
     // By the type's name, not by the provider's.
     assert_eq!(driver.quota_group(&instance_type("small")), "g");
@@ -312,6 +327,7 @@ fn what_the_program_says_of_itself_and_of_prices() {
     let error = driver.list(&Tags::new()).expect_err("a bad key");
     assert!(chain(&error).contains("instance d: host_key must be a public key"), "{error:?}");
     assert_eq!(of("b"), expected);
+    assert_eq!(site.read("asked").lines().count(), 1);
 }
 
 /// On a real SSH server: the key that the program tells decides, and one that is announced is waited for.

@@ -1,26 +1,31 @@
 //! Programs of the driver `exec` as processes: how many, how long, and what is left of them (spec 46 §2).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use muster::cloud::boot::Boot;
 use muster::cloud::exec::{ExecCloud, ExecOptions};
-use muster::cloud::{CloudError, InstanceSet};
+use muster::cloud::{CloudError, InstanceSet, NewInstance};
 use muster::core::effect::{Ending, Tags};
 use muster::core::errors::chain;
 
 use crate::exec::{Site, create, id};
-use crate::support::{log, new_secret, process_state, wait_until};
+use crate::support::{LIMIT, instance_type, log, new_secret, order, process_state, wait_until};
 
 fn gone(pid: &str) -> bool {
     process_state(pid.trim()).is_none()
 }
 
-/// For times that a busy machine may need more of: tries again with twice as much until it was enough.
+fn is_dead(pid: &str) -> bool {
+    gone(pid) || process_state(pid.trim()) == Some('Z')
+}
+
+/// For times that have to pass, and that a busy machine may need more of: tries again with twice as much until it was enough.
 fn with_enough_time(mut attempt: impl FnMut(Duration) -> bool) {
     let mut time = Duration::from_millis(250);
     while !attempt(time) {
         time *= 2;
-        assert!(time < Duration::from_secs(300), "no time is enough");
+        assert!(time < LIMIT, "no time is enough");
     }
 }
 
@@ -49,9 +54,7 @@ fn a_timeout_ends_the_group() {
         assert!(gone(&site.read("pid")));
         for name in ["child", "grandchild"] {
             // They are somebody else's children now, who may take a moment to reap them.
-            wait_until("they are gone", || {
-                gone(&site.read(name)) || process_state(site.read(name).trim()) == Some('Z')
-            });
+            wait_until("they are gone", || is_dead(&site.read(name)));
         }
         true
     });
@@ -97,6 +100,7 @@ fn output_has_a_limit() {
             "head -c 67108848 /dev/zero | tr '\\0' ' '; printf '}'",
             Some("it wrote more than 67108864 bytes and was killed"),
         ),
+        ("sleep 1000 & echo $! >\"$here/child\"; yes", Some("it wrote more than 67108864 bytes and was killed")),
         ("echo begun >&2; exec yes", Some("it wrote more than 67108864 bytes and was killed; it said: begun")),
     ] {
         site.write("script", script);
@@ -107,6 +111,7 @@ fn output_has_a_limit() {
         }
         assert!(gone(&site.read("pid")), "{script}");
     }
+    wait_until("its group is gone too", || is_dead(&site.read("child")));
 }
 
 /// Input that cannot be meant is not even tried.
@@ -122,6 +127,44 @@ fn input_has_a_limit() {
     let error = driver.set_tags(&id("i"), &tags(2_000_000)).expect_err("too much");
     assert!(chain(&error).contains("its input has more than 1048576 bytes"), "{error:?}");
     assert_eq!(site.read("count"), "");
+}
+
+/// A program that reads late, and says much before: nobody waits for the other.
+#[test]
+fn all_streams_at_once() {
+    let site = Site::new();
+    let driver = site.open(
+        "head -c 300000 /dev/zero | tr '\\0' ' '; head -c 300000 /dev/zero | tr '\\0' 'e' >&2
+        wc -c >\"$here/count\"; echo '{}'",
+    );
+    driver.set_tags(&id("i"), &Tags::from_iter([("big".to_owned(), "x".repeat(900_000))])).expect("answered");
+    assert!(site.read("count").trim().parse::<usize>().expect("a number") > 900_000);
+}
+
+/// Creates that hang leave room for what lists, and what ends instances. One that nobody wants any more is not begun.
+#[test]
+fn creates_that_hang() {
+    let site = Site::new();
+    let driver = site.open(
+        "if [ \"$1\" = create ]; then echo >>\"$here/creates\"; until test -e \"$here/go\"; do sleep 0.01; done; fi
+        echo '{\"instance\": {\"id\": \"i\"}, \"instances\": []}'",
+    );
+    let begun = || site.read("creates").lines().count();
+    std::thread::scope(|scope| {
+        let creates: Vec<_> = (0..9).map(|_| scope.spawn(|| create(&driver, &new_secret()))).collect();
+        wait_until("five are there", || begun() == 5);
+        assert!(driver.list(&Tags::new()).expect("answered").is_empty());
+        driver.destroy(&id("i"), None, Ending::Unwanted).expect("answered");
+        driver.set_tags(&id("i"), &Tags::new()).expect("answered");
+        let order = order(&Boot::default(), &instance_type("small"), &new_secret());
+        let unwanted = NewInstance { wanted_until: Instant::now(), ..order };
+        let text = chain(&driver.create(&unwanted).expect_err("not begun"));
+        assert!(text.contains("it waited too long for its turn"), "{text}");
+        assert_eq!(begun(), 5);
+        site.write("go", "");
+        assert!(creates.into_iter().all(|create| create.join().expect("no panic").is_ok()));
+    });
+    assert_eq!(begun(), 9);
 }
 
 /// Eight run; the others wait, and run when there is room.
@@ -154,10 +197,11 @@ fn eight_at_a_time() {
 fn waiting_is_not_the_programs_time() {
     with_enough_time(|timeout| {
         let site = Site::new();
-        let script = "if [ \"$1\" = create ]; then echo >>\"$here/holding\"; exec sleep 1000; fi; echo '{}'";
+        let script = "if [ \"$1\" = set-tags ]; then echo >>\"$here/holding\"; exec sleep 1000; fi; echo '{}'";
         let Ok(driver) = driver_with(&site, timeout, script) else { return false };
         std::thread::scope(|scope| {
-            let holding: Vec<_> = (0..8).map(|_| scope.spawn(|| create(&driver, &new_secret()))).collect();
+            let hold = || driver.set_tags(&id("i"), &Tags::new());
+            let holding: Vec<_> = (0..8).map(|_| scope.spawn(hold)).collect();
             // One that is late on a busy machine lets others go first: then this attempt shows nothing.
             let mut in_time = true;
             wait_until("all turns are taken", || {
@@ -205,9 +249,10 @@ fn a_stop() {
     let driver = Arc::new(site.open(script));
     let count = |verb: &str| site.read(verb).lines().count();
     std::thread::scope(|scope| {
-        let creates: Vec<_> = (0..7).map(|_| scope.spawn(|| create(&driver, &new_secret()))).collect();
+        let creates: Vec<_> = (0..5).map(|_| scope.spawn(|| create(&driver, &new_secret()))).collect();
+        let changes: Vec<_> = (0..2).map(|_| scope.spawn(|| driver.set_tags(&id("i"), &Tags::new()))).collect();
         let list = scope.spawn(|| driver.list(&Tags::new()));
-        wait_until("all run", || count("create") == 7 && count("list") == 1);
+        wait_until("all run", || count("create") == 5 && count("set-tags") == 2 && count("list") == 1);
         let waiting = scope.spawn(|| driver.destroy(&id("i"), None, Ending::Unwanted));
         driver.stop();
         let stopped = [list.join().expect("no panic").map(drop), waiting.join().expect("no panic")];
@@ -220,6 +265,9 @@ fn a_stop() {
         site.write("go", "");
         for create in creates {
             assert_eq!(create.join().expect("no panic").expect("it has ended by itself").id, id("i"));
+        }
+        for change in changes {
+            change.join().expect("no panic").expect("it has ended by itself");
         }
     });
     assert_eq!(count("destroy"), 0);

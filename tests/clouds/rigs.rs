@@ -142,6 +142,7 @@ pub(crate) fn exec_driver(program: &Path, parameters: &serde_json::Value, key: &
         set: SET.to_owned(),
         home: "/".to_owned(),
         access: access(key),
+        type_names: Default::default(),
     };
     ExecCloud::open(options).unwrap_or_else(|error| panic!("{program:?} needs python3: {error:?}"))
 }

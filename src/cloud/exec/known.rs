@@ -74,16 +74,14 @@ impl Known {
 
 impl State {
     fn learn(&mut self, one: &Described, told: u64) {
-        let fresh = Instance { host_key: one.host_key.clone(), prices: one.prices.clone(), told };
-        let Some(known) = self.instances.get_mut(&one.instance.id) else {
-            self.instances.insert(one.instance.id.clone(), fresh);
-            return;
-        };
+        let mut newer = Instance { host_key: one.host_key.clone(), prices: one.prices.clone(), told };
+        let mut older = self.instances.remove(&one.instance.id);
+        if let Some(known) = older.as_mut().filter(|known| known.told > told) {
+            std::mem::swap(known, &mut newer);
+        }
         // What is older fills gaps only.
-        let (newer, older) =
-            if known.told > told { (std::mem::replace(known, fresh), None) } else { (fresh, known.host_key.take()) };
-        let gap = older.or_else(|| known.host_key.take());
-        *known = Instance { host_key: newer.host_key.or(gap), ..newer };
+        newer.host_key = newer.host_key.or(older.and_then(|older| older.host_key));
+        self.instances.insert(one.instance.id.clone(), newer);
     }
 }
 

@@ -4,7 +4,7 @@
 //! nothing else: secrets (the instance's tags, the text of its first boot) are in that document only, never on a command line, in
 //! an environment, in an error or in the log; its own standard error is logged as it is.
 //!
-//! Reading order: [`program`] (one run), [`turns`] (how many at once) and [`stderr`] (what it says meanwhile); [`documents`] (what goes in),
+//! Reading order: [`program`] (one run), [`turns`] (how many at once, who is next) and [`stderr`] (what it says meanwhile); [`documents`] (what goes in),
 //! [`answers`] and [`prices`] (what comes out); [`known`] (host keys and prices). *Absent*: threads, retries, knowledge of clouds.
 
 mod answers;
@@ -15,6 +15,7 @@ mod program;
 mod stderr;
 mod turns;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,16 +27,17 @@ use program::{Program, Verb};
 
 use super::ssh_access::SshAccess;
 use super::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
-use crate::core::effect::{Ending, Tags};
-use crate::core::ids::{InstanceId, InstanceSecret};
+use crate::core::effect::{Ending, Level, Note, Tags};
+use crate::core::ids::{InstanceId, InstanceSecret, TypeName};
 use crate::core::instance_type::{InstanceType, PricePoint};
+use crate::log::write_note;
 
 /// What the driver is made from.
 #[derive(Clone)]
 pub struct ExecOptions {
     /// An absolute path.
     pub program: PathBuf,
-    /// For one run; then its process group is killed.
+    /// For one run; then its process group is killed. To say what it is capable of, it has a minute at most.
     pub timeout: Duration,
     /// Opaque: every document has it. May hold secrets.
     pub parameters: serde_json::Map<String, serde_json::Value>,
@@ -44,6 +46,8 @@ pub struct ExecOptions {
     /// The home directory that the program sees.
     pub home: String,
     pub access: SshAccess,
+    /// The names of all types there are.
+    pub type_names: BTreeSet<TypeName>,
 }
 
 impl std::fmt::Debug for ExecOptions {
@@ -77,18 +81,28 @@ impl ExecCloud {
     /// # Errors
     /// The path is not absolute, the program cannot be run, or its answer is an error or none; the text says which.
     pub fn open(options: ExecOptions) -> Result<Self, CloudError> {
-        let ExecOptions { program, timeout, parameters, set, home, access } = options;
+        let ExecOptions { program, timeout, parameters, set, home, access, type_names } = options;
+        write_note(&Note::new(Level::Info, "cloud", "asking the driver program").with("Program", program.display()));
         let program = Program::new(&program, timeout, &home)
             .map_err(|error| CloudError::other("cannot use DriverParameters.Program", error))?;
         let answer = program.run(Verb::Capabilities, &documents::capabilities(&parameters))?;
         let capabilities = answer.read(answers::capabilities)?;
+        for name in capabilities.quota_groups.keys().filter(|name| !type_names.contains(&TypeName::new(name))) {
+            let note =
+                Note::new(Level::Warn, "cloud", "the driver program's quota_groups name a type that there is not");
+            write_note(&note.with("InstanceType", name));
+        }
         Ok(Self { program, parameters, set, access, capabilities, known: Arc::default() })
     }
 }
 
 impl InstanceSet for ExecCloud {
     fn create(&self, new: &NewInstance) -> Result<CloudInstance, CloudError> {
-        let answer = self.program.run(Verb::Create, &documents::create(&self.set, new, &self.parameters))?;
+        let answer = self.program.run_if_begun_by(
+            new.wanted_until,
+            Verb::Create,
+            &documents::create(&self.set, new, &self.parameters),
+        )?;
         let described = answer.read(|fields| answers::created(fields, &new.tags, &new.instance_type.provider_type))?;
         self.known.created(&described);
         Ok(described.instance)

@@ -16,8 +16,9 @@ use serde_json::{Map, Value};
 
 use super::answers::refusal;
 use super::stderr::Lines;
-use super::turns::Turns;
+use super::turns::{Kind, NoTurn, RUNNING_MAX, Turns};
 use crate::cloud::CloudError;
+use crate::core::settings::CALL_DEADLINE;
 use crate::core::units::format_duration;
 use crate::remote::local::LocalExecutor;
 use crate::remote::{Command, ExecuteError, Executor, Output, Program as CommandLine};
@@ -26,6 +27,8 @@ use crate::remote::{Command, ExecuteError, Executor, Output, Program as CommandL
 const OUTPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of standard input. It must fit into memory only, so this is for what cannot be meant.
 const INPUT_BYTES_MAX: usize = 1024 * 1024;
+/// For a program to say what it is capable of: the daemon's start waits for it.
+const CAPABILITIES_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the program is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,14 @@ impl Verb {
 
     const fn only_reads(self) -> bool {
         matches!(self, Self::List | Self::Capabilities)
+    }
+
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Create => Kind::Create,
+            Self::List => Kind::List,
+            Self::Destroy | Self::SetTags | Self::Capabilities => Kind::Other,
+        }
     }
 }
 
@@ -100,25 +111,38 @@ impl Program {
         Ok(Self { path: text.to_owned(), timeout, turns: Turns::default(), reading, changing })
     }
 
-    /// Runs it, and gives the object that it answered with.
+    /// Runs it when it is its turn, within the time after which callers give up such calls. Gives the object that it answered with.
     ///
     /// # Errors
     /// By the class that the program says, or a plain error with the last line of its standard error. Whatever it is, the program may
     /// have done what it was asked for.
     pub(super) fn run(&self, verb: Verb, input: &Value) -> Result<Answer, CloudError> {
+        self.run_if_begun_by(Instant::now() + CALL_DEADLINE, verb, input)
+    }
+
+    /// The same, if its turn comes before this.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub(super) fn run_if_begun_by(&self, until: Instant, verb: Verb, input: &Value) -> Result<Answer, CloudError> {
         let input = serde_json::to_vec(input).map_err(|error| CloudError::other("cannot write the input", error))?;
         if input.len() > INPUT_BYTES_MAX {
             return Err(failed(verb, &format!("its input has more than {INPUT_BYTES_MAX} bytes"), ""));
         }
-        let Some(_turn) = self.turns.take() else {
-            return Err(failed(verb, "it was not started, since the dispatcher stops", ""));
-        };
+        let _turn = self.turns.take(verb.kind(), until).map_err(|refused| match refused {
+            NoTurn::Stopped => failed(verb, "it was not started, since the dispatcher stops", ""),
+            NoTurn::Late => {
+                let why =
+                    format!("it was not started, since it waited too long for its turn: {RUNNING_MAX} run at once");
+                failed(verb, &why, "")
+            }
+        })?;
         // The time that it waited for its turn is not the program's.
         let command = Command {
             program: CommandLine::Arguments(vec![self.path.clone(), verb.as_str().to_owned()]),
             stdin: &input,
             open_until: None,
-            deadline: Instant::now() + self.timeout,
+            deadline: Instant::now() + self.limit(verb),
         };
         let mut stdout = Vec::new();
         let mut lines = Lines::logged(verb.as_str());
@@ -128,6 +152,14 @@ impl Program {
         match result {
             Ok(output) => answer(verb, &output, &stdout, last),
             Err(error) => Err(self.no_answer(verb, error, &last)),
+        }
+    }
+
+    /// For one run.
+    fn limit(&self, verb: Verb) -> Duration {
+        match verb {
+            Verb::Capabilities => self.timeout.min(CAPABILITIES_WITHIN),
+            _ => self.timeout,
         }
     }
 
@@ -144,8 +176,9 @@ impl Program {
                 CloudError::other(format!("cannot run the driver program {}{why}", self.path), source)
             }
             ExecuteError::Deadline => {
-                let limit = format_duration(self.timeout);
-                failed(verb, &format!("it did not end within {limit} (Timeout) and was killed"), last)
+                let limit = self.limit(verb);
+                let name = if limit == self.timeout { " (Timeout)" } else { "" };
+                failed(verb, &format!("it did not end within {}{name} and was killed", format_duration(limit)), last)
             }
             ExecuteError::Cancelled => failed(verb, "it was killed, since the dispatcher stops", last),
             ExecuteError::Consumer(_) => {
@@ -201,5 +234,20 @@ fn keep(stream: &mut dyn Read, stdout: &mut Vec<u8>) -> io::Result<()> {
             Err(io::ErrorKind::FileTooLarge.into())
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The daemon does not answer before this program has, and whoever looks after it may not wait for five minutes.
+    #[test]
+    fn the_start_waits_for_a_minute_at_most() {
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let program = |timeout| Program::new(Path::new("/bin/true"), timeout, "/").expect("a descriptor");
+        assert_eq!(program(minutes(5)).limit(Verb::Capabilities), minutes(1));
+        assert_eq!(program(minutes(5)).limit(Verb::Create), minutes(5));
+        assert_eq!(program(Duration::from_secs(7)).limit(Verb::Capabilities), Duration::from_secs(7));
     }
 }

@@ -1,9 +1,33 @@
-//! How many programs run at once: a counter that who comes waits for, first come, first served.
+//! How many programs run at once, and which is next: a counter that who comes waits for, and not for ever.
+//!
+//! Creates leave some turns to others however long they last, lists go first since everything else is decided by them, and otherwise it is
+//! first come, first served.
+
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 /// Programs at once (spec 46 §2).
 pub(super) const RUNNING_MAX: usize = 8;
+/// Creates among them: they take the longest, and what else hangs must not keep instances alive.
+const CREATES_MAX: usize = 5;
+
+/// What a turn is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Create,
+    List,
+    Other,
+}
+
+/// Why there is no turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoTurn {
+    /// None is given any more.
+    Stopped,
+    /// Its time has passed.
+    Late,
+}
 
 /// The turns there are. Whoever waits is a thread of the caller's, so their number has the caller's limit.
 #[derive(Debug, Default)]
@@ -15,34 +39,54 @@ pub(super) struct Turns {
 #[derive(Debug, Default)]
 struct State {
     running: usize,
-    /// The number that the next one to come draws.
-    next: u64,
-    /// Whose turn is next.
-    admitted: u64,
+    creates: usize,
+    /// By the numbers that they drew when they came.
+    waiting: Vec<(u64, Kind)>,
+    drawn: u64,
     stopped: bool,
+}
+
+impl State {
+    /// The number of the one whose turn it is.
+    fn next(&self) -> Option<u64> {
+        let may_run = |kind: Kind| kind != Kind::Create || self.creates < CREATES_MAX;
+        let waiting = self.waiting.iter().filter(|(_, kind)| self.running < RUNNING_MAX && may_run(*kind));
+        waiting.min_by_key(|(number, kind)| (*kind != Kind::List, *number)).map(|(number, _)| *number)
+    }
 }
 
 /// One turn, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'a>(&'a Turns);
+pub(super) struct Turn<'a>(&'a Turns, Kind);
 
 impl Turns {
-    /// Waits for a turn. `None`: no more are given.
-    pub(super) fn take(&self) -> Option<Turn<'_>> {
+    /// Waits for a turn, but not beyond `until`: then there is none even if one is free.
+    pub(super) fn take(&self, kind: Kind, until: Instant) -> Result<Turn<'_>, NoTurn> {
         let mut state = self.state.lock();
-        let number = state.next;
-        state.next += 1;
-        while !state.stopped && (state.admitted != number || state.running == RUNNING_MAX) {
-            self.changed.wait(&mut state);
-        }
-        if state.stopped {
-            return None;
-        }
-        state.admitted += 1;
-        state.running += 1;
-        // The next one may be waiting for nothing but this one's admission.
+        let number = state.drawn;
+        state.drawn += 1;
+        state.waiting.push((number, kind));
+        let refused = loop {
+            if state.stopped {
+                break Some(NoTurn::Stopped);
+            }
+            if Instant::now() >= until {
+                break Some(NoTurn::Late);
+            }
+            if state.next() == Some(number) {
+                break None;
+            }
+            self.changed.wait_until(&mut state, until);
+        };
+        state.waiting.retain(|(one, _)| *one != number);
+        // The next one may have waited for nothing but this one.
         self.changed.notify_all();
-        Some(Turn(self))
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        state.running += 1;
+        state.creates += usize::from(kind == Kind::Create);
+        Ok(Turn(self, kind))
     }
 
     /// From now on none is given; those that are taken last as long as they last.
@@ -50,65 +94,119 @@ impl Turns {
         self.state.lock().stopped = true;
         self.changed.notify_all();
     }
-
-    #[cfg(test)]
-    fn waiting(&self) -> u64 {
-        let state = self.state.lock();
-        state.next - state.admitted
-    }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().running -= 1;
-        self.0.changed.notify_all();
+        let Self(turns, kind) = self;
+        let mut state = turns.state.lock();
+        state.running -= 1;
+        state.creates -= usize::from(*kind == Kind::Create);
+        drop(state);
+        turns.changed.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::thread::{Scope, ScopedJoinHandle};
+    use std::time::Duration;
 
     use super::*;
 
-    fn wait_for(turns: &Turns, waiting: u64) {
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(600)
+    }
+
+    fn wait_for(what: impl Fn() -> bool) {
         let until = Instant::now() + Duration::from_secs(120);
-        while turns.waiting() != waiting {
-            assert!(Instant::now() < until, "{turns:?}");
+        while !what() {
+            assert!(Instant::now() < until);
             std::thread::yield_now();
         }
+    }
+
+    fn free<'a>(turns: &'a Turns, kind: Kind, count: usize) -> Vec<Turn<'a>> {
+        (0..count).map(|_| turns.take(kind, soon()).expect("free")).collect()
+    }
+
+    /// Has come when this returns.
+    fn waiter<'s, 't: 's>(
+        scope: &'s Scope<'s, '_>,
+        turns: &'t Turns,
+        kind: Kind,
+    ) -> ScopedJoinHandle<'s, Result<Turn<'t>, NoTurn>> {
+        let before = turns.state.lock().drawn;
+        let waiter = scope.spawn(move || turns.take(kind, soon()));
+        wait_for(|| turns.state.lock().drawn > before);
+        waiter
     }
 
     /// Who waits gets each turn that is given back, in the order in which they came; a stop ends the wait of all.
     #[test]
     fn turns_are_given_in_order_until_the_stop() {
-        let turns = Arc::new(Turns::default());
-        let mut taken: Vec<_> = (0..RUNNING_MAX).map(|_| turns.take().expect("free")).collect();
-        let (sender, receiver) = crossbeam_channel::bounded(10);
-        let waiters: Vec<_> = (0..5_u64)
-            .map(|number| {
-                let (turns_of_waiter, sender) = (turns.clone(), sender.clone());
-                let waiter = std::thread::spawn(move || {
-                    let turn = turns_of_waiter.take();
-                    sender.send((number, turn.is_some())).expect("received");
-                    // It is kept: only those of the test are given back.
-                    std::mem::forget(turn);
-                });
-                wait_for(&turns, number + 1);
-                waiter
-            })
-            .collect();
-        assert!(receiver.is_empty());
-        for number in 0..3 {
+        let turns = Turns::default();
+        let mut taken = free(&turns, Kind::Other, RUNNING_MAX);
+        std::thread::scope(|scope| {
+            let mut waiters: Vec<_> = (0..5).map(|_| waiter(scope, &turns, Kind::Other)).collect();
+            assert!(waiters.iter().all(|waiter| !waiter.is_finished()));
+            for _ in 0..3 {
+                drop(taken.pop());
+                taken.insert(0, waiters.remove(0).join().expect("no panic").expect("its turn"));
+                assert!(waiters.iter().all(|waiter| !waiter.is_finished()));
+            }
+            turns.stop();
+            for waiter in waiters {
+                assert_eq!(waiter.join().expect("no panic").err(), Some(NoTurn::Stopped));
+            }
+        });
+        assert_eq!(turns.take(Kind::List, soon()).err(), Some(NoTurn::Stopped));
+    }
+
+    #[test]
+    fn creates_leave_turns_to_others() {
+        let turns = Turns::default();
+        let mut creates = free(&turns, Kind::Create, CREATES_MAX);
+        std::thread::scope(|scope| {
+            let waiter = waiter(scope, &turns, Kind::Create);
+            let others = free(&turns, Kind::Other, RUNNING_MAX - CREATES_MAX - 1);
+            let list = free(&turns, Kind::List, 1);
+            // Turns of others are none for it.
+            drop((others, list));
+            assert_eq!(free(&turns, Kind::Other, 1).len(), 1);
+            assert!(!waiter.is_finished());
+            drop(creates.pop());
+            waiter.join().expect("no panic").expect("its turn");
+        });
+    }
+
+    #[test]
+    fn lists_go_first() {
+        let turns = Turns::default();
+        let mut taken = free(&turns, Kind::Other, RUNNING_MAX);
+        std::thread::scope(|scope| {
+            let (other, list) = (waiter(scope, &turns, Kind::Other), waiter(scope, &turns, Kind::List));
             drop(taken.pop());
-            assert_eq!(receiver.recv_timeout(Duration::from_secs(120)), Ok((number, true)));
-        }
-        turns.stop();
-        waiters.into_iter().for_each(|waiter| waiter.join().expect("ends"));
-        let mut refused: Vec<_> = receiver.try_iter().collect();
-        refused.sort_unstable();
-        assert_eq!(refused, [(3, false), (4, false)]);
-        assert!(turns.take().is_none());
+            let list = list.join().expect("no panic").expect("its turn");
+            assert!(!other.is_finished());
+            drop(list);
+            other.join().expect("no panic").expect("its turn");
+        });
+    }
+
+    /// A wait that has come to its limit keeps nobody.
+    #[test]
+    fn waiting_has_a_limit() {
+        let turns = Turns::default();
+        assert_eq!(turns.take(Kind::Other, Instant::now()).err(), Some(NoTurn::Late));
+        let mut taken = free(&turns, Kind::Other, RUNNING_MAX);
+        std::thread::scope(|scope| {
+            let late = scope.spawn(|| turns.take(Kind::List, Instant::now() + Duration::from_millis(20)));
+            assert_eq!(late.join().expect("no panic").err(), Some(NoTurn::Late));
+            let waiter = waiter(scope, &turns, Kind::Other);
+            drop(taken.pop());
+            waiter.join().expect("no panic").expect("its turn");
+        });
+        assert!(turns.state.lock().waiting.is_empty());
     }
 }
