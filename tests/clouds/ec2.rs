@@ -13,7 +13,7 @@ use muster::cloud::ssh_access::SshAccess;
 use muster::cloud::{CloudError, InstanceSet};
 use muster::core::instance_type::InstanceType;
 use muster::core::pool::limits::CapacityScope;
-use muster::core::time::Moment;
+use muster::core::time::{Moment, WallMillis};
 use muster::remote::runner::RunnerPlaces;
 use muster::remote::ssh::key::PrivateKey;
 use muster::remote::ssh::{SshClient, SshConnector};
@@ -32,14 +32,26 @@ fn access(site: &Ec2Site, key: &ClientKey) -> SshAccess {
 
 /// A new driver by way of the proxy.
 fn driver(site: &Ec2Site, key: &ClientKey) -> Ec2 {
-    let wall = || jiff::Timestamp::now().as_millisecond();
+    let environment = Environment::new(|_| None, None, Arc::new(muster::shell::threads::spawn));
+    let keys = (Credentials::STATIC.id, Credentials::STATIC.secret);
+    driver_with(site, key, keys, environment, || jiff::Timestamp::now().as_millisecond())
+}
+
+/// One with these keys, or without, in this environment and at this time of day.
+pub(crate) fn driver_with(
+    site: &Ec2Site,
+    key: &ClientKey,
+    (id, secret): (&str, &str),
+    environment: Environment,
+    wall: impl Fn() -> WallMillis + Clone + Send + Sync + 'static,
+) -> Ec2 {
     let query = HttpQuery::new(Settings {
         region: site.moto.region().to_owned(),
         endpoint: Some(site.proxy.url()),
-        access_key_id: Credentials::STATIC.id.to_owned(),
-        secret_access_key: Secret::new(Credentials::STATIC.secret),
-        environment: Environment::new(|_| None, None, Arc::new(muster::shell::threads::spawn)),
-        clock: WallClock::new(wall),
+        access_key_id: id.to_owned(),
+        secret_access_key: Secret::new(secret),
+        environment,
+        clock: WallClock::new(wall.clone()),
     });
     let began = std::time::Instant::now();
     let options = Ec2Options {

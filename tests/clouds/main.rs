@@ -4,6 +4,7 @@
 
 mod contract;
 mod ec2;
+mod ec2_credentials;
 mod exec;
 mod exec_runs;
 mod faulty;

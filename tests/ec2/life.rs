@@ -175,7 +175,15 @@ fn spot_instances_come_and_are_taken_away() {
         assert_eq!(create.parameter(name), Some(value), "{name}");
     }
     let asked = cluster.ec2.proxy.wait_for_finished("DescribeSpotPriceHistory", 1).remove(0);
-    assert!(asked.has("Value.1", "t3.small") || asked.has("Value.1", "Linux/UNIX"), "{:?}", asked.parameters);
+    for (name, value) in [
+        ("Filter.1.Name", "instance-type"),
+        ("Filter.1.Value.1", "t3.small"),
+        ("Filter.2.Name", "product-description"),
+        ("Filter.2.Value.1", "Linux/UNIX"),
+    ] {
+        assert_eq!(asked.parameter(name), Some(value), "{:?}", asked.parameters);
+    }
+    assert_eq!(asked.parameters.keys().filter(|name| name.contains("Value")).count(), 2, "{:?}", asked.parameters);
     cluster.ec2.moto.terminate(&first.id);
     let uuid = job[0].clone();
     cluster.site.wait_until("a second attempt runs", |site| site.runs_of(&uuid) == 2);

@@ -12,3 +12,5 @@ mod fixture;
 mod life;
 mod not_listed;
 mod quota_groups;
+mod tls;
+mod wiring;
