@@ -11,6 +11,7 @@ pub mod filtering;
 pub mod instrumented;
 pub mod layer;
 pub mod loopback;
+mod prices;
 pub mod rate_limited;
 pub mod ssh_access;
 pub mod static_hosts;

@@ -1,9 +1,9 @@
 //! Running commands on a worker (spec 45): the executor's contract, and what the runner's commands look like.
 //!
 //! Reading order: the contract here, [`wake`] (ending a wait from another thread), [`local`] (this host, without SSH), [`address`]
-//! (where a host is), [`resolve`] (what its name stands for), [`identity`] and [`known_hosts`] (is it the right one), [`ssh`] (hosts over SSH), [`runner`] (the runner's
-//! commands and their answers), [`supply`] (its program), [`deploy`] (putting that on a worker), [`unpack`] (results, which are not
-//! trusted).
+//! (where a host is), [`resolve`] (what its name stands for), [`identity`] and [`known_hosts`] (is it the right one), [`ssh`] (hosts over
+//! SSH), [`runner`] (the runner's commands and their answers), [`supply`] (its program), [`deploy`] (putting that on a worker), [`unpack`]
+//! (results, which are not trusted).
 //!
 //! Nothing here knows workers, the pool or the queue.
 

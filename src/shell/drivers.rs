@@ -173,7 +173,7 @@ fn ec2_driver(
         spot_price_interval: config.spot_price_interval,
         quota_groups: config.quota_groups.clone(),
         access,
-        clock: ec2::Clock { now: Arc::new(move || clock.now()), wall: Arc::new(wall_now) },
+        clock: ec2::Clock { now: Arc::new(move || clock.now()), wall: WallClock::new(wall_now) },
         metrics: metrics.map(|metrics| (metrics.registry().clone(), format!("{prefix}_"))),
     };
     Ec2::new(options, Arc::new(query)).map_err(io::Error::other)

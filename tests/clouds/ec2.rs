@@ -64,7 +64,7 @@ pub(crate) fn driver_with(
         spot_price_interval: Duration::from_secs(3600),
         quota_groups: Default::default(),
         access: access(site, key),
-        clock: Clock { now: Arc::new(move || Moment::since_start(began.elapsed())), wall: Arc::new(wall) },
+        clock: Clock { now: Arc::new(move || Moment::since_start(began.elapsed())), wall: WallClock::new(wall) },
         metrics: None,
     };
     Ec2::new(options, Arc::new(query.expect("plain settings"))).expect("no registry")
@@ -197,4 +197,37 @@ fn classes_of_errors() {
         "{error:?}"
     );
     assert!(site.moto.live().is_empty());
+}
+
+/// Somebody removes the key pair; somebody else imports it between our look and our import; the answer to an import is lost.
+#[test]
+fn key_pairs_that_come_and_go() {
+    let (site, key) = site();
+    let rig = rig(&site, &key, false, false);
+    let create = |cloud: &Ec2| cloud.create(&order(&rig.boot, &rig.instance_type, &new_secret()));
+    let counts = || ["DescribeKeyPairs", "ImportKeyPair", "RunInstances"].map(|action| site.proxy.calls(action).len());
+    let cloud = driver(&site, &key);
+    let lost = site.proxy.rule(Rule::on("ImportKeyPair", Fault::CutAfter(0)).times(1));
+    let error = create(&cloud).expect_err("nobody knows");
+    assert!(error.to_string().contains("Could not import keypair") && lost.hits() == 1, "{error:?}");
+    create(&cloud).expect("it is there");
+    assert_eq!(counts(), [2, 1, 1]);
+    let pairs = site.moto.key_pairs();
+    let name = pairs.keys().next().expect("one").clone();
+    assert_eq!((pairs.len(), name.starts_with("arvados-dispatch-keypair-")), (1, true));
+
+    site.moto.ok("DeleteKeyPair", &[("KeyName", &name)]);
+    let error = create(&cloud).expect_err("removed");
+    assert!(error.to_string().contains("InvalidKeyPair.NotFound"), "{error:?}");
+    create(&cloud).expect("imported again");
+    assert_eq!((counts(), site.moto.key_pairs().len()), ([3, 2, 3], 1));
+
+    let nothing = Fault::xml("<DescribeKeyPairsResponse><keySet/></DescribeKeyPairsResponse>");
+    let too_early = site.proxy.rule(Rule::on("DescribeKeyPairs", nothing).times(1));
+    let another = driver(&site, &key);
+    create(&another).expect("it is there already");
+    assert_eq!((counts(), too_early.hits()), ([5, 3, 4], 1));
+    let refused = site.proxy.calls("ImportKeyPair").pop().expect("one");
+    assert!(refused.answer.contains("InvalidKeyPair.Duplicate"), "{refused:?}");
+    assert!(site.moto.live().iter().all(|instance| instance.key_name.as_ref() == Some(&name)));
 }

@@ -7,15 +7,12 @@ use super::credentials::cache::Cache;
 use super::credentials::chain::Chain;
 use super::endpoint::Endpoint;
 use super::environment::{Environment, WallClock};
-use super::http::{Http, Limits, Request};
+use super::http::{FORM, Http, Limits, Request};
 use super::query::{Element, Params, Query, QueryError};
 use super::sigv4::{self, Scope, Signable};
 use super::xml;
 
 const VERSION: &str = "2016-11-15";
-const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
-/// An endpoint in place of the public one, as AWS's tools know it; the first that is set.
-const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_EC2", "AWS_ENDPOINT_URL"];
 /// The service does not take these credentials; a file may have newer ones by now.
 const REFUSED_CREDENTIALS: [&str; 6] = [
     "AuthFailure",
@@ -56,7 +53,7 @@ impl HttpQuery {
     pub fn new(settings: Settings) -> Result<Self, QueryError> {
         let Settings { region, endpoint, access_key_id, secret_access_key, environment, clock } = settings;
         let public = Endpoint::of_service("ec2", &region)?;
-        let given = endpoint.or_else(|| environment.first(&ENDPOINT_VARIABLES).map(|(_, url)| url));
+        let given = endpoint.or_else(|| environment.endpoint_url("EC2"));
         let endpoint = given.map_or(Ok(public), |url| Endpoint::given(url.trim()))?;
         let proxy = endpoint.proxy(&environment)?;
         let http = Http::new(endpoint, proxy, Limits::SERVICE, environment.spawn());

@@ -49,6 +49,11 @@ impl Environment {
         names.iter().find_map(|name| Some((*name, self.get(name)?)))
     }
 
+    /// An endpoint in place of a service's (`EC2`, `STS`) public one, as AWS's own tools know it.
+    pub fn endpoint_url(&self, service: &str) -> Option<String> {
+        self.get(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| self.get("AWS_ENDPOINT_URL"))
+    }
+
     /// A file below the home directory.
     pub fn at_home(&self, path: &str) -> Option<PathBuf> {
         self.home.as_ref().map(|home| home.join(path))

@@ -6,6 +6,8 @@ use openssl::error::ErrorStack;
 use openssl::hash::{MessageDigest, hash};
 use openssl::rsa::Rsa;
 
+use super::sigv4::hex;
+
 /// Why a text has no fingerprint.
 #[derive(Debug, thiserror::Error)]
 pub enum FingerprintError {
@@ -65,7 +67,7 @@ fn take_string<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], FingerprintError> {
 }
 
 fn hex_pairs(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+    bytes.iter().map(|byte| hex(&[*byte])).collect::<Vec<_>>().join(":")
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ use super::names::{LookUpFailed, Names};
 use super::query::QueryError;
 use crate::remote::Spawn;
 
+/// The content type of the forms that EC2 and STS take.
+pub const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+
 /// How long a request may take and how much may come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -248,7 +248,7 @@ fn market(one: &Listed) -> Option<(InstanceId, Market)> {
 fn client_token() -> Result<String, QueryError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| QueryError::caused("cannot get random numbers", error))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(sigv4::hex(&bytes))
 }
 
 /// EC2 repeats in its words what it does not like: not in our log.

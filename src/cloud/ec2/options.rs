@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::environment::WallClock;
 use crate::cloud::ssh_access::SshAccess;
-use crate::core::time::{Moment, WallMillis};
+use crate::core::time::Moment;
 
 /// Type of the added volume where none is configured.
 const EBS_VOLUME_TYPE_DEFAULT: &str = "gp2";
@@ -48,7 +49,7 @@ pub struct Clock {
     /// Decides how old prices are.
     pub now: Arc<dyn Fn() -> Moment + Send + Sync>,
     /// Since when EC2 is asked for prices, whose times are its own.
-    pub wall: Arc<dyn Fn() -> WallMillis + Send + Sync>,
+    pub wall: WallClock,
 }
 
 impl fmt::Debug for Clock {

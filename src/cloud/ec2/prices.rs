@@ -1,4 +1,4 @@
-//! Spot prices (spec 42 §8): how they are tidied, kept, and looked up.
+//! Spot prices (spec 42 §8): how they are kept, and looked up.
 //!
 //! They are asked for at every probe, and so answered from memory. A list looks them up when they are too old; nothing is locked
 //! meanwhile, and lists at the same time do not do it twice.
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::options::Clock;
 use super::pages::{Budget, each_page};
 use super::query::{Element, Params, Query};
+use crate::cloud::prices::newest_first;
 use crate::core::effect::{Level, Note};
 use crate::core::errors::chain;
 use crate::core::instance_type::PricePoint;
@@ -69,7 +70,7 @@ impl Prices {
         if !self.is_due(wanted, now) || self.looking.swap(true, Ordering::Acquire) {
             return;
         }
-        let since = start_time((clock.wall)(), interval);
+        let since = start_time(clock.wall.now(), interval);
         let records = look_up(query, wanted, &since, Budget::new(clock, LOOK_UP_LIMIT));
         absorb(&mut self.markets.lock(), wanted, records, (now, interval));
         self.looking.store(false, Ordering::Release);
@@ -103,22 +104,8 @@ fn absorb(
     let kept = interval.saturating_mul(INTERVALS_KEPT);
     markets.retain(|_, entry| now.since(entry.updated) <= kept);
     for entry in markets.values_mut() {
-        normalise(&mut entry.points);
-        entry.points.truncate(POINTS_MAX);
+        entry.points = newest_first(std::mem::take(&mut entry.points), POINTS_MAX);
     }
-}
-
-/// Newest first; of neighbours with the same time or the same price the older one stays: each says when a price began.
-pub(super) fn normalise(points: &mut Vec<PricePoint>) {
-    points.sort_by(|one, other| other.since.cmp(&one.since).then(other.price.total_cmp(&one.price)));
-    let mut kept: Vec<PricePoint> = Vec::with_capacity(points.len());
-    for point in points.drain(..) {
-        while kept.last().is_some_and(|newer| newer.since == point.since || newer.price == point.price) {
-            kept.pop();
-        }
-        kept.push(point);
-    }
-    *points = kept;
 }
 
 /// Per hour, for scratch of so many bytes that is added as a volume; `ebs_price` is per GiB and month.

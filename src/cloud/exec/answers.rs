@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::prices;
 use super::stderr::one_line;
-use crate::cloud::{CloudError, CloudInstance};
+use crate::cloud::{CloudError, CloudInstance, prices};
 use crate::core::effect::Tags;
 use crate::core::ids::InstanceId;
 use crate::core::instance_type::PricePoint;

@@ -10,7 +10,6 @@
 mod answers;
 mod documents;
 mod known;
-mod prices;
 mod program;
 mod stderr;
 mod turns;

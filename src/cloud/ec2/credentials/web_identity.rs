@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Credentials, Found, document, read_token};
 use crate::cloud::ec2::endpoint::Endpoint;
 use crate::cloud::ec2::environment::Environment;
-use crate::cloud::ec2::http::{Http, Limits, Request};
+use crate::cloud::ec2::http::{FORM, Http, Limits, Request};
 use crate::cloud::ec2::query::{Params, QueryError};
 use crate::cloud::ec2::xml;
 
@@ -14,8 +14,6 @@ use crate::cloud::ec2::xml;
 const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 const ROLE: &str = "AWS_ROLE_ARN";
 const SESSION_NAME: &str = "AWS_ROLE_SESSION_NAME";
-/// An endpoint in place of the public one, as AWS's tools know it; the first that is set.
-const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"];
 /// What a session is called in logs of AWS if nothing is configured.
 const DEFAULT_SESSION_NAME: &str = "muster";
 
@@ -50,14 +48,14 @@ pub fn from_environment(environment: &Environment, region: &str) -> Result<Found
 /// # Errors
 /// The token cannot be read, the call fails or is refused.
 pub fn assume(identity: &WebIdentity, environment: &Environment, region: &str) -> Result<Credentials, QueryError> {
-    let endpoint = match environment.first(&ENDPOINT_VARIABLES) {
-        Some((_, url)) => Endpoint::given(url.trim())?,
+    let endpoint = match environment.endpoint_url("STS") {
+        Some(url) => Endpoint::given(url.trim())?,
         None => Endpoint::of_service("sts", region)?,
     };
     let body = form(identity, &identity.token_file)?;
     let proxy = endpoint.proxy(environment)?;
     let http = Http::new(endpoint, proxy, Limits { answer_bytes: 1 << 20, ..Limits::SERVICE }, environment.spawn());
-    let headers = vec![("Content-Type".to_owned(), "application/x-www-form-urlencoded; charset=utf-8".to_owned())];
+    let headers = vec![("Content-Type".to_owned(), FORM.to_owned())];
     let answer = http.send(Request { method: "POST", path: "/", headers, body: Some(body), limit: None })?;
     let root = match answer.status {
         // Not shown if it cannot be read: it has secrets in it.

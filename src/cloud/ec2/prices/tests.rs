@@ -2,33 +2,8 @@
 
 use std::sync::Arc;
 
-use proptest::prelude::*;
-
 use super::*;
 use crate::cloud::ec2::tests::stub::{Answer, Stub, api, clock, leaf, node};
-
-fn points(pairs: &[(i64, f64)]) -> Vec<PricePoint> {
-    pairs.iter().map(|(minutes, price)| PricePoint { since: minutes * 60_000, price: *price }).collect()
-}
-
-fn normalised(points: &[PricePoint]) -> Vec<PricePoint> {
-    let mut points = points.to_vec();
-    normalise(&mut points);
-    points
-}
-
-#[test]
-fn each_price_at_the_time_it_began() {
-    for (raw, expected) in [
-        (&[(1, 1.0), (4, 1.2), (5, 1.1), (3, 1.2), (5, 1.1), (2, 1.0)][..], &[(5, 1.1), (3, 1.2), (1, 1.0)][..]),
-        (&[], &[]),
-        (&[(7, 0.5)], &[(7, 0.5)]),
-        // What falls away between two equal prices makes them neighbours.
-        (&[(5, 1.0), (4, 1.1), (4, 1.0)], &[(4, 1.0)]),
-    ] {
-        assert_eq!(normalised(&points(raw)), points(expected), "{raw:?}");
-    }
-}
 
 #[test]
 fn scratch_is_billed_by_the_whole_gib() {
@@ -43,40 +18,6 @@ fn scratch_is_billed_by_the_whole_gib() {
         let cost = hourly_ebs(0.1, bytes);
         assert_eq!(volume_gib(bytes), gib, "{bytes}");
         assert!((cost - hourly).abs() < 1e-9 && (0.005 + cost - with_spot).abs() < 1e-9, "{bytes}: {cost}");
-    }
-}
-
-fn price_at(points: &[PricePoint], time: i64) -> Option<f64> {
-    points.iter().find(|point| point.since <= time).map(|point| point.price)
-}
-
-proptest! {
-    #[test]
-    fn normalised_lists(raw in prop::collection::vec((0..20_i64, 0..4_i32), 0..30)) {
-        let raw: Vec<PricePoint> =
-            raw.into_iter().map(|(since, price)| PricePoint { since, price: f64::from(price) }).collect();
-        let tidy = normalised(&raw);
-        prop_assert!(tidy.iter().all(|point| raw.contains(point)));
-        prop_assert!(tidy.windows(2).all(|pair| pair[0].since > pair[1].since && pair[0].price != pair[1].price));
-        prop_assert_eq!(&normalised(&tidy), &tidy);
-        let reversed: Vec<PricePoint> = raw.iter().rev().copied().collect();
-        prop_assert_eq!(&normalised(&reversed), &tidy);
-    }
-
-    /// With one price at a time nothing is lost, and what was told twice changes nothing.
-    #[test]
-    fn the_price_at_any_time_stays(raw in prop::collection::btree_map(0..20_i64, 0..4_i32, 0..15), cut in 0..20_usize) {
-        let raw: Vec<PricePoint> =
-            raw.into_iter().rev().map(|(since, price)| PricePoint { since, price: f64::from(price) }).collect();
-        let tidy = normalised(&raw);
-        for time in 0..20 {
-            prop_assert_eq!(price_at(&tidy, time), price_at(&raw, time));
-        }
-        // A first look-up saw the older ones, the second all but the oldest.
-        let older = normalised(&raw[cut.min(raw.len())..]);
-        let newer = &raw[..raw.len().saturating_sub(cut / 2)];
-        prop_assume!(cut + cut / 2 <= raw.len());
-        prop_assert_eq!(normalised(&[&older, newer].concat()), tidy);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::cloud::ec2::environment::WallClock;
 use crate::cloud::ec2::query::{Element, Params, Query, QueryError};
 use crate::cloud::ec2::{Clock, Ec2, Ec2Options};
 use crate::cloud::ssh_access::SshAccess;
@@ -132,7 +133,7 @@ pub(in crate::cloud::ec2) fn clock() -> (Clock, Arc<Mutex<Duration>>) {
     let (now, wall) = (time.clone(), time.clone());
     let clock = Clock {
         now: Arc::new(move || Moment::since_start(*now.lock())),
-        wall: Arc::new(move || i64::try_from(wall.lock().as_millis()).expect("small")),
+        wall: WallClock::new(move || i64::try_from(wall.lock().as_millis()).expect("small")),
     };
     (clock, time)
 }
