@@ -176,7 +176,7 @@ fn cloudtest(cluster: &Cluster, endpoint: &str, variables: &[(&str, &str)]) -> (
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// The system's roots are OpenSSL's, and SSL_CERT_FILE adds to them: as a site does whose proxy looks into TLS.
+/// Whom the system trusts is where OpenSSL looks, and SSL_CERT_FILE says where that is: a site whose proxy looks into TLS has its own.
 #[test]
 fn an_authority_that_the_system_trusts() {
     let cluster = Cluster::new("    ProbeInterval: 100ms\n", "");

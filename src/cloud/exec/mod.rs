@@ -5,7 +5,7 @@
 //! an environment, in an error or in the log; its own standard error is logged as it is.
 //!
 //! Reading order: [`program`] (one run), [`turns`] (how many at once, who is next) and [`stderr`] (what it says meanwhile); [`documents`] (what goes in),
-//! [`answers`] and [`prices`] (what comes out); [`known`] (host keys and prices). *Absent*: threads, retries, knowledge of clouds.
+//! [`answers`] (what comes out); [`known`] (host keys and prices). *Absent*: threads, retries, knowledge of clouds.
 
 mod answers;
 mod documents;
