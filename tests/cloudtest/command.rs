@@ -1,10 +1,12 @@
 //! The command as users run it.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Stdio};
 
-/// Runs it with this configuration below a folder of its own.
-fn cloudtest(folder: &Path, cloud: &str, arguments: &[&str]) -> (Option<i32>, String) {
+use crate::running::{Running, assert_ordered, wait_until};
+
+/// It with this configuration below a folder of its own; `cloud` is lines of `CloudVMs`, or others behind them.
+pub(crate) fn command(folder: &Path, cloud: &str, arguments: &[&str]) -> Command {
     let state = folder.join("state");
     let text = format!(
         "Muster: {{StateDir: {}}}\nContainers:\n  CloudVMs:\n    SyncInterval: 10ms\n    ProbeInterval: 10ms\n{cloud}",
@@ -12,22 +14,14 @@ fn cloudtest(folder: &Path, cloud: &str, arguments: &[&str]) -> (Option<i32>, St
     );
     let config = folder.join("config.yml");
     std::fs::write(&config, text).expect("written");
-    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_muster"))
-        .args(["cloudtest", "-config"])
-        .arg(&config)
-        .args(arguments)
-        .output()
-        .expect("it runs");
-    assert!(stdout.is_empty(), "all is said on standard error");
-    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    command.args(["cloudtest", "-config"]).arg(&config).args(arguments);
+    command
 }
 
-fn assert_ordered(log: &str, parts: &[&str]) {
-    let mut rest = log;
-    for part in parts {
-        let at = rest.find(part).unwrap_or_else(|| panic!("{part} does not come in turn: {log}"));
-        rest = &rest[at + part.len()..];
-    }
+fn cloudtest(folder: &Path, cloud: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let (status, log) = Running::start(&command(folder, cloud, arguments), Stdio::null()).end();
+    (status.code(), log)
 }
 
 #[test]
@@ -56,23 +50,94 @@ fn this_host_is_tried_with_progress() {
     assert!(secret_is_hidden && !log.contains("ssh -p"), "{log}");
 }
 
+/// It is what the command was given for; but a log is no place for all that a program can write.
+#[test]
+fn a_long_output_is_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, log) = cloudtest(folder.path(), "", &["-command", "seq 10000 19999"]);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("stdout=\"10000\\n10001\\n") && log.contains("\\n19999\\n\""), "{log}");
+    let (code, log) = cloudtest(folder.path(), "", &["-command", "seq 10000 29999"]);
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("\\n29999\\n") && log.contains("… (120000 bytes)"), "{log}");
+}
+
 #[test]
 fn failures_are_said_and_are_the_exit_code() {
     let folder = tempfile::tempdir().expect("a folder");
     for (cloud, arguments, code, text) in [
         ("", &["-command", "falsey"][..], 1, "falsey: not found"),
+        ("", &["-command", "-x"], 1, "Command=-x"),
         ("    TimeoutBooting: 50ms\n    BootProbeCommand: falsey\n", &[], 1, "msg=\"timed out\""),
         ("", &["--instance-type=nix"], 1, "msg=fatal error=\"requested instance type \\\"nix\\\" is not configured\""),
+        (EXEC, &[], 1, "msg=fatal error=\"no instance types are configured\""),
         ("    Driver: azure\n", &[], 1, "azure is not built yet"),
-        ("    Driver: nix\n", &[], 1, "unacceptable value \"nix\""),
+        ("    Driver: nix\n", &[], 1, "unacceptable value \\\"nix\\\""),
         ("    Driver: azure\nInstanceTypes: {}\n", &[], 1, "azure is not built yet"),
         ("", &["--frobnicate"], 2, "unexpected argument '--frobnicate'"),
+        ("", &["-destroy-existing=perhaps"], 2, "perhaps"),
         ("", &["--instance-set-id="], 2, "--instance-set-id must be"),
     ] {
         let (found, log) = cloudtest(folder.path(), cloud, arguments);
         assert_eq!(found, Some(code), "{arguments:?} {log}");
         assert!(log.contains(text), "{text}: {log}");
-        assert!(code == 2 || log.contains("msg=exiting Result=failed") || log.starts_with("muster: "), "{log}");
+        let last = log.lines().last().unwrap_or_default();
+        assert!(code == 2 || last.ends_with("msg=exiting Result=failed"), "{arguments:?}: {log}");
+    }
+}
+
+const EXEC: &str = "    Driver: exec\n    DriverParameters: {Program: /bin/false}\n";
+
+/// What is wrong before anything is created.
+#[test]
+fn keys_and_drivers_that_cannot_be_had() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let types = "InstanceTypes: {small: {VCPUs: 1, RAM: 1GiB}}\n";
+    let hosts = "    Driver: static\n    DriverParameters: {TrustOnFirstUse: true, Hosts: [{Name: a, Address: \"127.0.0.1:1\", InstanceType: small}]}\n";
+    let keys = folder.path().join("state/ssh");
+    std::fs::create_dir_all(&keys).expect("made");
+    std::fs::write(keys.join("id_ed25519.pub"), "ssh-ed25519 AAAA x").expect("written");
+    for cloud in [format!("{EXEC}{types}"), format!("{hosts}{types}")] {
+        let (code, log) = cloudtest(folder.path(), &cloud, &[]);
+        let expected = "msg=fatal error=\"error loading Containers.DispatchPrivateKey: ";
+        assert!(code == Some(1) && log.contains(expected) && log.contains("id_ed25519.pub"), "{log}");
+    }
+    std::fs::remove_dir_all(&keys).expect("removed");
+
+    let own = folder.path().join("state/cloudtest");
+    std::fs::create_dir_all(&own).expect("made");
+    std::fs::write(own.join("static-hosts.json"), "no JSON").expect("written");
+    let (code, log) = cloudtest(folder.path(), &format!("{hosts}{types}"), &[]);
+    assert!(code == Some(1) && log.contains("msg=\"error initializing driver\" error="), "{log}");
+    assert!(log.contains("static-hosts.json"), "{log}");
+    // The pair that it has made is the daemon's.
+    let public = std::fs::read_to_string(keys.join("id_ed25519.pub")).expect("made");
+    let line = format!("msg=\"key to log in with\" PublicKey=\"{}\" Source=", public.trim());
+    assert!(log.contains(&line) && log.contains("state/ssh/id_ed25519"), "{log}");
+}
+
+/// Whatever its dispatcher has would be destroyed.
+#[test]
+fn the_dispatchers_own_instances_are_spared() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let of_token = "900150983cd24fb0d6963f7d28e17f72";
+    let kept = "0123456789abcdef0123456789abcdef01234567";
+    let state = folder.path().join("state");
+    std::fs::create_dir_all(&state).expect("made");
+    std::fs::write(state.join("instance-set-id"), format!("{kept}\n")).expect("written");
+    for (more, id, is_refused) in [
+        ("", kept, true),
+        ("", of_token, false),
+        ("SystemRootToken: abc\n", of_token, true),
+        ("SystemRootToken: abc\n", kept, false),
+    ] {
+        let set = format!("-instance-set-id={id}");
+        let (code, log) = cloudtest(folder.path(), more, &[&set, "-destroy-existing"]);
+        let refused = log.contains("is that of this configuration's dispatcher");
+        assert_eq!((refused, code == Some(1)), (is_refused, is_refused), "{more}{id}: {log}");
+        assert_eq!(log.contains("checking for existing instances"), !is_refused, "{log}");
+        let (code, log) = cloudtest(folder.path(), more, &[&set]);
+        assert_eq!(code, Some(0), "nothing is destroyed: {log}");
     }
 }
 
@@ -81,24 +146,22 @@ fn help_is_no_failure() {
     let output = Command::new(env!("CARGO_BIN_EXE_muster")).args(["cloudtest", "-help"]).output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("muster cloudtest --config"), "{text}");
+    assert!(text.contains("an hour at most"), "{text}");
 }
 
 /// Two at once would take each other's host.
 #[test]
 fn what_another_test_has_is_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
-    let started = folder.path().join("started");
-    let gate = folder.path().join("gate");
-    let wait = format!("touch {}; while [ ! -e {} ]; do sleep 0.02; done", started.display(), gate.display());
-    std::thread::scope(|scope| {
-        let first = scope.spawn(|| cloudtest(folder.path(), "", &["-command", &wait]));
-        while !started.exists() {
-            std::thread::yield_now();
-        }
-        let (code, log) = cloudtest(folder.path(), "", &[]);
-        assert!(code == Some(1) && log.contains("is in use by another muster"), "{log}");
-        std::fs::write(&gate, b"").expect("written");
-        let (code, log) = first.join().expect("no panic");
-        assert_eq!(code, Some(0), "{log}");
-    });
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (started, gate) = (path("started"), path("gate"));
+    // Not for ever, should this test fail.
+    let wait = format!("touch {started}; for i in $(seq 3000); do [ -e {gate} ] && exit; sleep 0.02; done; exit 1");
+    let first = Running::start(&command(folder.path(), "", &["-command", &wait]), Stdio::null());
+    wait_until("the first one runs", || Path::new(&started).exists());
+    let (code, log) = cloudtest(folder.path(), "", &[]);
+    assert!(code == Some(1) && log.contains("is in use by another muster daemon or cloudtest"), "{log}");
+    std::fs::write(&gate, b"").expect("written");
+    let (status, log) = first.end();
+    assert_eq!(status.code(), Some(0), "{log}");
 }

@@ -1,13 +1,14 @@
 //! A driver in memory whose commands run on this host, and whose calls can be made to fail.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use muster::cloud::boot::Boot;
-use muster::cloud::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
+use muster::cloud::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits, UnlistedInstance};
 use muster::core::effect::{Ending, Tags};
-use muster::core::ids::{InstanceId, InstanceSecret};
+use muster::core::ids::{InstanceId, InstanceSecret, TypeName};
 use muster::core::instance_type::InstanceType;
 use muster::core::pool::limits::CapacityScope;
 use muster::remote::local::LocalExecutor;
@@ -16,26 +17,32 @@ use muster::shell::cloudtest::tester::{Plan, Tester};
 use muster::shell::stop::StopSource;
 use parking_lot::Mutex;
 
-/// What goes wrong.
-#[derive(Clone, Copy, Debug, Default)]
+/// What goes wrong. Lists are counted from 0.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
     /// A create fails, and has made the instance all the same, or not.
     pub(crate) create_fails: bool,
     pub(crate) create_makes: bool,
-    /// So many lists after the create do not show it.
+    /// With the create another test's instance of the same set appears.
+    pub(crate) other_test: bool,
+    /// So many lists after the create do not show it; until one has, a destroy of it succeeds and does nothing.
     pub(crate) hidden_lists: usize,
     /// Each second destroy fails.
     pub(crate) destroys_fail: bool,
     /// A destroyed instance is listed once more.
     pub(crate) lingers: bool,
+    /// A destroyed instance is still being given up for so many looks.
+    pub(crate) given_up_for: usize,
     /// Tags are lost on the way.
     pub(crate) loses_tags: bool,
-    /// These lists fail, counted from 0.
-    pub(crate) list_fails: Option<usize>,
+    pub(crate) lists_fail: Range<usize>,
     /// The address comes with this list.
     pub(crate) address_in_list: usize,
-    /// The wish to stop comes with this list.
+    /// The wish to stop comes with this list, or with the create.
     pub(crate) stops_in_list: Option<usize>,
+    pub(crate) stops_in_create: bool,
+    /// Lists show every create at once.
+    pub(crate) exact: bool,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +50,8 @@ struct State {
     instances: Vec<CloudInstance>,
     /// Destroyed, and listed once more.
     lingering: VecDeque<InstanceId>,
+    /// Destroyed, and how often that is still told.
+    given_up: Vec<(InstanceId, usize)>,
     calls: Vec<&'static str>,
     lists: usize,
     lists_since_create: Option<usize>,
@@ -57,6 +66,7 @@ pub(crate) struct Stub {
 }
 
 pub(crate) const SET: &str = "zzzzz-zzzzz-zzzzzzcloudtest";
+const SECRET: &str = "5ec4e7";
 
 pub(crate) fn instance(id: &str, set: &str) -> CloudInstance {
     CloudInstance {
@@ -74,6 +84,7 @@ impl Stub {
         Self { faults, state, stop: Mutex::new(Some(StopSource::new())) }
     }
 
+    /// `list all` is a list without a filter, `list` one of the set.
     pub(crate) fn calls(&self) -> Vec<&'static str> {
         self.state.lock().calls.clone()
     }
@@ -86,22 +97,15 @@ impl Stub {
         self.state.lock().instances.iter().map(|instance| instance.id.to_string()).collect()
     }
 
-    /// The test's result, and how often it paused.
-    pub(crate) fn run(&self, plan: &Plan) -> (bool, usize) {
-        let pauses = Mutex::new(0);
+    pub(crate) fn stop(&self) {
+        self.stop.lock().take();
+    }
+
+    /// The test's result.
+    pub(crate) fn run(&self, plan: &Plan) -> bool {
         let stop = self.stop.lock().as_ref().expect("not stopped yet").token();
-        let tester = Tester {
-            cloud: self,
-            plan,
-            secret: InstanceSecret::new("5ec4e7"),
-            stop: &stop,
-            pause: &|| {
-                self.state.lock().calls.push("pause");
-                *pauses.lock() += 1;
-            },
-        };
-        let result = tester.run();
-        (result, pauses.into_inner())
+        let pause = |_: &_| self.state.lock().calls.push("pause");
+        Tester { cloud: self, plan, secret: InstanceSecret::new(SECRET), stop: &stop, pause: &pause }.run()
     }
 }
 
@@ -116,11 +120,23 @@ pub(crate) fn plan() -> Plan {
         boot_probe_command: "true".to_owned(),
         command: String::new(),
         pause_before_destroy: false,
-        ssh_port: None,
+        login: None,
         probe_interval: Duration::from_millis(5),
         sync_interval: Duration::from_millis(5),
         // For hangs, where a test does not say otherwise.
         timeout_booting: Duration::from_secs(300),
+        appears_within: Duration::from_secs(300),
+    }
+}
+
+impl State {
+    fn is_hidden(&self, faults: &Faults) -> bool {
+        self.lists_since_create.is_some_and(|lists| lists < faults.hidden_lists)
+    }
+
+    /// It has never been listed.
+    fn is_unknown(&self, faults: &Faults) -> bool {
+        faults.hidden_lists > 0 && self.lists_since_create.is_some_and(|lists| lists <= faults.hidden_lists)
     }
 }
 
@@ -128,15 +144,23 @@ impl InstanceSet for Stub {
     fn create(&self, new: &NewInstance) -> Result<CloudInstance, CloudError> {
         let mut state = self.state.lock();
         state.calls.push("create");
-        let tags = if self.faults.loses_tags { Tags::new() } else { new.tags.clone() };
-        let mut made = CloudInstance { tags, ..instance("i-new", SET) };
-        made.tags.insert("ArvadosInstanceSetID".to_owned(), SET.to_owned());
+        assert_eq!(new.tags["ArvadosInstanceSecret"], SECRET);
+        let mut made = CloudInstance { tags: new.tags.clone(), ..instance("i-new", SET) };
+        if self.faults.loses_tags {
+            made.tags.remove("site");
+        }
         if self.faults.address_in_list > 0 {
             made.address.clear();
         }
+        if self.faults.other_test {
+            state.instances.push(instance("i-other", SET));
+        }
+        if self.faults.stops_in_create {
+            self.stop();
+        }
+        state.lists_since_create = Some(0);
         if !self.faults.create_fails || self.faults.create_makes {
             state.instances.push(made.clone());
-            state.lists_since_create = Some(0);
         }
         match self.faults.create_fails {
             true => Err(CloudError::Capacity { message: "none left".to_owned(), scope: CapacityScope::Type }),
@@ -144,23 +168,24 @@ impl InstanceSet for Stub {
         }
     }
 
-    fn list(&self, _tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
+    fn list(&self, tags: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
         let mut state = self.state.lock();
         let number = state.lists;
         state.lists += 1;
-        state.calls.push("list");
+        let of_set = Tags::from_iter([("ArvadosInstanceSetID".to_owned(), SET.to_owned())]);
+        assert!(tags.is_empty() || *tags == of_set, "{tags:?}");
+        state.calls.push(if tags.is_empty() { "list all" } else { "list" });
         if self.faults.stops_in_list == Some(number) {
-            self.stop.lock().take();
+            self.stop();
         }
-        if self.faults.list_fails == Some(number) {
+        if self.faults.lists_fail.contains(&number) {
             return Err(CloudError::Other { message: "no list".to_owned(), source: None });
         }
         if state.lists >= self.faults.address_in_list {
             state.instances.iter_mut().for_each(|one| one.address = "127.0.0.1".to_owned());
         }
-        let since = state.lists_since_create.unwrap_or(usize::MAX);
+        let hidden = state.is_hidden(&self.faults);
         state.lists_since_create = state.lists_since_create.map(|lists| lists + 1);
-        let hidden = since < self.faults.hidden_lists;
         let mut listed = state.instances.clone();
         listed.retain(|one| !(hidden && one.id.as_str() == "i-new"));
         if let Some(id) = state.lingering.pop_front() {
@@ -176,10 +201,16 @@ impl InstanceSet for Stub {
         if self.faults.destroys_fail && state.destroys % 2 == 1 {
             return Err(CloudError::Other { message: "try again".to_owned(), source: None });
         }
+        if id.as_str() == "i-new" && state.is_unknown(&self.faults) {
+            return Ok(());
+        }
         let before = state.instances.len();
         state.instances.retain(|one| one.id != *id);
-        if self.faults.lingers && state.instances.len() < before {
-            state.lingering.push_back(id.clone());
+        if state.instances.len() < before {
+            if self.faults.lingers {
+                state.lingering.push_back(id.clone());
+            }
+            state.given_up.push((id.clone(), self.faults.given_up_for));
         }
         Ok(())
     }
@@ -194,12 +225,33 @@ impl InstanceSet for Stub {
     }
 
     fn traits(&self) -> Traits {
-        Traits::default()
+        Traits { exact_list: self.faults.exact, ..Traits::default() }
     }
 
-    fn open(&self, _id: &InstanceId, _secret: Option<&InstanceSecret>) -> std::io::Result<Access> {
+    fn open(&self, _id: &InstanceId, secret: Option<&InstanceSecret>) -> std::io::Result<Access> {
         self.state.lock().calls.push("open");
+        assert_eq!(secret.map(InstanceSecret::reveal), Some(SECRET));
         let executor = Arc::new(LocalExecutor::new("/".to_owned())?);
         Ok(Access { executor, places: RunnerPlaces::default() })
+    }
+
+    /// Besides what is given up, one that nobody gives up: it is of no concern.
+    fn unlisted(&self) -> Vec<UnlistedInstance> {
+        let mut state = self.state.lock();
+        state.given_up.retain(|(_, looks)| *looks > 0);
+        let unlisted = |id: &InstanceId, being_given_up| UnlistedInstance {
+            id: id.clone(),
+            address: String::new(),
+            type_name: TypeName::new("t"),
+            provider_type: "p".to_owned(),
+            state: "unreachable",
+            detail: "a detail".to_owned(),
+            being_given_up,
+        };
+        let shown = state.given_up.iter_mut().map(|(id, looks)| {
+            *looks -= 1;
+            unlisted(id, true)
+        });
+        shown.chain([unlisted(&InstanceId::new("i-unreachable"), false)]).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::note;
 use super::remote::{self, Outcome};
-use super::tester::{Created, Tester};
+use super::tester::{Created, Login, Tester};
 use crate::cloud::{Access, CloudInstance};
 use crate::core::effect::{Level, seconds};
 use crate::core::errors::chain;
@@ -92,19 +92,57 @@ impl Tester<'_> {
 
     /// Nothing without SSH, or as long as there is no address: false then.
     fn show_login(&self, instance: &CloudInstance) -> bool {
-        let Some(login) = &self.plan.login else { return false };
-        if instance.address.is_empty() {
+        let Some(command) = self.plan.login.as_ref().and_then(|login| login_command(login, instance)) else {
             return false;
-        }
-        let (host, port) = match instance.address.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
-            _ => (instance.address.as_str(), login.port.as_str()),
         };
-        // The program takes an IPv6 address without brackets.
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let key = login.key_file.as_ref().map(|path| format!(" -i {}", quote(&path.to_string_lossy())));
-        let command = format!("ssh -p{port}{} {}@{host}", key.unwrap_or_default(), instance.remote_user);
         write_note(&note(Level::Info, "to log in").with("Command", command));
         true
+    }
+}
+
+/// For a shell; `None` while there is no address.
+fn login_command(login: &Login, instance: &CloudInstance) -> Option<String> {
+    if instance.address.is_empty() {
+        return None;
+    }
+    let (host, port) = match instance.address.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
+        _ => (instance.address.as_str(), login.port.as_str()),
+    };
+    // The program takes an IPv6 address without brackets.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let key = login.key_file.as_ref().map(|path| format!(" -i {}", quote(&path.to_string_lossy())));
+    Some(format!("ssh -p{port}{} {}@{host}", key.unwrap_or_default(), instance.remote_user))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::core::effect::Tags;
+    use crate::core::ids::InstanceId;
+
+    #[test]
+    fn how_to_log_in() {
+        for (address, key_file, expected) in [
+            ("", None, None),
+            ("10.0.0.1", None, Some("ssh -p22 admin@10.0.0.1")),
+            ("host:2222", None, Some("ssh -p2222 admin@host")),
+            ("fd00::1", None, Some("ssh -p22 admin@fd00::1")),
+            ("[fd00::1]:2222", None, Some("ssh -p2222 admin@fd00::1")),
+            ("10.0.0.1", Some("/var/lib/m/ssh/id"), Some("ssh -p22 -i /var/lib/m/ssh/id admin@10.0.0.1")),
+            ("10.0.0.1", Some("/a b/id"), Some("ssh -p22 -i '/a b/id' admin@10.0.0.1")),
+        ] {
+            let login = Login { port: "22".to_owned(), key_file: key_file.map(PathBuf::from) };
+            let instance = CloudInstance {
+                id: InstanceId::new("i"),
+                provider_type: String::new(),
+                address: address.to_owned(),
+                remote_user: "admin".to_owned(),
+                tags: Tags::new(),
+            };
+            assert_eq!(login_command(&login, &instance).as_deref(), expected, "{address}");
+        }
     }
 }
