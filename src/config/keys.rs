@@ -84,7 +84,7 @@ pub(super) const KEYS: &[KeyInfo] = &[
 
     key("Containers.CloudVMs.Enable", Flag, "true", "Accepted for Arvados' sake."),
     key("Containers.CloudVMs.Driver", Text, "", "loopback (this host), static, exec, ec2 or azure; default ec2 in the Arvados form, else loopback."),
-    key("Containers.CloudVMs.DriverParameters", Free, "", "Keys of the driver; those of static stand at the end of this file."),
+    key("Containers.CloudVMs.DriverParameters", Free, "", "Keys of the driver; those of static, exec and ec2 stand at the end of this file."),
     key("Containers.CloudVMs.ImageID", Text, "", "Image of new instances."),
     key("Containers.CloudVMs.SSHPort", Text, "22", "Port name or number."),
     key("Containers.CloudVMs.PollInterval", PositiveDuration, "10s", "Time between two looks at the whole queue."),
@@ -94,7 +94,7 @@ pub(super) const KEYS: &[KeyInfo] = &[
     live("Containers.CloudVMs.TimeoutSignal", PositiveDuration, "5s", "Between two SIGTERMs to a container."),
     live("Containers.CloudVMs.TimeoutTERM", PositiveDuration, "2m", "After this a container counts as unkillable."),
     live("Containers.CloudVMs.TimeoutStaleRunLock", PositiveDuration, "5s", "How long a dead runner's lock is tolerated."),
-    key("Containers.CloudVMs.MaxCloudOpsPerSecond", Count, "10", "Calls to the cloud; 0 = no limit. Without effect for the drivers of this version, which call no cloud."),
+    key("Containers.CloudVMs.MaxCloudOpsPerSecond", Count, "10", "Calls to the cloud by the drivers ec2 and exec; 0 = no limit."),
     live("Containers.CloudVMs.MaxConcurrentInstanceCreateOps", Count, "10", "Creates in flight; 0 = no limit."),
     live("Containers.CloudVMs.MaxInstances", Count, "64", "Instances at a time; 0 = no limit."),
     live("Containers.CloudVMs.MaxRunningContainersPerInstance", Count, "0", "0 = as many as fit."),
@@ -109,7 +109,7 @@ pub(super) const KEYS: &[KeyInfo] = &[
     key("Containers.CloudVMs.DeployRunnerBinary", Text, "/proc/self/exe", "Runner that is copied to all workers; default Runner.Binaries or the installed one, empty: CrunchRunCommand is there already."),
     key("Containers.CloudVMs.DeployRunnerDirectory", Text, "", "Where it is copied to: a directory that nobody but root and the login user can write; default /var/lib/muster-runner/bin, without root ~/.cache/muster-runner/bin."),
     key("Containers.CloudVMs.DeployPublicKey", Flag, "true", "Install the public key at creation."),
-    key("Containers.CloudVMs.ResourceTags", TextMap, "", "Further tags of all instances. Without effect for the drivers of this version."),
+    key("Containers.CloudVMs.ResourceTags", TextMap, "", "Further tags of all instances."),
     key("Containers.CloudVMs.TagKeyPrefix", Text, "Arvados", "First part of our tags' names; change it only while no instance exists."),
 ];
 
