@@ -73,15 +73,10 @@ impl Running {
         assert!(stdout.is_empty(), "all is said on standard error");
         (status.expect("ended"), self.log())
     }
-
-    /// Without a goodbye.
-    pub(crate) fn kill_9(mut self) {
-        self.child.kill().expect("it lives");
-        self.child.wait().expect("a child");
-    }
 }
 
 impl Drop for Running {
+    /// SIGKILL, if it has not ended.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

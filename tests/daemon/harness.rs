@@ -77,9 +77,16 @@ impl Site {
 
     fn program(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_muster");
-        let Some((first, rest)) = self.entrance.split_first() else { return Command::new(program) };
-        let mut command = Command::new(first);
-        command.args(rest).arg(program);
+        let mut command = match self.entrance.split_first() {
+            None => Command::new(program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
+        // What the developer wants to see of his own programs would hide what tests look for.
+        command.env_remove("RUST_LOG");
         command
     }
 

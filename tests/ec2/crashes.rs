@@ -39,7 +39,7 @@ fn killed_and_the_job_cancelled_meanwhile() {
     cluster.site.kill_9();
     gate.open();
     cluster.site.start();
-    cluster.site.wait_until("it is shown", |site| !site.ok(&["instance", "list"]).is_empty());
+    cluster.site.wait_until("it is found", |site| site.has_logged(&["instance appeared in cloud"]));
     cluster.wait_until_nothing_is_left();
     assert_eq!((cluster.creates().len(), cluster.site.runs_of(&job[0])), (1, 0));
     cluster.site.stop();

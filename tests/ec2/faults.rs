@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use muster_ec2_cloud::{Call, Fault, Rule};
+use muster_ec2_cloud::{BootOptions, Call, Fault, Gate, Rule};
 
 use crate::fixture::Cluster;
 
@@ -103,7 +103,8 @@ fn capacity_on_a_subnet() {
 /// The account has room for one instance: the jobs take turns on it, and nobody asks for another again and again.
 #[test]
 fn quota() {
-    let mut cluster = Cluster::new("    TimeoutIdle: 1s\n", "");
+    // However slow this machine is, the instance does not end between two jobs.
+    let mut cluster = Cluster::new("    TimeoutIdle: 1h\n", "");
     let no_more = Fault::error(
         "InstanceLimitExceeded",
         "You have requested more instances (2) than your current limit of 1 allows.",
@@ -115,6 +116,8 @@ fn quota() {
         cluster.site.wait_state(job, "Complete");
     }
     cluster.site.assert_once(&jobs);
+    let id = cluster.live()[0].id.clone();
+    cluster.site.ok(&["instance", "drain", &id]);
     cluster.wait_until_nothing_is_left();
     assert_eq!(cluster.ec2.moto.instances().len(), 1);
     // Those that were under way together with the first, at most.
@@ -194,16 +197,22 @@ fn destroys_that_fail() {
     cluster.site.stop();
 }
 
-/// A machine that does not boot is replaced, and terminated.
+/// A machine that does not boot is replaced, and terminated. None boots before the first one is given up, and then they have all the
+/// time that they need.
 #[test]
 fn machines_that_do_not_boot() {
-    let mut cluster = Cluster::new("    TimeoutIdle: 1s\n    TimeoutBooting: 3s\n", "");
-    cluster
-        .ec2
-        .machines
-        .boot_with(|number, _| muster_ec2_cloud::BootOptions { never: number == 0, ..Default::default() });
+    let mut cluster = Cluster::new("    TimeoutIdle: 1s\n    TimeoutBooting: 1s\n", "");
+    let gate = Gate::closed();
+    let held = gate.clone();
+    cluster.ec2.machines.boot_with(move |_, _| BootOptions { server_at: Some(held.clone()), ..BootOptions::default() });
     cluster.site.start();
     let job = cluster.site.submit_counted(&[], "true");
+    let Cluster { site, ec2, .. } = &mut cluster;
+    site.wait_until("one is given up", |_| ec2.moto.instances().iter().any(|instance| instance.state.is_gone()));
+    cluster.configure("    TimeoutIdle: 1s\n    TimeoutBooting: 10m\n", "");
+    cluster.site.signal(rustix::process::Signal::HUP);
+    cluster.site.wait_until("the file is read", |site| site.has_logged(&["TimeoutBooting", "10m"]));
+    gate.open();
     cluster.site.wait_state(&job[0], "Complete");
     cluster.site.assert_once(&job);
     cluster.wait_until_nothing_is_left();

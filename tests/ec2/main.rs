@@ -4,6 +4,9 @@
 #[path = "../daemon/harness.rs"]
 #[expect(dead_code, reason = "shared with the tests of the daemon on one host, which use the rest")]
 mod harness;
+#[path = "../cloudtest/running.rs"]
+#[expect(dead_code, reason = "shared with the tests of cloudtest on this host, which use the rest")]
+mod running;
 
 mod cloudtest;
 mod crashes;

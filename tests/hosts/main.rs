@@ -6,8 +6,12 @@
 mod harness;
 #[path = "../daemon/random.rs"]
 mod random;
+#[path = "../cloudtest/running.rs"]
+#[expect(dead_code, reason = "shared with the tests of cloudtest on this host, which use the rest")]
+mod running;
 
 mod changes;
+mod cloudtest;
 mod crashes;
 mod fixture;
 mod life;

@@ -4,20 +4,24 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use muster::config::Secret;
+use muster::config::{Config, Host, LoadOptions, Secret, load};
 use muster::core::errors::chain;
 use muster::remote::ssh::key::PrivateKey;
-use muster::shell::dispatch_key::DispatchKeyError;
+use muster::shell::dispatch_key::{DispatchKeyError, find_key, key_file, private_key_fault};
 use muster::shell::state_dir::StateDir;
 
 use crate::tools::Workshop;
 
 fn key_of(path: &Path) -> Result<PrivateKey, DispatchKeyError> {
-    // A process that another test is just starting has the lock of this one, too, until it runs its program.
+    lock(path).dispatch_key(&Secret::default())
+}
+
+/// A process that another test is just starting has the lock of this one, too, until it runs its program.
+fn lock(path: &Path) -> StateDir {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         match StateDir::open(path) {
-            Ok(state) => return state.dispatch_key(&Secret::default()),
+            Ok(state) => return state,
             Err(error) => assert!(Instant::now() < until, "{error:?}"),
         }
         std::thread::yield_now();
@@ -141,4 +145,50 @@ fn a_half_made_pair_is_completed() {
     std::fs::rename(state.join("ssh/id_ed25519.pub"), state.join("ssh/id_ed25519.new")).expect("moved");
     assert_eq!(key_of(&state).expect("kept").text(), first.text());
     assert_eq!(workshop.read("state/ssh/id_ed25519.pub").trim(), first.public_openssh());
+}
+
+/// As `muster cloudtest` finds it, beside a daemon or before there was one.
+#[test]
+fn the_daemons_key_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = folder.path().join("state");
+    let configured = |key: &str| {
+        let text = format!("Muster: {{StateDir: {}}}\nContainers: {{DispatchPrivateKey: {key:?}}}\n", state.display());
+        let file = folder.path().join("config.yml");
+        std::fs::write(&file, text).expect("written");
+        let environment = |_: &str| None;
+        let options =
+            LoadOptions { path: Some(file), cluster: None, env: &environment, host: Host::this(), private_key_fault };
+        load(&options).expect("good").config
+    };
+    // Nobody has started the daemon yet: its pair is made, once.
+    let config = configured("");
+    let made = find(&config);
+    let file = key_file(&config).expect("a pair");
+    assert_eq!(std::fs::read_to_string(&file).expect("made").trim_end(), made.text().trim_end());
+    assert_eq!(find(&config).text(), made.text());
+    // While it runs its directory is locked, and only read.
+    let lock = lock(&state);
+    assert_eq!(find(&config).text(), made.text());
+    // The configured one goes before it, wherever the daemon is.
+    let other = PrivateKey::generate().expect("made");
+    let config = configured(other.text());
+    assert_eq!(find(&config).public_openssh(), other.public_openssh());
+    assert_eq!(key_file(&config), None);
+    drop(lock);
+    // A pair that is damaged is not replaced.
+    std::fs::remove_file(&file).expect("removed");
+    assert!(matches!(find_key(&configured("")), Err(DispatchKeyError::Lost { .. })));
+}
+
+fn find(config: &Config) -> PrivateKey {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match find_key(config) {
+            Ok(key) => return key,
+            // See `lock`.
+            Err(error) => assert!(Instant::now() < until, "{error:?}"),
+        }
+        std::thread::yield_now();
+    }
 }
