@@ -65,6 +65,7 @@ install: ## install what `make build` made: PREFIX=/usr/local, DESTDIR for packa
 	install -m 755 $(BUILD)/muster $(BIN)/muster
 	install -m 755 $(BUILD)/muster-runner $(LIBEXEC)/muster-runner
 	install -m 755 $(EXEC_CLOUDS:%=etc/examples/exec-cloud/%) $(EXAMPLES)/exec-cloud
+	install -m 644 etc/examples/exec-cloud/README.md $(EXAMPLES)/exec-cloud
 	test -e $(ETC)/muster/config.yml || install -m 640 etc/config.yml $(ETC)/muster/config.yml
 	install -m 644 etc/logrotate/muster $(ETC)/logrotate.d/muster
 	sed 's|@PREFIX@|$(PREFIX)|' etc/systemd/muster.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/muster.service
@@ -81,7 +82,7 @@ uninstall: ## remove what `make install` installed, never configuration or state
 	rm -f $(BIN)/muster $(LIBEXEC)/muster-runner $(MAN)/man8/muster-runner.8 $(MAN)/man1/muster.1 $(MAN)/man1/muster-*.1
 	rm -f $(ETC)/logrotate.d/muster $(ETC)/init.d/muster $(DESTDIR)$(PREFIX)/lib/systemd/system/muster.service
 	rm -f $(SHARE)/bash-completion/completions/muster $(SHARE)/zsh/site-functions/_muster
-	rm -f $(SHARE)/fish/vendor_completions.d/muster.fish $(EXEC_CLOUDS:%=$(EXAMPLES)/exec-cloud/%)
+	rm -f $(SHARE)/fish/vendor_completions.d/muster.fish $(EXEC_CLOUDS:%=$(EXAMPLES)/exec-cloud/%) $(EXAMPLES)/exec-cloud/README.md
 	for folder in $(EXAMPLES)/exec-cloud $(EXAMPLES) $(SHARE)/muster; do test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder; done
 	test ! -d $(LIBEXEC) || rmdir $(LIBEXEC)
 clean: ## remove what the build made

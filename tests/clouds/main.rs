@@ -9,6 +9,7 @@ mod exec;
 mod exec_runs;
 mod faulty;
 mod local_processes;
+mod page;
 mod rig;
 mod rigs;
 mod support;

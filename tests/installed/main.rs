@@ -43,6 +43,7 @@ fn install_use_uninstall() {
         "usr/share/man/man1/muster-submit.1",
         "usr/share/man/man1/muster-cloudtest.1",
         "usr/share/man/man8/muster-runner.8",
+        "usr/share/muster/examples/exec-cloud/README.md",
         "usr/share/muster/examples/exec-cloud/local-processes",
         "usr/share/muster/examples/exec-cloud/virsh",
         "usr/share/bash-completion/completions/muster",
