@@ -270,8 +270,13 @@ fn directories_that_are_refused() {
     }
     std::fs::set_permissions(path("open"), std::fs::Permissions::from_mode(0o777)).expect("set");
     std::os::unix::fs::symlink(path("aim"), path("link")).expect("made");
-    let mut all =
-        vec![path("open"), path("link"), PathBuf::from("/var/lib/muster-test-cloud"), PathBuf::from("/run/x")];
+    let mut all = vec![
+        path("open"),
+        path("link"),
+        path("link/"),
+        PathBuf::from("/var/lib/muster-test-cloud"),
+        PathBuf::from("/run/x"),
+    ];
     if caller_is_root() {
         std::os::unix::fs::chown(path("foreign"), Some(12345), None).expect("root may");
         all.push(path("foreign"));

@@ -32,7 +32,7 @@ pub(super) fn reap(mut child: Child, limit: Duration) {
     if has_ended(&mut child, limit) {
         return;
     }
-    write_note(&Note::new(Level::Error, "cloud", "a process cannot be killed").with("Process", child.id()));
+    write_note(&Note::new(Level::Error, "daemon", "a process cannot be killed").with("Process", child.id()));
     UNREAPED.lock().push(child);
 }
 
