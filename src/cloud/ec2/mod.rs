@@ -6,7 +6,8 @@
 //! Reading order: [`query`] (the API as the driver sees it) and [`errors`] (what its refusals mean); [`options`]; [`order`] and
 //! [`limits`] (what a create says), [`rotation`] (in which subnet), [`keypairs`] with [`fingerprint`] (with whose key); [`list`] and
 //! [`pages`]; [`prices`]; [`quota_group`]; [`metrics`]. The API over the network is [`client`], which is made of [`credentials`], [`sigv4`]
-//! (signatures), [`http`] (to an [`endpoint`], by its [`names`]) and [`xml`] (answers); [`environment`] is what all of it takes from the process.
+//! (signatures), [`http`] (to an [`endpoint`], by its [`names`]) and [`xml`] (answers); [`environment`] is what all of it takes from the
+//! process.
 
 pub mod client;
 pub mod credentials;
@@ -129,8 +130,8 @@ impl Ec2 {
             is_throttled = result.as_ref().is_err_and(|error| classify(error) == Class::RateLimit);
             result
         });
-        let mut creates = self.creates.lock();
         let call = Span { began, ended: self.now() };
+        let mut creates = self.creates.lock();
         match (result, too_late) {
             (Ok(made), _) => {
                 creates.reset();
