@@ -119,12 +119,13 @@ fn parameters_and_series() {
     cluster.site.stop();
 }
 
-/// By default types t3 and m5 share one quota. Here t3 has its own: when it is used up, m5 is taken.
+/// By default types t3, r5 and m5 share one quota. Here t3 and r5 have one of their own: when it is used up, only m5 can be taken.
 #[test]
 fn quota_groups() {
-    let types = "  medium: {ProviderType: m5.large, VCPUs: 1, RAM: 1GiB, IncludedScratch: 10GB, Price: 0.03}\n";
+    let types = "  roomy: {ProviderType: r5.large, VCPUs: 1, RAM: 1GiB, IncludedScratch: 10GB, Price: 0.025}\n  \
+                 medium: {ProviderType: m5.large, VCPUs: 1, RAM: 1GiB, IncludedScratch: 10GB, Price: 0.03}\n";
     let mut cluster = Cluster::new(GATED, types);
-    add_parameters(&cluster, "InstanceTypeQuotaGroups: {t: tiny}");
+    add_parameters(&cluster, "InstanceTypeQuotaGroups: {t: tiny, r: tiny}");
     let none = Fault::error("VcpuLimitExceeded", "You have requested more vCPU capacity than your current limit.");
     cluster.ec2.proxy.rule(Rule::on("RunInstances", none).with("InstanceType", "t3.small"));
     cluster.site.start();
