@@ -38,7 +38,7 @@ pub(super) struct Options {
     #[arg(long, action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL")]
     destroy_existing: bool,
-    /// Shell command to run on the instance when it has booted, or could not be seen to have; for an hour at most
+    /// Shell command to run on the instance when it has booted or its time for that is over; it may take an hour at most
     #[arg(long, value_name = "COMMAND", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     command: String,
     /// Wait for Enter before the instance is destroyed

@@ -78,6 +78,13 @@ fn a_shortage_counts_what_the_hosts_are_doing() {
             ("f", "cleaning", "clean-up is tried in 0 s"),
         ]
     );
+    let given_up: Vec<_> = unlisted.iter().filter(|one| one.being_given_up).map(|one| one.id.as_str()).collect();
+    assert_eq!(given_up, ["f"]);
+    change(&mut table, "f", Event::CleaningBegan, 20);
+    change(&mut table, "f", Event::CleaningFailed(problem(Kind::Unreachable)), 20);
+    let unlisted = table.unlisted(at(20));
+    let last = unlisted.last().expect("still f");
+    assert_eq!((last.id.as_str(), last.state, last.being_given_up), ("f", "unreachable", true));
 }
 
 #[test]
