@@ -30,8 +30,11 @@ impl Running {
         let folder = tempfile::tempdir().expect("a folder");
         let file = |name: &str| File::create(folder.path().join(name)).expect("made");
         let (stdout, stderr) = (file("stdout"), file("stderr"));
-        let mut tied = Command::new("setpriv");
-        tied.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+        // Signals that whoever runs the tests ignores (nohup, a job in the background) count again.
+        let mut tied = Command::new("env");
+        tied.args(["--default-signal", "setpriv", "--pdeathsig", "KILL"])
+            .arg(command.get_program())
+            .args(command.get_args());
         // What the developer wants to see of his own programs is of no concern here.
         tied.env_remove("RUST_LOG").stdin(stdin).stdout(stdout).stderr(stderr);
         Self { child: tied.spawn().expect("starts"), folder }
