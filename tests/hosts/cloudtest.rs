@@ -32,7 +32,13 @@ fn beside_a_daemon() {
     cluster.site.wait_state(&job[0], "Complete");
     cluster.site.assert_once(&job);
     // And the daemon can have it: both are in use at once.
-    let both = cluster.site.submit_counted(&["--array", "1-2", "--vcpus", "2"], "true");
+    let gate = cluster.site.folder().join("runs/gate-of-both");
+    let until_gate = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    let both = cluster.site.submit_counted(&["--array", "1-2", "--vcpus", "2"], &until_gate);
+    for job in &both {
+        cluster.site.wait_state(job, "Running");
+    }
+    std::fs::write(&gate, b"").expect("written");
     cluster.wait_for(&both);
     cluster.site.ok(&["instance", "drain", "ada", "bob"]);
     cluster.wait_until_released();
