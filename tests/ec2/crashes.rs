@@ -4,15 +4,21 @@ use muster_ec2_cloud::{Fault, Gate, Rule};
 
 use crate::fixture::Cluster;
 
-/// Between RunInstances and its answer: the instance is found by its tag and used; no second one is made.
-#[test]
-fn killed_before_the_answer_to_a_create() {
+/// A job's instance has been made, and the answer that says so comes when the gate is opened.
+fn create_without_answer() -> (Cluster, Gate, Vec<String>) {
     let mut cluster = Cluster::new("    TimeoutIdle: 1s\n", "");
     let gate = Gate::closed();
     cluster.ec2.proxy.rule(Rule::on("RunInstances", Fault::HoldAnswer(gate.clone())).times(1));
     cluster.site.start();
     let job = cluster.site.submit_counted(&[], "true");
     let _ = cluster.ec2.proxy.wait_for_forwarded("RunInstances", 1);
+    (cluster, gate, job)
+}
+
+/// Between RunInstances and its answer: the instance is found by its tag and used; no second one is made.
+#[test]
+fn killed_before_the_answer_to_a_create() {
+    let (mut cluster, gate, job) = create_without_answer();
     cluster.site.kill_9();
     gate.open();
     let made = cluster.live().remove(0);
@@ -29,12 +35,7 @@ fn killed_before_the_answer_to_a_create() {
 /// The same when nothing waits any more: the instance is destroyed after its time.
 #[test]
 fn killed_and_the_job_cancelled_meanwhile() {
-    let mut cluster = Cluster::new("    TimeoutIdle: 1s\n", "");
-    let gate = Gate::closed();
-    cluster.ec2.proxy.rule(Rule::on("RunInstances", Fault::HoldAnswer(gate.clone())).times(1));
-    cluster.site.start();
-    let job = cluster.site.submit_counted(&[], "true");
-    let _ = cluster.ec2.proxy.wait_for_forwarded("RunInstances", 1);
+    let (mut cluster, gate, job) = create_without_answer();
     cluster.site.ok(&["cancel", &job[0]]);
     cluster.site.kill_9();
     gate.open();
