@@ -6,24 +6,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::NewInstance;
+use super::refusals::Refusals;
 use crate::core::effect::Tags;
 use crate::core::ids::InstanceSecret;
 use crate::core::instance_type::InstanceType;
 use crate::core::settings::CREATE_DEADLINE;
 
 /// What all new instances have in common, by configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Boot {
     pub image_id: String,
     /// Shell text of the operator's, run after the secret is written.
     pub init_command: String,
     /// In the form of `authorized_keys`; `None`: none is to be installed.
     pub public_key: Option<String>,
+    pub refusals: Arc<Refusals>,
 }
 
 impl Boot {
     /// The order for one instance, wanted from now on for as long as the pool waits for a create. `secret` is of letters and digits.
     pub fn order(&self, instance_type: Arc<InstanceType>, tags: Tags, secret: InstanceSecret) -> NewInstance {
+        let asked = Instant::now();
         NewInstance {
             instance_type,
             image_id: self.image_id.clone(),
@@ -31,7 +34,9 @@ impl Boot {
             init_command: format!("{}\n{}", write_secret(&secret), self.init_command),
             secret,
             public_key: self.public_key.clone(),
-            wanted_until: Instant::now() + CREATE_DEADLINE,
+            wanted_until: asked + CREATE_DEADLINE,
+            asked,
+            refusals: self.refusals.clone(),
         }
     }
 }

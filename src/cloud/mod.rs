@@ -13,6 +13,7 @@ pub mod layer;
 pub mod loopback;
 mod prices;
 pub mod rate_limited;
+pub mod refusals;
 pub mod ssh_access;
 pub mod static_hosts;
 
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use self::refusals::Refusals;
 use crate::core::effect::{Ending, Tags};
 use crate::core::ids::{InstanceId, InstanceSecret, TypeName};
 use crate::core::instance_type::{InstanceType, PricePoint};
@@ -43,16 +45,20 @@ pub struct NewInstance {
     pub public_key: Option<String>,
     /// From then on the caller has given it up, and may have asked for another: a driver that let it wait begins it no more.
     pub wanted_until: Instant,
+    /// When the pool ordered it.
+    pub asked: Instant,
+    /// Of the creates of the same driver.
+    pub refusals: Arc<Refusals>,
 }
 
 impl NewInstance {
     /// To be asked when it has had to wait, right before it is begun.
     ///
     /// # Errors
-    /// It is too late.
+    /// It is too late; or one like it was refused meanwhile, and this is that refusal.
     pub fn still_wanted(&self) -> Result<(), CloudError> {
         match Instant::now() < self.wanted_until {
-            true => Ok(()),
+            true => self.refusals.check(&self.instance_type, self.asked),
             false => {
                 Err(CloudError::Other { message: "not begun: it has waited for too long".to_owned(), source: None })
             }

@@ -136,6 +136,17 @@ mod tests {
     }
 
     #[test]
+    fn a_create_like_one_that_was_refused_meanwhile_is_not_made() {
+        let recorded = Arc::new(Recorded::default());
+        let driver = RateLimited::around(recorded.clone(), NonZeroU32::new(1000).expect("not 0"));
+        let new = crate::cloud::boot::Boot::default().order(Arc::default(), Tags::new(), InstanceSecret::new("5"));
+        let refusal = CloudError::RateLimit { message: "slowly".to_owned(), retry_after: Duration::from_secs(3600) };
+        new.refusals.note(&new.instance_type, &refusal);
+        assert!(matches!(driver.create(&new), Err(CloudError::RateLimit { .. })));
+        assert!(recorded.names().is_empty());
+    }
+
+    #[test]
     fn a_create_that_has_waited_for_too_long_is_not_made() {
         let recorded = Arc::new(Recorded::default());
         let driver = RateLimited::around(recorded.clone(), NonZeroU32::new(50).expect("not 0"));

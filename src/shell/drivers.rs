@@ -63,6 +63,7 @@ pub(super) fn bare(parts: DriverParts<'_>) -> io::Result<Driver> {
         image_id: config.cloud.image_id.clone(),
         init_command: config.cloud.instance_init_command.clone(),
         public_key: public_key.filter(|_| config.cloud.deploy_public_key),
+        ..Boot::default()
     };
     let connector = |key: Option<PrivateKey>| -> io::Result<Arc<dyn Connector>> {
         let key =

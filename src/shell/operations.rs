@@ -192,7 +192,12 @@ fn create(cloud: &dyn InstanceSet, door: &PoolDoor, operation: OperationId, new:
     if !door.create_is_open(operation) {
         return;
     }
-    match cloud.create(new) {
+    // It has waited for this thread, and one like it may have been refused meanwhile.
+    let result = new.still_wanted().and_then(|()| cloud.create(new));
+    if let Err(error) = &result {
+        new.refusals.note(&new.instance_type, error);
+    }
+    match result {
         Ok(made) => {
             reached(FaultPoint::CreateWritten);
             door.create_succeeded(operation, &made.id, &report_of(&made));

@@ -94,6 +94,7 @@ fn rig(site: &Arc<Ec2Site>, key: &Arc<ClientKey>, faulty: bool, preemptible: boo
             image_id: site.image.clone(),
             init_command: "echo done >/run/boot-was-here || :".to_owned(),
             public_key: Some(key.public().to_owned()),
+            ..Boot::default()
         },
         full: None,
         // Nobody but root can read the secret's file, or write it.

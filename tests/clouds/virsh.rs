@@ -65,6 +65,7 @@ fn boot() -> Boot {
         image_id: "base.qcow2".to_owned(),
         init_command: "echo \"<a> & 'b'\" \u{fc}\u{85}\u{2028}\u{1f980}\n".to_owned(),
         public_key: Some("ssh-ed25519 AAAA muster".to_owned()),
+        ..Boot::default()
     }
 }
 

@@ -7,6 +7,13 @@ use muster::core::pool::limits::CallKind;
 
 use crate::world::{World, check};
 
+/// Three creates of `t` that failed for no known reason, and what comes then.
+fn three_failed(next: &str) -> String {
+    format!(
+        "create t; failed 1 other; wait 0.125; create t; failed 2 other; wait 0.25; create t; failed 3 other; wait 0.5; {next}"
+    )
+}
+
 #[test]
 fn s20_1_create() {
     check(&[
@@ -39,6 +46,25 @@ fn s20_1_create() {
             "create t; failed 1 other; wait 0.125; create t; created 2 i1; create t; failed 3 other; wait 0.125",
             "create t",
             "info: creating instance | create t | notify",
+            "i1 booting run; create t",
+        ),
+        // From the fourth in a row on it is the type's own, and others do not wait; until one of it succeeds.
+        (
+            &three_failed("create t; failed 4 other"),
+            "wait 0.9; create t; create u; wait 0.1; create t",
+            "no | info: creating instance | create u | info: creating instance | create t | notify",
+            "create u; create t",
+        ),
+        (
+            &three_failed("create t; create u; failed 4 other; failed 5 other; wait 0.13"),
+            "create t; create u",
+            "no | info: creating instance | create u | notify",
+            "create u",
+        ),
+        (
+            &three_failed("create t; created 4 i1; create t; failed 5 other"),
+            "create u; wait 0.125; create t",
+            "no | info: creating instance | create t | notify",
             "i1 booting run; create t",
         ),
         // Those that were under way together count as one failure, whenever they end.
@@ -287,6 +313,19 @@ fn s20_4_rate_limits() {
         (
             "create t; failed 1 rate 30",
             "create t; wait 31; create t",
+            "no | info: creating instance | create t | notify",
+            "create t",
+        ),
+        // A pause after failures is no throttle: the first one is told.
+        (
+            "create t; create u; failed 1 other",
+            "failed 2 rate 30",
+            "warn: create failed | warn: suspending remote calls due to rate-limit error | notify",
+            "",
+        ),
+        (
+            "create t; create u; failed 1 rate 30; failed 2 other",
+            "wait 29; create t; wait 2; create t",
             "no | info: creating instance | create t | notify",
             "create t",
         ),

@@ -101,6 +101,7 @@ impl InstanceSet for ExecCloud {
             new.wanted_until,
             Verb::Create,
             &documents::create(&self.set, new, &self.parameters),
+            || new.still_wanted(),
         )?;
         let described = answer.read(|fields| answers::created(fields, &new.tags, &new.instance_type.provider_type))?;
         self.known.created(&described);

@@ -117,14 +117,20 @@ impl Program {
     /// By the class that the program says, or a plain error with the last line of its standard error. Whatever it is, the program may
     /// have done what it was asked for.
     pub(super) fn run(&self, verb: Verb, input: &Value) -> Result<Answer, CloudError> {
-        self.run_if_begun_by(Instant::now() + CALL_DEADLINE, verb, input)
+        self.run_if_begun_by(Instant::now() + CALL_DEADLINE, verb, input, || Ok(()))
     }
 
-    /// The same, if its turn comes before this.
+    /// The same, if its turn comes before this, and it is still wanted then.
     ///
     /// # Errors
-    /// As [`Program::run`].
-    pub(super) fn run_if_begun_by(&self, until: Instant, verb: Verb, input: &Value) -> Result<Answer, CloudError> {
+    /// As [`Program::run`], or what `still_wanted` says.
+    pub(super) fn run_if_begun_by(
+        &self,
+        until: Instant,
+        verb: Verb,
+        input: &Value,
+        still_wanted: impl Fn() -> Result<(), CloudError>,
+    ) -> Result<Answer, CloudError> {
         let input = serde_json::to_vec(input).map_err(|error| CloudError::other("cannot write the input", error))?;
         if input.len() > INPUT_BYTES_MAX {
             return Err(failed(verb, &format!("its input has more than {INPUT_BYTES_MAX} bytes"), ""));
@@ -137,6 +143,7 @@ impl Program {
                 failed(verb, &why, "")
             }
         })?;
+        still_wanted()?;
         // The time that it waited for its turn is not the program's.
         let command = Command {
             program: CommandLine::Arguments(vec![self.path.clone(), verb.as_str().to_owned()]),

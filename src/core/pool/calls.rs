@@ -272,6 +272,7 @@ impl Pool {
                 .map(|instance_type| TypeName::new(&instance_type.name))
                 .collect(),
             capacity_until: self.capacity_pauses(now),
+            failing_until: self.failing_types(now),
             limits: self.limits_in_force(now),
             breakers: self.breaker_views(now),
             loaded: self.loaded,

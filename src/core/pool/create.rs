@@ -125,10 +125,10 @@ impl Pool {
         now: Moment,
         effects: &mut Effects,
     ) {
-        self.creates_work();
         // The worker comes first and the unfinished create goes second, so that it is never counted as neither.
         let mut report = report.clone();
         if let Some(create) = self.creates.get(&operation) {
+            self.limits.failing_no_more(&create.type_name);
             // What the driver does not repeat is what we asked for.
             for (key, value) in self.tags_of_new(&create.type_name, &create.secret) {
                 report.tags.entry(key).or_insert(value);

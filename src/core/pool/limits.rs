@@ -18,6 +18,8 @@ const QUOTA_RETRY: Duration = Duration::from_secs(600);
 /// Pauses after creates that failed for no known reason: one in ten may, on a bad day, and holds up the other nine for so long.
 const FAILURE_PAUSE_FIRST: Duration = Duration::from_millis(125);
 const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// After so many in a row it is the type that cannot be had, and others need not wait for it.
+const FAILURES_OF_ALL: u32 = 3;
 const CAPACITY_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the provider's lack of capacity concerns.
@@ -56,6 +58,15 @@ enum CapacityKey {
     Everything,
 }
 
+/// Creates of a type that failed for no known reason, since the last that succeeded.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    in_a_row: u32,
+    /// When the last of them was counted.
+    at: Moment,
+    until: Moment,
+}
+
 #[derive(Debug, Default)]
 pub struct Limits {
     /// At quota until fewer than this many instances remain, or the time has passed.
@@ -65,12 +76,10 @@ pub struct Limits {
     /// When a machine became free; one entry at most for each configured type.
     freed_at: BTreeMap<CapacityKey, Moment>,
     creates_until: Option<Moment>,
-    /// Until when it is the cloud that wants no creates, and not we who wait after failures.
-    creates_throttled_until: Option<Moment>,
-    /// Creates that failed for no known reason since the last that succeeded.
-    failures_in_a_row: u32,
-    /// When the last of them was counted.
-    failed_at: Option<Moment>,
+    /// The same, since creates have just failed for no known reason.
+    failed_until: Option<Moment>,
+    /// Types whose last create failed so.
+    failing: BTreeMap<TypeName, Failing>,
     lists_until: Option<Moment>,
     /// The driver's quota group of each configured type; a type that is missing is in the group `""`.
     quota_groups: BTreeMap<TypeName, String>,
@@ -89,7 +98,18 @@ fn later(until: Option<Moment>, now: Moment) -> bool {
     until.is_some_and(|until| now < until)
 }
 
+impl Failing {
+    fn blocks(&self, now: Moment) -> bool {
+        self.in_a_row > FAILURES_OF_ALL && now < self.until
+    }
+}
+
 impl Limits {
+    /// A create of this type has succeeded.
+    pub(super) fn failing_no_more(&mut self, name: &TypeName) {
+        self.failing.remove(name);
+    }
+
     /// Waiting for fewer instances, or in a quota pause. (MaxInstances is the pool's.)
     fn quota_in_force(&self, now: Moment) -> bool {
         self.fewer_than.is_some_and(|(_, until)| now < until) || later(self.quota_pause_until, now)
@@ -124,11 +144,19 @@ impl Pool {
         }
     }
 
-    /// Spec 20 §3: true while any of the three keys that apply to the type is paused. Also while its instances do not boot (§6).
+    /// Spec 20 §3: true while any of the three keys that apply to the type is paused. Also while its instances do not boot (§6), and
+    /// during the pause after creates of it have failed.
     pub fn at_capacity(&self, instance_type: &InstanceType, now: Moment) -> bool {
         let keys = self.limits.keys(instance_type);
         keys.iter().any(|key| later(self.limits.capacity_until.get(key).copied(), now))
             || self.breaker_blocks(&instance_type.name, now)
+            || self.limits.failing.get(instance_type.name.as_str()).is_some_and(|failing| failing.blocks(now))
+    }
+
+    /// Types that no create is made of for now, since creates of them failed for no known reason, and until when.
+    pub(super) fn failing_types(&self, now: Moment) -> BTreeMap<TypeName, Moment> {
+        let blocked = self.limits.failing.iter().filter(|(_, failing)| failing.blocks(now));
+        blocked.map(|(name, failing)| (name.clone(), failing.until)).collect()
     }
 
     /// The configured types that the provider has none of, as far as it said, and until when it is not asked again.
@@ -146,7 +174,7 @@ impl Pool {
 
     pub fn calls_suspended(&self, kind: CallKind, now: Moment) -> bool {
         match kind {
-            CallKind::Create => later(self.limits.creates_until, now),
+            CallKind::Create => later(self.limits.creates_until, now) || later(self.limits.failed_until, now),
             CallKind::List => later(self.limits.lists_until, now),
         }
     }
@@ -179,7 +207,7 @@ impl Pool {
                 self.arm_capacity(now);
             }
             CloudRefusal::RateLimit { until } => self.suspend_calls(CallKind::Create, *until, now, effects),
-            CloudRefusal::Other => self.pause_after_failure(began, now),
+            CloudRefusal::Other => self.pause_after_failure(instance_type, began, now),
         }
     }
 
@@ -196,23 +224,36 @@ impl Pool {
     }
 
     /// A create that fails at once, again and again, must not become a busy loop: an eighth of a second, doubling to a minute. Those
-    /// that were under way together (`began`) fail for one reason: they count as one.
-    fn pause_after_failure(&mut self, began: Moment, now: Moment) {
-        if self.limits.failed_at.is_some_and(|failed| began <= failed) {
+    /// that were under way together (`began`) fail for one reason: they count as one. At first all creates pause, so that one
+    /// failure does not lead to a dearer type; then this type alone.
+    fn pause_after_failure(&mut self, instance_type: &InstanceType, began: Moment, now: Moment) {
+        let name = TypeName::new(&instance_type.name);
+        let known = self.limits.failing.get(&name).copied();
+        if known.is_some_and(|failing| began <= failing.at) {
             return;
         }
-        self.limits.failed_at = Some(now);
-        let pause =
-            FAILURE_PAUSE_FIRST.saturating_mul(1 << self.limits.failures_in_a_row.min(9)).min(FAILURE_PAUSE_MAX);
-        self.limits.failures_in_a_row = self.limits.failures_in_a_row.saturating_add(1);
-        let until = self.limits.creates_until.map_or(now + pause, |known| known.max(now + pause));
-        self.limits.creates_until = Some(until);
-        self.timers.set(until, Timer::CreatesResume);
+        let before = known.map_or(0, |failing| failing.in_a_row);
+        let until = now + FAILURE_PAUSE_FIRST.saturating_mul(1 << before.min(9)).min(FAILURE_PAUSE_MAX);
+        let in_a_row = before.saturating_add(1);
+        // Types that are not configured any more.
+        let types = &self.types;
+        self.limits.failing.retain(|name, _| types.contains_key(name));
+        self.limits.failing.insert(name, Failing { in_a_row, at: now, until });
+        if in_a_row > FAILURES_OF_ALL {
+            self.arm_capacity(now);
+            return;
+        }
+        let until = self.limits.failed_until.map_or(until, |known| known.max(until));
+        self.limits.failed_until = Some(until);
+        self.arm_creates(now);
     }
 
-    /// A create has succeeded.
-    pub(super) fn creates_work(&mut self) {
-        self.limits.failures_in_a_row = 0;
+    /// Sets the timer for the next time that creates may go on.
+    pub(super) fn arm_creates(&mut self, now: Moment) {
+        let pauses = [self.limits.creates_until, self.limits.failed_until];
+        if let Some(at) = pauses.into_iter().flatten().filter(|at| *at > now).min() {
+            self.timers.set(at, Timer::CreatesResume);
+        }
     }
 
     fn hold_at_quota(&mut self, others: usize, now: Moment, effects: &mut Effects) {
@@ -244,7 +285,8 @@ impl Pool {
 
     /// The same for capacity pauses.
     pub(super) fn arm_capacity(&mut self, now: Moment) {
-        if let Some(at) = self.limits.capacity_until.values().copied().filter(|at| *at > now).min() {
+        let failing = self.limits.failing.values().map(|failing| failing.until);
+        if let Some(at) = self.limits.capacity_until.values().copied().chain(failing).filter(|at| *at > now).min() {
             self.timers.set(at, Timer::Capacity);
         }
     }
@@ -274,17 +316,18 @@ impl Pool {
         if until <= now {
             return;
         }
-        let (slot, timer, name) = match kind {
-            CallKind::Create => (&mut self.limits.creates_until, Timer::CreatesResume, "Create"),
-            CallKind::List => (&mut self.limits.lists_until, Timer::ListsResume, "List"),
+        let (slot, name) = match kind {
+            CallKind::Create => (&mut self.limits.creates_until, "Create"),
+            CallKind::List => (&mut self.limits.lists_until, "List"),
         };
         let already = later(*slot, now);
-        *slot = Some(slot.map_or(until, |known| known.max(until)));
-        if kind == CallKind::Create {
-            self.limits.creates_throttled_until = self.limits.creates_throttled_until.max(Some(until));
-        }
         // A later time never shortens the pause.
-        self.timers.set(slot.unwrap_or(until), timer);
+        let until = slot.map_or(until, |known| known.max(until));
+        *slot = Some(until);
+        match kind {
+            CallKind::Create => self.arm_creates(now),
+            CallKind::List => self.timers.set(until, Timer::ListsResume),
+        }
         effects.notify();
         if !already {
             let note = Note::new(Level::Warn, "pool", "suspending remote calls due to rate-limit error");
@@ -317,10 +360,16 @@ impl Pool {
             };
             add("capacity", detail, Some(*until));
         }
-        let creates = if later(limits.creates_throttled_until, now) { "rate limit" } else { "failed creates" };
-        let calls = [(creates, "create calls", limits.creates_until), ("rate limit", "list calls", limits.lists_until)];
+        let calls = [
+            ("rate limit", "create calls", limits.creates_until),
+            ("failed creates", "create calls", limits.failed_until),
+            ("rate limit", "list calls", limits.lists_until),
+        ];
         for (what, calls, until) in calls.into_iter().filter(|(.., until)| later(*until, now)) {
             add(what, calls.to_owned(), until);
+        }
+        for (name, until) in self.failing_types(now) {
+            add("failed creates", format!("type {name}"), Some(until));
         }
         for (name, breaker) in self.breaker_views(now) {
             if breaker.is_tripped {

@@ -152,7 +152,10 @@ impl Pool {
             }
             Timer::Breaker(type_name) => self.breaker_pause_ended(&type_name, effects),
             Timer::Address => self.look_for_address(effects),
-            Timer::CreatesResume => effects.notify(),
+            Timer::CreatesResume => {
+                self.arm_creates(now);
+                effects.notify();
+            }
             Timer::ListsResume => {
                 effects.push(Effect::ListSoon);
                 effects.notify();

@@ -159,6 +159,8 @@ pub struct PoolView {
     pub at_capacity: BTreeSet<TypeName>,
     /// Until when the provider is not asked for these.
     pub capacity_until: BTreeMap<TypeName, Moment>,
+    /// Until when no create of these is tried, since creates of them failed for no known reason.
+    pub failing_until: BTreeMap<TypeName, Moment>,
     /// For people.
     pub limits: Vec<LimitInForce>,
     /// Types whose last boot failed.

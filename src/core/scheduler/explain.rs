@@ -133,6 +133,9 @@ impl Listing {
             if let Some(until) = pool.capacity_until.get(name.as_str()) {
                 return Some(format!("type {name} is at capacity until {}", clock(*until)));
             }
+            if let Some(until) = pool.failing_until.get(name.as_str()) {
+                return Some(format!("creates of type {name} failed, the next is tried at {}", clock(*until)));
+            }
             self.does_not_boot(name, clock)
         };
         let types = &entry.instance_types;

@@ -77,6 +77,11 @@ impl DaemonBackend {
                     let until = breaker.paused_until.map(|until| self.wall_of(until));
                     Some(LimitRecord { what: "breaker".to_owned(), detail: breaker.to_string(), until })
                 }
+                None if view.failing_until.contains_key(one.name.as_str()) => Some(LimitRecord {
+                    what: "failed creates".to_owned(),
+                    detail: "creates of it failed for no known reason".to_owned(),
+                    until: view.failing_until.get(one.name.as_str()).map(|until| self.wall_of(*until)),
+                }),
                 None => view.at_capacity.contains(one.name.as_str()).then(|| LimitRecord {
                     what: "capacity".to_owned(),
                     detail: "the provider has none at the moment".to_owned(),

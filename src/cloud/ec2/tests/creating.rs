@@ -24,6 +24,8 @@ pub(super) fn new_instance(instance_type: InstanceType) -> NewInstance {
         init_command: format!("echo {SECRET}"),
         public_key: None,
         wanted_until: std::time::Instant::now() + Duration::from_secs(900),
+        asked: std::time::Instant::now(),
+        refusals: Arc::default(),
     }
 }
 
