@@ -56,7 +56,9 @@ fn nothing_is_left() {
     BufReader::new(open.stdout.take().expect("piped")).read_line(&mut line).expect("text");
     assert_eq!(line, "ready\n");
 
-    let namespace = std::fs::metadata(format!("/proc/{job}/ns/mnt")).expect("it runs").ino();
+    // Kept open until the end: the number of a namespace that is gone may be given to another test's host.
+    let held = std::fs::File::open(format!("/proc/{job}/ns/mnt")).expect("it runs");
+    let namespace = held.metadata().expect("readable").ino();
     assert_eq!(std::fs::metadata(format!("/proc/{}/ns/mnt", host.pid())).expect("it runs").ino(), namespace);
     assert_ne!(std::fs::metadata("/proc/self/ns/mnt").expect("ours").ino(), namespace);
     let (all, jobs) = (host.processes().expect("listed"), host.jobs().expect("listed"));
@@ -73,6 +75,7 @@ fn nothing_is_left() {
         assert!(!runs(process.pid), "{process:?}");
     }
     assert_eq!(in_namespace(namespace), Vec::<String>::new());
+    drop(held);
     assert!(!folder.exists(), "{}", folder.display());
     assert_eq!(code(&mut open), Some(255));
 }
