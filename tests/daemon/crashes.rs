@@ -67,9 +67,12 @@ fn what_runs_is_adopted_and_what_ended_meanwhile_is_collected() {
     let long =
         site.submit_counted(&[], &format!("while [ ! -e {} ]; do sleep 0.05; done; echo adopted", gate.display()));
     site.wait_state(&long[0], "Running");
-    let short = site.submit_counted(&[], "sleep 0.3; echo alone");
+    let meanwhile = site.folder().join("runs/meanwhile");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done; echo alone", meanwhile.display());
+    let short = site.submit_counted(&[], &script);
     site.wait_state(&short[0], "Running");
     site.kill_9();
+    std::fs::write(&meanwhile, b"").expect("written");
     let lock = site.state_dir().join(format!("loopback/lock/crunch-run-{}.lock", short[0]));
     site.wait_until("it ends while nobody watches", |_| !runner_lives(&lock));
     site.start();
