@@ -109,7 +109,8 @@ fn ends() {
                   < /proc/self/status";
     let result = ends(&podman.script(7, script));
     assert_eq!((result.reason, result.exit_code), (Reason::Exited, Some(0)), "{result:?}");
-    let limits = Limits { max_run_time_s: Some(0.5), ..Limits::default() };
+    // It counts from the engine's start, and the trap must be set by then.
+    let limits = Limits { max_run_time_s: Some(5.0), ..Limits::default() };
     let result = ends(&ContainerSpec { limits, ..podman.script(4, "trap 'exit 9' TERM; while :; do sleep 0.1; done") });
     assert_eq!((result.reason, result.exit_code), (Reason::MaxRunTime, Some(9)), "{result:?}");
     let limits = Limits { ram: 32 << 20, ..Limits::default() };
