@@ -112,7 +112,13 @@ impl Setup {
             // The engine changes the user.
             (Ok(Some(engine)), Some(handle)) => return client::command(engine, handle, spec, dir, user),
             (Ok(Some(engine)), None) => singularity::command(engine, spec, dir)?,
-            (Ok(None), _) => process::command(spec, dir),
+            (Ok(None), _) => {
+                if user.switch {
+                    // A login user who may use sudo without a password would be root, and read what is not for jobs (spec 52 §2).
+                    rustix::thread::set_no_new_privs(true)?;
+                }
+                process::command(spec, dir)
+            }
             (Err(text), _) => return Err(io::Error::other(text.clone())),
         };
         if user.switch {

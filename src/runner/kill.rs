@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 
 use crate::attempts;
 use crate::cgroup;
 use crate::error::{Error, Result};
+use crate::handle::Handle;
 use crate::lock::{self, All, Found, Holder};
 use crate::place::Place;
 use crate::poll;
@@ -66,12 +66,12 @@ fn end(
         return Ok(());
     }
     let pid = holder.pid;
-    let Some(runner) = handle(&holder) else {
+    let Some(runner) = Handle::open(pid, holder.start) else {
         return gone(uuid, pid, "is gone");
     };
     // The lock was taken a moment ago and is tested under the `all` lock: this is the runner.
     if let Some(signal) = signal {
-        match pidfd_send_signal(&runner, signal) {
+        match runner.signal(signal) {
             Ok(()) => {}
             Err(Errno::SRCH) => return gone(uuid, pid, "is gone"),
             Err(e) => return Err(Error::Refused(format!("{uuid}: pid {pid}: {}", std::io::Error::from(e)))),
@@ -80,9 +80,10 @@ fn end(
     drop(all);
     let wait = wait_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let deadline = Instant::now() + wait.unwrap_or(GONE_TIMEOUT).min(GONE_TIMEOUT);
-    let ready = poll::wait(&[(runner.as_fd(), PollFlags::IN)], Some(deadline))
+    let ended = runner
+        .ends_before(deadline)
         .map_err(|source| Error::Io { what: format!("cannot wait for pid {pid}"), source })?;
-    if ready[0].is_empty() {
+    if !ended {
         let sent = signal.map_or(0, Signal::as_raw);
         return Err(Error::Refused(format!("{uuid}: pid {pid}: sent signal {sent} but process is still alive")));
     }
@@ -96,12 +97,6 @@ fn gone(uuid: &str, pid: i32, how: &str) -> Result<()> {
 
 fn concerns(holder: &Holder, place: &Place, attempt: Option<u32>) -> bool {
     holder.set == place.set && attempt.is_none_or(|attempt| holder.attempt <= attempt)
-}
-
-/// The runner's process, and no later one with its number.
-fn handle(holder: &Holder) -> Option<OwnedFd> {
-    let handle = pidfd_open(Pid::from_raw(holder.pid)?, PidfdFlags::empty()).ok()?;
-    procs::lives(holder.pid, holder.start).then_some(handle)
 }
 
 /// Kills everything that a dead runner of `uuid` left.
@@ -139,10 +134,10 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
             attempts::forget_container(place, uuid, holder.attempt);
             return lock::discard(&all, &holder);
         }
-        let killed: Vec<OwnedFd> = left.iter().filter_map(kill_process).collect();
+        let killed: Vec<Handle> = left.iter().filter_map(kill_process).collect();
         // Not earlier: a runner that lists has lock files open for a moment, and would look like one of those left.
         drop(all);
-        let fds: Vec<_> = killed.iter().map(|fd| (fd.as_fd(), PollFlags::IN)).collect();
+        let fds: Vec<_> = killed.iter().filter_map(|one| Some((one.descriptor()?, PollFlags::IN))).collect();
         // Until the first of them has ended, or a moment has passed; then look what is left.
         poll::wait(&fds, Some(deadline.min(Instant::now() + Duration::from_millis(100))))
             .map_err(|source| Error::Io { what: format!("cannot wait for the processes of {uuid}"), source })?;
@@ -167,7 +162,7 @@ fn leftovers(place: &Place, holder: &Holder) -> Result<Vec<Process>> {
     Ok(left)
 }
 
-fn kill_process(process: &Process) -> Option<OwnedFd> {
-    let handle = pidfd_open(Pid::from_raw(process.pid)?, PidfdFlags::empty()).ok()?;
-    procs::signal(process, Signal::KILL).then_some(handle)
+fn kill_process(process: &Process) -> Option<Handle> {
+    let handle = Handle::open(process.pid, process.start)?;
+    handle.signal(Signal::KILL).is_ok().then_some(handle)
 }

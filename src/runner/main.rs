@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod execute;
 mod facts;
+mod handle;
 mod job;
 mod kill;
 mod kmsg;

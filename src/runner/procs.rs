@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
+
+use crate::handle::Handle;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
@@ -90,13 +92,7 @@ fn holds(pid: i32, wanted: &fs::Metadata) -> bool {
 
 /// Signals exactly this process, not a later one with its number. True if it was there and ours to signal.
 pub(crate) fn signal(process: &Process, signal: Signal) -> bool {
-    let Some(pid) = Pid::from_raw(process.pid) else {
-        return false;
-    };
-    let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
-        return false;
-    };
-    read(process.pid).is_some_and(|now| now.start == process.start) && pidfd_send_signal(&handle, signal).is_ok()
+    Handle::open(process.pid, process.start).is_some_and(|handle| handle.signal(signal).is_ok())
 }
 
 #[cfg(test)]

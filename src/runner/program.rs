@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::handle::LOOK_AGAIN;
 use crate::null;
 use crate::poll;
 
@@ -34,21 +35,23 @@ pub(crate) fn run(mut command: Command, patience: Duration) -> io::Result<Answer
     let deadline = Instant::now() + patience;
     let mut child = command.stdin(null::input()?).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(ErrorKind::InvalidData)?;
-    let handle = pidfd_open(pid, PidfdFlags::empty())?;
+    // Without one (before Linux 5.3) it is looked at again and again.
+    let handle = pidfd_open(pid, PidfdFlags::empty()).ok();
     let mut streams =
         [Output::new(child.stdout.take().map(Into::into)), Output::new(child.stderr.take().map(Into::into))];
     let mut is_over = false;
     while !is_over {
-        let mut fds = vec![(handle.as_fd(), PollFlags::IN)];
+        let mut fds: Vec<_> = handle.iter().map(|handle| (handle.as_fd(), PollFlags::IN)).collect();
         fds.extend(streams.iter().filter_map(|stream| Some((stream.pipe.as_ref()?.as_fd(), PollFlags::IN))));
-        let ready = poll::wait(&fds, Some(deadline))?;
-        if Instant::now() >= deadline || ready.iter().all(|flags| flags.is_empty()) {
-            end(&mut child, &handle)?;
+        let until = if handle.is_some() { deadline } else { deadline.min(Instant::now() + LOOK_AGAIN) };
+        let ready = poll::wait(&fds, Some(until))?;
+        if Instant::now() >= deadline {
+            end(&mut child, handle.as_ref())?;
             let said = streams[1].line();
             let said = if said.is_empty() { said } else { format!("; it said {said:?}") };
             return Err(io::Error::new(ErrorKind::TimedOut, format!("no answer within {}s{said}", patience.as_secs())));
         }
-        is_over = !ready[0].is_empty();
+        is_over = if handle.is_some() { !ready[0].is_empty() } else { child.try_wait()?.is_some() };
         streams.iter_mut().for_each(Output::read);
     }
     let exit_code = child.wait()?.code();
@@ -56,10 +59,16 @@ pub(crate) fn run(mut command: Command, patience: Duration) -> io::Result<Answer
     Ok(Answer { exit_code, stdout, stderr: streams[1].line() })
 }
 
-fn end(child: &mut Child, handle: &OwnedFd) -> io::Result<()> {
-    let _ = pidfd_send_signal(handle, Signal::KILL);
-    let ended = poll::wait(&[(handle.as_fd(), PollFlags::IN)], Some(Instant::now() + KILL_PATIENCE))?;
-    if ended[0].is_empty() { Ok(()) } else { child.wait().map(drop) }
+fn end(child: &mut Child, handle: Option<&OwnedFd>) -> io::Result<()> {
+    // Our own child that was not waited for: the number is still its own.
+    child.kill()?;
+    let deadline = Instant::now() + KILL_PATIENCE;
+    while child.try_wait()?.is_none() && Instant::now() < deadline {
+        let fds: Vec<_> = handle.iter().map(|handle| (handle.as_fd(), PollFlags::IN)).collect();
+        let until = if handle.is_some() { deadline } else { deadline.min(Instant::now() + LOOK_AGAIN) };
+        poll::wait(&fds, Some(until))?;
+    }
+    Ok(())
 }
 
 struct Output {
@@ -121,7 +130,7 @@ mod tests {
         // What it has left behind keeps the pipe open, and is not waited for.
         let answer = shell("sleep 1000 & echo $!", patience).unwrap();
         let pid = Pid::from_raw(answer.stdout.trim().parse().unwrap()).unwrap();
-        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
 
     #[test]

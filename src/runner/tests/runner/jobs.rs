@@ -155,6 +155,16 @@ fn time_limits_hold() {
     );
 }
 
+/// A set-user-ID program in a job's hands, as sudo is, makes it nobody else (spec 52 §2).
+#[test]
+fn a_job_gains_no_privileges() {
+    let host = Host::new();
+    let spec = script(1, "grep ^NoNewPrivs /proc/self/status");
+    host.finished(&spec);
+    let expected = if geteuid().is_root() { "NoNewPrivs:\t1\n" } else { "NoNewPrivs:\t0\n" };
+    assert_eq!(host.stream(&spec, "stdout"), expected);
+}
+
 /// As root a job is nobody and cannot touch the runner's files; without root it is the runner's own user, and can.
 #[test]
 fn who_a_job_is() {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use muster_runner::protocol::StartConfig;
+use muster_runner::protocol::{ContainerSpec, Limits, Reason, StartConfig};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
@@ -62,6 +62,42 @@ fn a_listers_signal_does_not_end_a_runner_that_has_no_handler_yet() {
         let of_listers = 1 << (Signal::USR1.as_raw() - 1) | 1 << (Signal::USR2.as_raw() - 1);
         assert_eq!(signals & of_listers, 0, "the job has the usual signals: {line}");
     }
+}
+
+/// On a kernel before Linux 5.3 there is nothing to hold a process by.
+#[test]
+fn a_kernel_without_descriptors_for_processes() {
+    let host = Host::new();
+    let under_strace = |arguments: &str| {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=pidfd_open"]);
+        strace.args(["-e", "inject=pidfd_open:error=ENOSYS"]);
+        let runner = host.command(arguments);
+        strace.arg(runner.get_program()).args(runner.get_args());
+        strace
+    };
+    let limits = Limits { max_run_time_s: Some(0.2), ..Limits::default() };
+    let limited = ContainerSpec { limits, ..script(1, "sleep 1000") };
+    let config = StartConfig { container: Some(limited.clone()), ..StartConfig::default() };
+    let mut strace = under_strace(&format!("--detach --stdin-config {} --attempt 1", limited.uuid));
+    let mut strace = strace.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("strace is installed");
+    strace.stdin.take().unwrap().write_all(&serde_json::to_vec(&config).unwrap()).unwrap();
+    host.wait_for(&format!("{} finished", limited.uuid));
+    strace.wait().unwrap();
+    assert_eq!(host.result(&limited).reason, Reason::MaxRunTime);
+
+    // Signalled, and not said to be gone.
+    let spec = script(2, "sleep 1000");
+    host.ok(&format!("--forget {} --attempt 1", limited.uuid));
+    host.started(&spec);
+    let killed =
+        || under_strace(&format!("--kill 15 {} --attempt 1", spec.uuid)).output().expect("strace is installed");
+    let deadline = Instant::now() + PATIENCE;
+    while !killed().status.success() {
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(host.list().0, [format!("{} finished", spec.uuid)]);
+    assert_eq!(host.result(&spec).reason, Reason::Killed);
 }
 
 /// In the place of what powers a machine off. Each ends who has called it, so nothing more drastic follows.
