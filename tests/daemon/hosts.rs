@@ -64,13 +64,17 @@ fn jobs_run_on_hosts_and_idle_hosts_are_given_back() {
     let checked = site.ok(&["check"]);
     assert!(checked.contains("hosts            2 (2 big)"), "{checked}");
     site.start();
-    let uuids = site.submit_counted(&["--vcpus", "2", "--array", "1-6"], "sleep 0.5");
+    // A host that is slow to be taken finds work, too.
+    let gate = site.folder().join("runs/gate");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    let uuids = site.submit_counted(&["--vcpus", "2", "--array", "1-6"], &script);
     let count = |site: &Site| rows(site).iter().filter(|row| row[2] == "running").count();
     site.wait_until("both work", |site| count(site) == 2);
     let shown = row(&site, "node1").expect("taken");
     let address = hosts[0].address();
     assert_eq!([&shown[1], &shown[4], &shown[5], &shown[6]], [address.as_str(), "big", "big", "0.500000"]);
     assert!(hosts.iter().all(|host| owner(host).is_some()));
+    std::fs::write(&gate, b"").expect("written");
     for uuid in &uuids {
         site.wait_state(uuid, "Complete");
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::fixture::{Cluster, Wishes};
+use crate::fixture::{Cluster, Wishes, gate};
 use crate::harness::Site;
 
 const QUICK: Wishes = Wishes { cloud: "    TimeoutIdle: 2s\n", top: "" };
@@ -18,8 +18,7 @@ fn wait_all(site: &Site, uuids: &[String]) {
 
 /// What waits for a gate in the daemon's folder.
 fn gated(site: &Site, count: usize) -> (std::path::PathBuf, Vec<String>) {
-    let gate = site.folder().join("runs/gate");
-    let script = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    let (gate, script) = gate(site);
     let uuids = site.submit_counted(&["--array", &format!("1-{count}")], &script);
     (gate, uuids)
 }
@@ -151,7 +150,7 @@ fn a_host_that_is_removed_from_the_configuration() {
     cluster.configure(KEPT);
     cluster.site.start();
     assert!(cluster.site.has_logged(&["not configured any more", "Instance=ada"]));
-    assert_eq!(cluster.in_use(), ["ada", "bob"]);
+    cluster.wait_until_in_use(&["ada", "bob"]);
     // Those of ada, and those of bob, who has no room until they end: then they go to bob.
     let more = cluster.site.submit_counted(&["--array", "1-3"], "hostname");
     std::fs::write(&gate, b"").expect("written");
@@ -183,8 +182,12 @@ fn hosts_that_are_kept() {
     );
     std::fs::write(cluster.site.config(), text).expect("written");
     cluster.site.start();
-    let small = cluster.site.submit(&["--", "true"]);
-    let large = cluster.site.submit(&["--ram", "1500MiB", "--", "true"]);
+    let (gate, script) = gate(&cluster.site);
+    let small = cluster.site.submit(&["--", "sh", "-c", &script]);
+    // All of its host, so that the other container needs the other host.
+    let large = cluster.site.submit(&["--ram", "1500MiB", "--vcpus", "2", "--", "sh", "-c", &script]);
+    cluster.wait_until_all_work();
+    std::fs::write(&gate, b"").expect("written");
     wait_all(&cluster.site, &[small, large]);
     cluster.site.wait_until("the other is given back", |site| !site.ok(&["instance", "list"]).contains("ada\t"));
     assert_eq!(cluster.in_use(), ["bob"]);

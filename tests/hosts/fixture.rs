@@ -106,8 +106,21 @@ impl Cluster {
 
     /// Names of the hosts that are in use.
     pub(crate) fn in_use(&self) -> Vec<String> {
-        let text = self.site.ok(&["instance", "list"]);
-        text.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
+        in_use(&self.site)
+    }
+
+    /// Until exactly these are in use: after a start, what the cloud has is known with the first list only.
+    pub(crate) fn wait_until_in_use(&mut self, names: &[&str]) {
+        self.site.wait_until(&format!("{names:?} are in use"), |site| in_use(site) == names);
+    }
+
+    /// Until every host has something to do. While a gate keeps jobs from ending, one that is slow to be taken still finds some.
+    pub(crate) fn wait_until_all_work(&mut self) {
+        let count = self.hosts.len();
+        self.site.wait_until("every host works", |site| {
+            let list = site.ok(&["instance", "list"]);
+            list.lines().filter(|line| line.split('\t').nth(2) == Some("running")).count() == count
+        });
     }
 
     /// Every host is free again, and clean.
@@ -149,6 +162,18 @@ impl Cluster {
         let words: Vec<&str> = uuids.iter().map(String::as_str).collect();
         self.site.ok(&[&["wait"][..], &words].concat());
     }
+}
+
+fn in_use(site: &Site) -> Vec<String> {
+    let text = site.ok(&["instance", "list"]);
+    text.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
+}
+
+/// The file that opens a gate, and what a job does until it is there.
+pub(crate) fn gate(site: &Site) -> (PathBuf, String) {
+    let gate = site.folder().join("runs/gate");
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    (gate, script)
 }
 
 /// What a job does first: it writes down which attempt runs.

@@ -2,7 +2,7 @@
 
 use muster_ssh_hosts::{HostOptions, Login, Server, Shell, caller_is_root};
 
-use crate::fixture::{Cluster, Wishes};
+use crate::fixture::{Cluster, Wishes, gate};
 
 const QUICK: Wishes = Wishes { cloud: "    TimeoutIdle: 2s\n", top: "" };
 
@@ -11,8 +11,12 @@ const QUICK: Wishes = Wishes { cloud: "    TimeoutIdle: 2s\n", top: "" };
 fn an_array_on_three_hosts() {
     let mut cluster = Cluster::of(3, QUICK);
     cluster.site.start();
-    let mut uuids = cluster.site.submit_counted(&["--array", "1-30"], "hostname");
-    uuids.extend(cluster.site.submit_counted(&["--array", "1-10", "--priority", "900", "--vcpus", "2"], "hostname"));
+    let (gate, until_gate) = gate(&cluster.site);
+    let script = format!("hostname; {until_gate}");
+    let mut uuids = cluster.site.submit_counted(&["--array", "1-30"], &script);
+    uuids.extend(cluster.site.submit_counted(&["--array", "1-10", "--priority", "900", "--vcpus", "2"], &script));
+    cluster.wait_until_all_work();
+    std::fs::write(&gate, b"").expect("written");
     assert!(
         cluster
             .site
@@ -47,9 +51,11 @@ fn hosts_of_all_kinds() {
     let mut cluster = Cluster::with(&kinds, QUICK);
     cluster.site.start();
     let count = cluster.hosts.len() * 8;
-    let uuids = cluster
-        .site
-        .submit_counted(&["--array", &format!("1-{count}"), "--output", "out"], "hostname > out; sleep 0.2");
+    let (gate, until_gate) = gate(&cluster.site);
+    let script = format!("hostname > out; {until_gate}");
+    let uuids = cluster.site.submit_counted(&["--array", &format!("1-{count}"), "--output", "out"], &script);
+    cluster.wait_until_all_work();
+    std::fs::write(&gate, b"").expect("written");
     assert!(
         cluster
             .site
@@ -113,17 +119,15 @@ fn without_root() {
 fn restarts_adopt_hosts_and_containers() {
     let mut cluster = Cluster::of(2, QUICK);
     cluster.site.start();
-    let gate = cluster.site.folder().join("runs/gate");
-    let script = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    let (gate, script) = gate(&cluster.site);
     let uuids = cluster.site.submit_counted(&["--array", "1-4"], &script);
     for uuid in &uuids {
         cluster.site.wait_state(uuid, "Running");
     }
-    let before = cluster.in_use();
-    assert_eq!(before, ["ada", "bob"]);
+    assert_eq!(cluster.in_use(), ["ada", "bob"]);
     cluster.site.kill_9();
     cluster.site.start();
-    assert_eq!(cluster.in_use(), before);
+    cluster.wait_until_in_use(&["ada", "bob"]);
     cluster.site.stop();
     cluster.site.start();
     std::fs::write(&gate, b"").expect("written");
