@@ -1,11 +1,8 @@
 //! Hosts that stop answering, that change, or that belong to somebody else.
 
-use crate::fixture::{Cluster, Wishes, attempts_run, mark};
+use crate::fixture::{Cluster, Wishes, attempts_run, gate, mark};
 
-const IMPATIENT: Wishes = Wishes {
-    cloud: "    TimeoutIdle: 2s\n    TimeoutProbe: 2s\n    ProbeInterval: 1s\n    TimeoutBooting: 20s\n",
-    top: "",
-};
+const QUICK: Wishes = Wishes { cloud: "    TimeoutIdle: 2s\n    ProbeInterval: 1s\n", top: "" };
 
 /// A host whose server stands still: written off after its timeout, its containers get a new attempt elsewhere; it is shown as
 /// unreachable, and not given out before it was cleaned up.
@@ -56,7 +53,10 @@ fn a_host_that_stands_still() {
 fn a_host_that_is_not_ours_any_more() {
     let mut cluster = Cluster::of(2, Wishes { cloud: "    TimeoutIdle: 1h\n    ProbeInterval: 1s\n", top: "" });
     cluster.site.start();
-    let first = cluster.site.submit_counted(&["--array", "1-4"], "sleep 1");
+    let (gate, script) = gate(&cluster.site);
+    let first = cluster.site.submit_counted(&["--array", "1-4"], &script);
+    cluster.wait_until_all_work();
+    std::fs::write(&gate, b"").expect("written");
     cluster.wait_for(&first);
     assert_eq!(cluster.in_use(), ["ada", "bob"]);
     let owner = cluster.runner_dir("ada").join("owner");
@@ -81,8 +81,10 @@ fn a_host_that_is_not_ours_any_more() {
 /// off, and then has those of the first, too.
 #[test]
 fn a_host_that_stands_still_delays_no_other() {
-    let mut cluster =
-        Cluster::of(2, Wishes { cloud: "    TimeoutIdle: 1h\n    TimeoutProbe: 8s\n    ProbeInterval: 1s\n", top: "" });
+    let mut cluster = Cluster::of(
+        2,
+        Wishes { cloud: "    TimeoutIdle: 1h\n    TimeoutProbe: 20s\n    ProbeInterval: 1s\n", top: "" },
+    );
     let site = &mut cluster.site;
     site.start();
     let gate = |name: &str, site: &crate::harness::Site| site.folder().join("runs/gate-").display().to_string() + name;
@@ -167,7 +169,7 @@ fn a_server_that_restarts() {
 /// Another key than the known one: nothing is sent, the log says so loudly, the job goes elsewhere.
 #[test]
 fn a_host_with_another_key() {
-    let mut cluster = Cluster::of(2, IMPATIENT);
+    let mut cluster = Cluster::of(2, QUICK);
     cluster.host("ada").restart_with_new_keys().expect("starts");
     cluster.site.start();
     let uuids = cluster.site.submit_counted(&["--array", "1-3"], "hostname");
@@ -188,9 +190,9 @@ fn a_host_with_another_key() {
 /// Trust on first use: the key is pinned with a warning, kept across restarts, and another one is refused.
 #[test]
 fn trust_on_first_use() {
-    let mut cluster = Cluster::of(1, IMPATIENT);
+    let mut cluster = Cluster::of(1, QUICK);
     cluster.hosts[0].more.push_str(", TrustOnFirstUse: true");
-    cluster.configure(IMPATIENT);
+    cluster.configure(QUICK);
     cluster.site.start();
     let uuid = cluster.site.submit(&["--", "true"]);
     assert!(cluster.site.run(&["wait", &uuid]).status.success());
