@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ impl Host {
     }
 
     /// For a test's own files.
-    pub(crate) fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
@@ -259,6 +259,14 @@ pub(crate) fn wait_gone(pid: Pid) {
 /// A few milliseconds between two looks at something that nothing announces.
 pub(crate) fn pause() {
     rustix::event::poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 })).unwrap();
+}
+
+/// A program for a test to run. Another process writes it: while this one had it open for writing, another test's child might inherit
+/// that, and nothing that somebody writes can be executed.
+pub(crate) fn install(text: &str, path: &Path) {
+    let source = path.with_extension("text");
+    fs::write(&source, text).unwrap();
+    assert!(Command::new("install").args(["-m", "755"]).arg(&source).arg(path).status().unwrap().success());
 }
 
 #[track_caller]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use muster_runner::protocol::{ContainerSpec, Limits, Reason};
 
-use crate::common::{Host, uuid, wait_gone};
+use crate::common::{Host, install, uuid, wait_gone};
 
 /// A container is a directory with a process number and an exit code. Each call is written down, one word a line.
 const DOCKER: &str = r#"#!/bin/sh
@@ -96,9 +96,7 @@ fn host_with(name: &str, text: &str) -> (Host, PathBuf) {
     let mut host = Host::new();
     let programs = host.path().join("programs");
     fs::create_dir(&programs).unwrap();
-    let program = programs.join(name);
-    fs::write(&program, text).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    install(text, &programs.join(name));
     // The job's user runs singularity, and both write there.
     let state = programs.join("state");
     fs::create_dir(&state).unwrap();
