@@ -141,8 +141,15 @@ pub fn unpack(archive: impl Read, directory: &Path, limits: UnpackLimits) -> Res
     let left = Cell::new(BETWEEN_BYTES_MAX);
     let mut archive = tar::Archive::new(Metered { archive, left: &left });
     let entries = archive.entries().map_err(refuse)?;
-    let mut unpacking =
-        Unpacking { directory, limits, output_bytes: 0, files: 0, made: Made::default(), left_out: LeftOut::default() };
+    let mut unpacking = Unpacking {
+        directory,
+        limits,
+        output_bytes: 0,
+        other_bytes: 0,
+        files: 0,
+        made: Made::default(),
+        left_out: LeftOut::default(),
+    };
     for (count, entry) in entries.enumerate() {
         let mut entry = entry.map_err(refuse)?;
         if count >= ENTRIES_MAX {
@@ -158,6 +165,7 @@ struct Unpacking<'a> {
     directory: &'a Path,
     limits: UnpackLimits,
     output_bytes: u64,
+    other_bytes: u64,
     files: usize,
     made: Made,
     left_out: LeftOut,
@@ -175,9 +183,12 @@ impl Unpacking<'_> {
                 self.check_size(&relative, size)?;
                 left.set(size.saturating_add(BETWEEN_BYTES_MAX));
                 self.files += 1;
+                // What a job made executable stays so, and nothing else of its mode (spec 70 §4).
+                let is_program = relative.starts_with("outputs") && entry.header().mode().map_err(refuse)? & 0o111 != 0;
+                let mode = if is_program { 0o755 } else { 0o644 };
                 self.make_directories(relative.parent().unwrap_or(Path::new("")))?
                     && self.can_be_file(&relative)
-                    && write_file(entry, &self.directory.join(&relative), size, self.files <= SYNCED_ALONE_MAX)?
+                    && write_file(entry, &self.directory.join(&relative), (size, mode), self.files <= SYNCED_ALONE_MAX)?
             }
             _ => false,
         };
@@ -189,15 +200,20 @@ impl Unpacking<'_> {
 
     fn check_size(&mut self, relative: &Path, size: u64) -> Result<(), UnpackError> {
         let in_outputs = relative.starts_with("outputs");
-        if in_outputs {
-            self.output_bytes = self.output_bytes.saturating_add(size);
-        }
+        let sum = if in_outputs { &mut self.output_bytes } else { &mut self.other_bytes };
+        *sum = sum.saturating_add(size);
         let (is, may) = match in_outputs {
             true => (self.output_bytes, self.limits.output_bytes),
             false => (size, self.limits.log_bytes.saturating_add(ALLOWANCE)),
         };
         if is > may {
             return Err(refuse(format!("{} needs {is} bytes, {may} are allowed", told(relative))));
+        }
+        // Two streams and the result itself: however many files there are.
+        let may = self.limits.log_bytes.saturating_mul(2).saturating_add(3 * ALLOWANCE);
+        if self.other_bytes > may {
+            let bytes = self.other_bytes;
+            return Err(refuse(format!("all but its outputs needs {bytes} bytes and more, {may} are allowed")));
         }
         Ok(())
     }
@@ -285,9 +301,9 @@ fn is_bad_name(error: &io::Error) -> bool {
 }
 
 /// False for a name that came before (outputs may overlap): what is there stays; and for one that cannot be.
-fn write_file(entry: &mut impl Read, target: &Path, size: u64, sync: bool) -> Result<bool, UnpackError> {
+fn write_file(entry: &mut impl Read, target: &Path, (size, mode): (u64, u32), sync: bool) -> Result<bool, UnpackError> {
     // create_new: nothing that exists is followed or written over.
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o644).open(target) {
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(target) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists || is_bad_name(&error) => return Ok(false),
         Err(error) => return Err(storage(target)(error)),

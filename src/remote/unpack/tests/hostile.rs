@@ -164,6 +164,15 @@ fn sizes_that_cannot_be() {
     }
 }
 
+/// Each of them may be as large as a stream, and all of them together may not.
+#[test]
+fn many_files_that_nobody_has_asked_for() {
+    let stream = vec![0; 16 << 20];
+    let names = (0..5).map(|number| format!("other/{number}"));
+    let text = refused(&whole(&names.map(|name| member(b'0', &name, &stream)).collect::<Vec<_>>()));
+    assert!(text.contains("all but its outputs needs"), "{text}");
+}
+
 /// What a PAX header says of a name or a size counts, and is judged as if the entry itself had said it.
 #[test]
 fn extended_headers_are_not_trusted_either() {
