@@ -22,7 +22,7 @@ fn exec(fault: ExecFault, only: &str) -> Faults {
 /// they are used as well.
 #[test]
 fn a_third_cannot_be_taken() {
-    let mut cluster = Cluster::of(HOSTS, quick(), ALL_CREATES);
+    let mut cluster = Cluster::of(HOSTS, HostOptions::default(), ALL_CREATES);
     let kinds = [
         connect(ConnectFault::Refuse),
         connect(ConnectFault::Silent),
@@ -38,26 +38,43 @@ fn a_third_cannot_be_taken() {
     cluster.set_faults(|number| third(number, &kinds));
     cluster.site.start();
     let uuids = cluster.submit(120);
+    let well = HOSTS - HOSTS / 3;
+    // One that is slow to be taken finds work, too.
+    cluster.wait_count("containers", "Running", well);
+    for host in cluster.fleet.hosts() {
+        host.set_job(quick().job);
+        for (uuid, _) in host.running() {
+            assert!(host.finish(&uuid));
+        }
+    }
     cluster.wait_count("containers", "Complete", 120);
     cluster.assert_once(&uuids);
-    let well = HOSTS - HOSTS / 3;
     assert!(cluster.fleet.hosts().iter().enumerate().all(|(number, host)| {
         number % 3 != 0 || host.starts().is_empty() && (host.owner().is_none() || host.faults().refuse_channels)
     }));
     let used = cluster.fleet.hosts().iter().filter(|host| !host.starts().is_empty()).count();
-    assert!(used > well / 2, "{used}");
+    assert_eq!(used, well);
     let log = cluster.site.log();
-    assert_eq!(log.matches("HOST KEY MISMATCH").count(), 1, "{log}");
+    // It may have been tried more than once.
+    let mut mismatches = log.lines().filter(|line| line.contains("HOST KEY MISMATCH")).peekable();
+    assert!(mismatches.peek().is_some() && mismatches.all(|line| line.contains("host24")), "{log}");
     // Nothing was sent to the host with another key, not even an attempt to log in.
     assert_eq!(cluster.counters()[24].auths + cluster.counters()[24].auths_refused, 0);
 
     cluster.set_faults(|_| None);
-    // More than the others can hold: those that failed are tried again after their pause.
+    // More than the others can hold: those that failed are tried again, and at once, whatever their pause has grown to.
     for host in cluster.fleet.hosts() {
         host.set_job(JobPlan::default());
     }
     let held = cluster.submit(HOSTS);
-    cluster.wait_count("containers", "Running", HOSTS);
+    let faulty: Vec<String> = (0..HOSTS).step_by(3).map(|number| format!("host{number}")).collect();
+    cluster.site.wait_until("all are used", |site| {
+        for name in &faulty {
+            // One that is being taken cannot be asked for.
+            site.run(&["instance", "run", name]);
+        }
+        count(site, "containers", "Running") == HOSTS
+    });
     for host in cluster.fleet.hosts() {
         for (uuid, _) in host.running() {
             assert!(host.finish(&uuid));
@@ -259,7 +276,7 @@ fn slow_hosts() {
 /// written off like any other that is unresponsive, while the others' work goes on.
 #[test]
 fn a_hung_probe_never_outlives_its_deadline() {
-    let mut cluster = Cluster::of(4, HostOptions::default(), "    ProbeInterval: 1s\n    TimeoutProbe: 3s\n");
+    let mut cluster = Cluster::of(4, HostOptions::default(), "    ProbeInterval: 1s\n    TimeoutProbe: 10s\n");
     cluster.site.start();
     cluster.submit(4);
     cluster.wait_count("containers", "Running", 4);
@@ -270,9 +287,10 @@ fn a_hung_probe_never_outlives_its_deadline() {
         // A result that could not be fetched in time means another attempt, which ends at once.
         host.set_job(quick().job);
     }
-    cluster.site.wait_until("both are written off", |site| {
-        site.log().matches("instance unresponsive, shutting down").count() == 2
-    });
+    for number in 0..2 {
+        let given_up = ["instance unresponsive, shutting down", &format!("Instance=host{number} ")];
+        cluster.site.wait_until(&format!("host{number} is written off"), |site| site.has_logged(&given_up));
+    }
     let log = cluster.site.log();
     let hung = log.lines().filter(|line| line.contains("run probe failed") && line.contains("deadline passed"));
     let hung: std::collections::BTreeSet<&str> = ["Instance=host0", "Instance=host1"]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use muster_fake_hosts::{ClientKey, ConnectFault, Counters, Faults, Fleet, HostOptions, JobPlan};
 use rustix::process::Pid;
 
-use crate::harness::Site;
+use crate::harness::{LIMIT, Site};
 
 pub(crate) struct Cluster {
     /// Before the hosts: the daemon ends first.
@@ -16,7 +17,7 @@ pub(crate) struct Cluster {
 
 /// Containers that end at once.
 pub(crate) fn quick() -> HostOptions {
-    let job = JobPlan { time: Some(std::time::Duration::ZERO), ..JobPlan::default() };
+    let job = JobPlan { time: Some(Duration::ZERO), ..JobPlan::default() };
     HostOptions { job, ..HostOptions::default() }
 }
 
@@ -62,12 +63,21 @@ impl Cluster {
         count(&self.site, what, state)
     }
 
+    /// As long as there are ever more, a slow machine has all the time it needs.
     pub(crate) fn wait_count(&mut self, what: &str, state: &str, wanted: usize) {
-        self.site.wait_until(&format!("{wanted} {what} are {state}"), |site| {
+        let (mut most, mut until) = (0, Instant::now() + LIMIT);
+        loop {
+            let now = self.count(what, state);
+            if now >= wanted {
+                return;
+            }
+            if now > most {
+                (most, until) = (now, Instant::now() + LIMIT);
+            }
+            assert!(Instant::now() < until, "{now} {what} are {state}, not {wanted}\n{}", self.site.log());
             // Asking is not free.
-            std::thread::park_timeout(std::time::Duration::from_millis(50));
-            count(site, what, state) >= wanted
-        });
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
     }
 
     /// All of them have run, and none of them more than once whatever went wrong.
