@@ -67,7 +67,7 @@ fn killed_and_started_again() {
 /// notice nothing. Once the new key is configured the host is cleaned up and used.
 #[test]
 fn a_changed_key_in_service() {
-    let cloud = "    TimeoutIdle: 1h\n    ProbeInterval: 1s\n    TimeoutProbe: 4s\n";
+    let cloud = "    TimeoutIdle: 1h\n    ProbeInterval: 1s\n    TimeoutProbe: 15s\n";
     let mut cluster = Cluster::linked(&TWO_AND_ONE, cloud);
     cluster.site.start();
     let held = cluster.held(6);
