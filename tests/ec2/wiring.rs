@@ -176,7 +176,9 @@ fn credentials_of_a_role() {
     let _ = cluster.ec2.proxy.wait_for_finished("DescribeInstances", 1);
     metadata.renew(Credentials::RENEWED, Duration::from_secs(3600));
     let tokens = |cluster: &Cluster| {
-        let calls = cluster.ec2.proxy.calls("*");
+        let mut calls = cluster.ec2.proxy.calls("*");
+        // One that was under way when the daemon stopped has no answer.
+        calls.retain(|call| call.finished);
         assert!(calls.iter().all(|call| call.status == Some(200)), "{calls:#?}");
         let mut tokens: Vec<_> = calls.into_iter().map(|call| call.token).collect();
         tokens.dedup();
