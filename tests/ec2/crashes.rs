@@ -1,6 +1,6 @@
 //! The daemon dies, or the answer does, while EC2 makes an instance.
 
-use muster_ec2_cloud::{Fault, Gate, Rule};
+use muster_ec2_cloud::{BootOptions, Fault, Gate, Rule};
 
 use crate::fixture::Cluster;
 
@@ -8,6 +8,9 @@ use crate::fixture::Cluster;
 fn create_without_answer() -> (Cluster, Gate, Vec<String>) {
     let mut cluster = Cluster::new("    TimeoutIdle: 1s\n", "");
     let gate = Gate::closed();
+    // A list may show the instance before that: nobody can log in, so that nothing is started there yet.
+    let held = gate.clone();
+    cluster.ec2.machines.boot_with(move |_, _| BootOptions { server_at: Some(held.clone()), ..BootOptions::default() });
     cluster.ec2.proxy.rule(Rule::on("RunInstances", Fault::HoldAnswer(gate.clone())).times(1));
     cluster.site.start();
     let job = cluster.site.submit_counted(&[], "true");
