@@ -71,7 +71,7 @@ fn each_subnet_is_tried() {
 fn what_is_ordered() {
     let cluster = small("    InstanceInitCommand: echo ran > /var/run/mark\n");
     let image = cluster.ec2.moto.create_image("another");
-    let look = "for i in $(seq 3000); do [ -e /var/run/mark ] && exec cat /var/run/mark; sleep 0.02; done; exit 1";
+    let look = "for i in $(seq 3000); do [ -s /var/run/mark ] && exec cat /var/run/mark; sleep 0.02; done; exit 1";
     let flags = ["-image-id", &image, "-instance-type", "large", "-command", look, "-pause-before-destroy"];
     let (code, log) = cloudtest(&cluster, &flags);
     assert_eq!(code, Some(0), "{log}");
