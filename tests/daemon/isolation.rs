@@ -63,7 +63,12 @@ fn site_for(user: &str) -> Site {
 fn tree(path: &std::path::Path, found: &mut Vec<String>) {
     found.push(path.to_string_lossy().into_owned());
     if path.is_dir() && !path.is_symlink() {
-        let mut entries: Vec<_> = std::fs::read_dir(path).expect("root may").flatten().map(|one| one.path()).collect();
+        let entries = match std::fs::read_dir(path) {
+            // The daemon tidies up meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            entries => entries.expect("root may"),
+        };
+        let mut entries: Vec<_> = entries.flatten().map(|one| one.path()).collect();
         entries.sort();
         entries.iter().for_each(|entry| tree(entry, found));
     }
@@ -116,9 +121,16 @@ fn intrude(user: &str, uid: &str) {
     let intruder = site.submit(&[&options[..], &["--", "sh", "-c", &script, &intruder_file]].concat());
     site.wait_state(&intruder, "Running");
 
+    let runners = site.folder().join("state-runner");
+    let tidied = |site: &mut Site| {
+        let mut files = Vec::new();
+        tree(&runners, &mut files);
+        let of_done = files.iter().any(|file| file.contains(&format!("{done}/1")));
+        !of_done && [&victim, &intruder].iter().all(|uuid| !site.ok(&["logs", uuid]).is_empty())
+    };
+    site.wait_until("both have begun, and nothing is left of the first on the worker", tidied);
     let mut files = [&control, &control_file].map(|path| path.to_string_lossy().into_owned()).to_vec();
     tree(&site.state_dir(), &mut files);
-    let runners = site.folder().join("state-runner");
     tree(&runners, &mut files);
     for part in ["management-token", "queue.db", "muster.sock", "crunch-run-all.lock", "muster-runner~", "outputs/out"]
     {
