@@ -11,19 +11,28 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }
 
-fn with_port(site: &Site, port: u16, more: &str) {
-    let text = format!(
-        "Muster: {{StateDir: {}}}\nServices: {{DispatchCloud: {{InternalURLs: {{\"http://127.0.0.1:{port}\": {{}}}}}}}}\n{more}",
-        site.state_dir().display()
-    );
-    std::fs::write(site.config(), text).expect("written");
+/// A daemon on a port that stands in its configuration: another one if somebody else has just taken it.
+fn started_on_a_port() -> Site {
+    let mut site = Site::new();
+    loop {
+        let text = format!(
+            "Muster: {{StateDir: {}}}\nServices: {{DispatchCloud: {{InternalURLs: {{\"http://127.0.0.1:{}\": {{}}}}}}}}\n",
+            site.state_dir().display(),
+            free_port()
+        );
+        std::fs::write(site.config(), text).expect("written");
+        site.start_with(&[]);
+        if !site.is_dead() {
+            return site;
+        }
+        site.reap();
+        assert!(site.log().contains("in use"), "{}", site.log());
+    }
 }
 
 #[test]
 fn without_the_socket_the_address_with_the_token() {
-    let mut site = Site::new();
-    with_port(&site, free_port(), "");
-    site.start();
+    let mut site = started_on_a_port();
     let socket = site.state_dir().join("muster.sock");
     std::fs::rename(&socket, site.folder().join("moved.sock")).expect("moved");
     assert!(site.ok(&["status"]).contains("Queued"), "over TCP, with the token of StateDir");
