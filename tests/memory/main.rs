@@ -9,6 +9,7 @@ mod uplink;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use muster::remote::ssh::SshExecutor;
@@ -68,6 +69,7 @@ fn given_up_at_work(remote: &Remote) -> impl FnMut() {
 /// In the middle of the agreement on keys; after a banner, by the other side; for the host's key; for ours.
 fn given_up_at_the_start(remote: &Remote) -> impl FnMut() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    silent.set_nonblocking(true).expect("set");
     let (stranger, other) = (client_key().expect("made"), Remote::on(SERVERS[0]));
     let not_ours = SshExecutor::new(client(&stranger), pin(&remote.host)).expect("a descriptor");
     let not_theirs = remote.another(pin(&other.host));
@@ -76,16 +78,29 @@ fn given_up_at_the_start(remote: &Remote) -> impl FnMut() {
         let executor = SshExecutor::new(client(&remote.key), pin(&remote.host)).expect("a descriptor");
         executor.set_target(&silent.local_addr().expect("bound").to_string(), "root");
         for (limit, hangs) in [(Duration::from_millis(50), true), (Duration::from_secs(60), false)] {
+            let is_over = AtomicBool::new(false);
             std::thread::scope(|scope| {
                 let server = scope.spawn(|| {
-                    let (mut stream, _) = silent.accept().expect("connects");
-                    stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").expect("written");
+                    // It may have been given up before there is a connection, and again before there is a banner.
+                    let mut stream = loop {
+                        match silent.accept() {
+                            Ok((stream, _)) => break stream,
+                            Err(_) if is_over.load(Ordering::SeqCst) => {
+                                // None may be left for the next round.
+                                while silent.accept().is_ok() {}
+                                return;
+                            }
+                            Err(_) => std::thread::park_timeout(Duration::from_millis(1)),
+                        }
+                    };
+                    let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n");
                     // Until it is given up; or it goes first.
                     if hangs {
                         drop(stream.read_to_end(&mut Vec::new()))
                     }
                 });
                 let result = executor.execute(Lane::Probe, &within(limit, "true", b"", None));
+                is_over.store(true, Ordering::SeqCst);
                 assert_eq!(matches!(result, Err(ExecuteError::Deadline)), hangs, "{result:?}");
                 result.expect_err("there is no server");
                 server.join().expect("no panic");
