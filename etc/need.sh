@@ -43,7 +43,8 @@ fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "Installing:$missing"
-    apt-get update -q
+    # A mirror may be out of reach for a moment.
+    apt-get -o Acquire::Retries=5 update -q
     # Packages ask this program whether they may start services; 101 is no. One that is there already stays as it is.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ] && [ ! -L "$policy" ]; then
@@ -53,7 +54,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         chmod 755 "$policy"
     fi
     # shellcheck disable=SC2086 # a list of package names
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
+    DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=5 install -q -y --no-install-recommends $missing
 else
     echo "Not installed here; please install:$missing" >&2
     exit 1

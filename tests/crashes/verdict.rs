@@ -44,8 +44,9 @@ fn lost_attempts(site: &Site, uuid: &str, detail: &Value, runners: &Hits) -> usi
             "its runner ended without a result" => {
                 assert!(killed, "nobody killed {number}: {}", told(site, uuid, detail));
             }
-            // The daemon was killed before it heard of the start; the next one sent it again, and the worker remembers the number.
-            "stopped before it ran" => {
+            // The daemon was killed before it heard of the start; the next one sent it again, and the worker remembers the number. Or its
+            // runner came up just when the next one ruled the start out, as one that might still be on its way.
+            because if because == "stopped before it ran" || because.starts_with("killed") => {
                 let again = starts(site, uuid) > attempts.len();
                 assert!(again, "nobody cut off the start of {number}: {}", told(site, uuid, detail));
             }

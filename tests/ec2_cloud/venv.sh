@@ -14,7 +14,8 @@ fi
 echo "Making $venv with moto, from the package index that pip is configured for."
 rm -rf "$venv"
 python3 -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r "$list"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 10 --timeout 60 \
+    --no-deps --require-hashes --only-binary :all: -r "$list"
 "$venv/bin/python" -c 'import moto.server, moto.ec2'
 # Last of all: this says that it is whole.
 cp "$list" "$venv/made-of"

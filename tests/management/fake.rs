@@ -1,6 +1,6 @@
 //! A daemon of canned answers behind a real listener, and a client that speaks bytes.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -255,6 +255,14 @@ impl Peer {
 impl<S: Read + Write> Client<S> {
     pub(crate) fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// As much of it as the peer reads: it closes at last when it has refused, and a busy machine may not be done by then.
+    pub(crate) fn send_while_read(&mut self, text: &str) {
+        match self.0.write_all(text.as_bytes()) {
+            Err(error) if [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind()) => {}
+            sent => sent.unwrap(),
+        }
     }
 
     fn line(&mut self) -> String {

@@ -27,7 +27,7 @@ fn a_refusal_reaches_a_client_that_is_still_sending() {
         let mut client = peer.connect();
         let head = format!("POST /muster/v1/containers HTTP/1.1\r\nAuthorization: Bearer {token}\r\n");
         let body = "x".repeat(8 << 20);
-        client.send(&format!("{head}Content-Length: {length}\r\n\r\n{body}"));
+        client.send_while_read(&format!("{head}Content-Length: {length}\r\n\r\n{body}"));
         assert_eq!(client.answer(false).status, status);
     }
 }

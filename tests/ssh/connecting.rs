@@ -1,14 +1,24 @@
 //! Why there is no connection: the closed set of spec 45 §1, and which of it is normal while a machine boots (10 §5).
 
 use std::io::{self, Read, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use muster::remote::{ExecuteError, Executor, Lane};
 use muster_ssh_hosts::{FaultProxy, client_key};
+use rustix::net;
 
 use crate::fixture::{Remote, SERVERS, client, pin, sh, within};
 use muster::remote::ssh::SshExecutor;
+
+/// An address that is taken, so that nobody else can listen there.
+fn nobody_listens() -> (OwnedFd, String) {
+    let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None).expect("a socket");
+    net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = SocketAddrV4::try_from(net::getsockname(&socket).expect("bound")).expect("IPv4");
+    (socket, address.to_string())
+}
 
 fn fails(executor: &SshExecutor, expected: &str, normal: bool) {
     let error = executor.execute(Lane::Probe, &sh("true", b"")).expect_err("fails");
@@ -25,8 +35,7 @@ fn no_way_to_the_host() {
     let user = remote.host.user();
     executor.set_target("", user);
     fails(&executor, "instance has no address", true);
-    // A port that was just free: nobody listens.
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").to_string();
+    let (_held, free) = nobody_listens();
     executor.set_target(&free, user);
     fails(&executor, &format!("cannot connect to {free}: Connection refused"), true);
     executor.set_target("nothing.invalid:22", user);
@@ -195,7 +204,7 @@ fn a_key_that_is_not_accepted() {
 fn actions_follow_the_address() {
     let remote = Remote::on(SERVERS[0]);
     let executor = remote.another(pin(&remote.host));
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").to_string();
+    let (_held, free) = nobody_listens();
     executor.set_target(&free, remote.host.user());
     std::thread::scope(|scope| {
         let action = scope.spawn(|| executor.execute(Lane::Action, &sh("echo found", b"")));
@@ -209,7 +218,7 @@ fn actions_follow_the_address() {
 #[test]
 fn actions_give_up() {
     let remote = Remote::on(SERVERS[0]);
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").to_string();
+    let (_held, free) = nobody_listens();
     for lane in [Lane::Action, Lane::Bulk] {
         let executor = remote.another(pin(&remote.host));
         executor.set_target(&free, remote.host.user());

@@ -23,6 +23,8 @@ fn listed(url: &str, environment: &[(&str, &str)]) -> String {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/moto-venv/bin/python");
     let mut command = Command::new(python);
     command.args(["-I", "-c", PROGRAM, url]).env_clear().env("AWS_MAX_ATTEMPTS", "1");
+    // Without it, it gives the metadata service a second.
+    command.env("AWS_METADATA_SERVICE_TIMEOUT", "60");
     let output = command.envs(environment.iter().copied()).output().expect("starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text").trim().to_owned()
