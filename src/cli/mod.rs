@@ -63,7 +63,7 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no such container or instance,
 /// Options of every command, before or after its name.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Global {
-    /// Configuration file [default: $MUSTER_CONFIG, /etc/muster/config.yml, /etc/arvados/config.yml, else built in]
+    /// Configuration file [default: $MUSTER_CONFIG, $ARVADOS_CONFIG, /etc/muster/config.yml, /etc/arvados/config.yml, else built in]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Cluster in the configuration file; needed only when it has several

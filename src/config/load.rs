@@ -38,8 +38,8 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
 }
 
-/// Reads the configuration: `options.path`, else `$MUSTER_CONFIG`, `/etc/muster/config.yml`, `/etc/arvados/config.yml`, else the
-/// built-in one.
+/// Reads the configuration: `options.path`, else `$MUSTER_CONFIG`, `$ARVADOS_CONFIG` (spec 60), `/etc/muster/config.yml`,
+/// `/etc/arvados/config.yml`, else the built-in one.
 ///
 /// # Errors
 /// Every error found, sorted by place; the warnings are behind them.
@@ -53,8 +53,9 @@ pub fn load(options: &LoadOptions<'_>) -> Result<Loaded, Vec<Fault>> {
 }
 
 fn find_file(options: &LoadOptions<'_>) -> Option<PathBuf> {
+    let by_environment = |name| (options.env)(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let named =
-        options.path.clone().or_else(|| (options.env)("MUSTER_CONFIG").filter(|v| !v.is_empty()).map(Into::into));
+        options.path.clone().or_else(|| ["MUSTER_CONFIG", "ARVADOS_CONFIG"].into_iter().find_map(by_environment));
     named.or_else(|| PLACES.into_iter().map(PathBuf::from).find(|path| path.exists()))
 }
 
@@ -149,4 +150,25 @@ pub(super) fn choose_cluster<'a>(
         faults.error(Some(node.mark), &format!("Clusters.{name}"), format!("must be a map, not {}", node.kind()));
     }
     Some(Cluster { node: clusters.get(&name), id: Some(name), prefix, arvados_form: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_file_the_environment_names() {
+        for (variables, expected) in [
+            (vec![("MUSTER_CONFIG", "/m"), ("ARVADOS_CONFIG", "/a")], "/m"),
+            (vec![("MUSTER_CONFIG", ""), ("ARVADOS_CONFIG", "/a")], "/a"),
+            (vec![("ARVADOS_CONFIG", "/a")], "/a"),
+        ] {
+            let env = |name: &str| variables.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_owned());
+            let mut options =
+                LoadOptions { path: None, cluster: None, env: &env, host: Host::this(), private_key_fault: |_| None };
+            assert_eq!(find_file(&options), Some(PathBuf::from(expected)));
+            options.path = Some("/flag".into());
+            assert_eq!(find_file(&options), Some(PathBuf::from("/flag")));
+        }
+    }
 }
