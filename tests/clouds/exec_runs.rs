@@ -156,12 +156,18 @@ fn creates_that_hang() {
         assert!(driver.list(&Tags::new()).expect("answered").is_empty());
         driver.destroy(&id("i"), None, Ending::Unwanted).expect("answered");
         driver.set_tags(&id("i"), &Tags::new()).expect("answered");
-        let order = order(&Boot::default(), &instance_type("small"), &new_secret());
-        let unwanted = NewInstance { wanted_until: Instant::now(), ..order };
+        let boot_order = || order(&Boot::default(), &instance_type("small"), &new_secret());
+        let unwanted = NewInstance { wanted_until: Instant::now(), ..boot_order() };
         let text = chain(&driver.create(&unwanted).expect_err("not begun"));
         assert!(text.contains("it waited too long for its turn"), "{text}");
         assert_eq!(begun(), 5);
+        // The same of one like which another was refused while it waited.
+        let refused = boot_order();
+        let throttle = CloudError::RateLimit { message: "slowly".to_owned(), retry_after: Duration::from_secs(3600) };
+        refused.refusals.note(&refused.instance_type, &throttle);
         site.write("go", "");
+        let error = driver.create(&refused).expect_err("not begun");
+        assert!(matches!(error, CloudError::RateLimit { .. }), "{error:?}");
         assert!(creates.into_iter().all(|create| create.join().expect("no panic").is_ok()));
     });
     assert_eq!(begun(), 9);

@@ -77,6 +77,15 @@ fn a_row_per_reason() {
             "; of type type1 3 instances in a row failed to boot, none is created: no disk, the next is tried at 150s",
         ),
         (
+            "creates of its type fail",
+            &|w| {
+                w.add(9, Queued, |_| ());
+                w.pool.at_capacity.insert(TypeName::new("type1"));
+                w.pool.failing_until.insert(TypeName::new("type1"), at(150));
+            },
+            "; creates of type type1 failed, the next is tried at 150s",
+        ),
+        (
             "at quota, and first",
             &|w| {
                 w.add(9, Queued, |_| ());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use muster::cloud::{Access, CloudError, CloudInstance, InstanceSet, NewInstance, Traits};
 use muster::core::effect::{Ending, Tags};
@@ -44,6 +45,8 @@ pub(crate) struct Cloud {
     pub(crate) refuse_creates: AtomicBool,
     /// With a capacity error of the type.
     pub(crate) no_capacity: AtomicBool,
+    /// Creates wait for the gate, and then the cloud asks for none for an hour.
+    pub(crate) throttled: AtomicBool,
     pub(crate) refuse_lists: AtomicBool,
     pub(crate) weak_hosts: AtomicBool,
     /// Creates do not know the address yet; lists do.
@@ -92,6 +95,11 @@ impl InstanceSet for Cloud {
         if self.no_capacity.load(Ordering::SeqCst) {
             let scope = muster::core::pool::limits::CapacityScope::Type;
             return Err(CloudError::Capacity { message: "none is free".to_owned(), scope });
+        }
+        if self.throttled.load(Ordering::SeqCst) {
+            self.gate.pass();
+            let retry_after = Duration::from_secs(3600);
+            return Err(CloudError::RateLimit { message: "too many calls".to_owned(), retry_after });
         }
         let mut made = self.add(&format!("i-{number}"), new.tags.clone());
         if self.late_addresses.load(Ordering::SeqCst) {

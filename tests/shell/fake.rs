@@ -263,6 +263,8 @@ impl Fake {
             sync_interval: if dear_lists { Duration::from_secs(3600) } else { Duration::from_millis(300) },
             max_probes_per_second: Some(10_000.0),
             cheap_list: !dear_lists,
+            max_instances: 0,
+            max_concurrent_create_ops: 0,
             ..Settings::default()
         };
         let clock = Clock::start();

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use fake::{Fake, Host, wait_until};
 use muster::cloud::CloudEvent;
 use muster::core::effect::RunnerOrder;
-use muster::core::ids::{InstanceId, OperationId, TypeName};
+use muster::core::ids::{InstanceId, InstanceSecret, OperationId, TypeName};
 use muster::core::instance_type::PricePoint;
 use muster::core::vocabulary::{IdleBehavior, WorkerState};
 use muster::shell::containers::{REFUSALS_MAX, result_dir};
@@ -96,6 +96,22 @@ fn a_failing_create_and_a_failing_list_change_nothing() {
     let lists = fake.cloud.lists.load(Ordering::SeqCst);
     wait_until("lists fail", || fake.cloud.lists.load(Ordering::SeqCst) > lists + 2);
     assert_eq!(fake.state(&id), Some(WorkerState::Idle), "no worker disappears because a list failed");
+    fake.stop();
+}
+
+/// Spec 40 §3: after a rate limit the cloud gets no create either that was ordered before it, and waited for a thread.
+#[test]
+fn creates_that_wait_are_not_sent_after_a_rate_limit() {
+    const THREADS: usize = 64;
+    let fake = Fake::start(|cloud| cloud.throttled.store(true, Ordering::SeqCst));
+    for number in 0..THREADS + 10 {
+        let secret = InstanceSecret::new(&format!("secret-{number}"));
+        assert!(fake.door.create(&TypeName::new("small"), secret).is_some(), "{number}");
+    }
+    wait_until("all threads make one", || fake.cloud.creates.load(Ordering::SeqCst) == THREADS);
+    fake.cloud.gate.open();
+    wait_until("all have failed", || fake.instances() == 0);
+    assert_eq!(fake.cloud.creates.load(Ordering::SeqCst), THREADS);
     fake.stop();
 }
 
