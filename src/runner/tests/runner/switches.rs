@@ -108,6 +108,15 @@ fn a_kernel_without_descriptors_for_processes() {
     }
     assert_eq!(host.list().0, [format!("{} finished", spec.uuid)]);
     assert_eq!(host.result(&spec).reason, Reason::Killed);
+
+    // What a dead runner leaves is ended.
+    let crashed = script(3, "echo $$ > pid; exec sleep 1000");
+    host.started(&crashed);
+    host.wait_for_file(&crashed, "pid");
+    host.crash(&crashed.uuid);
+    let reaped = under_strace(&format!("--reap {} --attempt 1", crashed.uuid)).output().expect("strace is installed");
+    assert!(reaped.status.success(), "{reaped:?}");
+    assert_eq!(host.list().0, [format!("{} finished", spec.uuid)]);
 }
 
 /// In the place of what powers a machine off. Each ends who has called it, so nothing more drastic follows.
