@@ -424,6 +424,7 @@ mod tests {
             collecting: Vec::new(),
             last_container: None,
             last_busy: None,
+            storage_fault: None,
         };
         let wall = |at: Moment| i64::try_from(at.elapsed_since_start().as_millis()).unwrap();
         let value = serde_json::to_value(InstanceRecord::new(&view, wall)).unwrap();

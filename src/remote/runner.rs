@@ -302,12 +302,13 @@ impl Runner {
         self.act(&["--reap"], uuid, attempt)
     }
 
-    /// Removes a collected attempt's files there.
+    /// Removes a collected attempt's files there, with or without its outputs.
     ///
     /// # Errors
     /// They may still be there, and are listed again.
-    pub fn forget(&self, uuid: &ContainerUuid, attempt: Attempt) -> Result<(), CommandError> {
-        self.act(&["--forget"], uuid, attempt)
+    pub fn forget(&self, uuid: &ContainerUuid, attempt: Attempt, keep_outputs: bool) -> Result<(), CommandError> {
+        let words = if keep_outputs { &["--forget", "--keep-outputs"][..] } else { &["--forget"] };
+        self.act(words, uuid, attempt)
     }
 
     fn act(&self, arguments: &[&str], uuid: &ContainerUuid, attempt: Attempt) -> Result<(), CommandError> {

@@ -15,6 +15,8 @@ const ENTRIES_MAX: usize = 100_016;
 const SYNCED_ALONE_MAX: usize = 64;
 /// Room for headers, result.json and the marks of cut streams, beside the configured limits.
 const ALLOWANCE: u64 = 16 * 1024 * 1024;
+/// Read and written at a time.
+const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Of headers between two files: long names and the like, which the crate reads whole before it shows an entry.
 const BETWEEN_BYTES_MAX: u64 = 1024 * 1024;
@@ -70,6 +72,15 @@ pub enum UnpackError {
         #[source]
         source: io::Error,
     },
+}
+
+/// What has become of an archive.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Names that were not stored, sorted: at most 100 and a line that says how many more.
+    pub left_out: Vec<String>,
+    /// `outputs/` is above its limit: none of it is here, and the rest of the archive was not read.
+    pub outputs_too_large: bool,
 }
 
 fn refuse(text: impl std::fmt::Display) -> UnpackError {
@@ -132,12 +143,14 @@ impl Made {
 
 /// Unpacks `archive` into `directory`, which must be new and empty, and syncs every file and directory.
 /// Links, devices, sparse files and whatever else is no plain file or directory, names that came before, and names that are too long or
-/// too deep for our file system, are left out; their names are returned, sorted, at most 100 and a line that says how many more.
-/// Nothing is decompressed.
+/// too deep for our file system, are left out; their names are returned. Nothing is decompressed.
+///
+/// Of `stdout` and `stderr` above their limit the beginning and the end are kept, with a mark between them. Outputs above theirs are
+/// left out as a whole, if `result.json` came before them: the limits may have been lowered since the job began, and its result counts.
 ///
 /// # Errors
 /// See [`UnpackError`]; what was written so far stays, for the caller to remove.
-pub fn unpack(archive: impl Read, directory: &Path, limits: UnpackLimits) -> Result<Vec<String>, UnpackError> {
+pub fn unpack(archive: impl Read, directory: &Path, limits: UnpackLimits) -> Result<Unpacked, UnpackError> {
     let left = Cell::new(BETWEEN_BYTES_MAX);
     let mut archive = tar::Archive::new(Metered { archive, left: &left });
     let entries = archive.entries().map_err(refuse)?;
@@ -156,9 +169,20 @@ pub fn unpack(archive: impl Read, directory: &Path, limits: UnpackLimits) -> Res
             return Err(refuse(format!("more than {ENTRIES_MAX} entries")));
         }
         left.set(BETWEEN_BYTES_MAX);
-        unpacking.entry(&mut entry, &left)?;
+        if unpacking.entry(&mut entry, &left)? == Next::Stop {
+            unpacking.drop_outputs()?;
+            return Ok(Unpacked { left_out: unpacking.sync()?, outputs_too_large: true });
+        }
     }
-    unpacking.sync()
+    Ok(Unpacked { left_out: unpacking.sync()?, outputs_too_large: false })
+}
+
+/// What follows an entry.
+#[derive(PartialEq, Eq)]
+enum Next {
+    More,
+    /// Nothing that is wanted.
+    Stop,
 }
 
 struct Unpacking<'a> {
@@ -173,14 +197,16 @@ struct Unpacking<'a> {
 
 impl Unpacking<'_> {
     /// `left`: what may be read until the next entry.
-    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>, left: &Cell<u64>) -> Result<(), UnpackError> {
+    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>, left: &Cell<u64>) -> Result<Next, UnpackError> {
         let name = entry.path().map_err(refuse)?.into_owned();
         let relative = safe_path(&name)?;
         let stored = match entry.header().entry_type() {
             tar::EntryType::Directory => self.make_directories(&relative)?,
             tar::EntryType::Regular if is_plain(entry)? => {
                 let size = entry.size();
-                self.check_size(&relative, size)?;
+                let Some(kept) = self.kept(&relative, size)? else {
+                    return Ok(Next::Stop);
+                };
                 left.set(size.saturating_add(BETWEEN_BYTES_MAX));
                 self.files += 1;
                 // What a job made executable stays so, and nothing else of its mode (spec 70 §4).
@@ -188,33 +214,58 @@ impl Unpacking<'_> {
                 let mode = if is_program { 0o755 } else { 0o644 };
                 self.make_directories(relative.parent().unwrap_or(Path::new("")))?
                     && self.can_be_file(&relative)
-                    && write_file(entry, &self.directory.join(&relative), (size, mode), self.files <= SYNCED_ALONE_MAX)?
+                    && write_file(
+                        entry,
+                        &self.directory.join(&relative),
+                        (size, kept, mode),
+                        self.files <= SYNCED_ALONE_MAX,
+                    )?
             }
             _ => false,
         };
         if !stored {
             self.left_out.add(&name);
         }
-        Ok(())
+        Ok(Next::More)
     }
 
-    fn check_size(&mut self, relative: &Path, size: u64) -> Result<(), UnpackError> {
-        let in_outputs = relative.starts_with("outputs");
-        let sum = if in_outputs { &mut self.output_bytes } else { &mut self.other_bytes };
-        *sum = sum.saturating_add(size);
-        let (is, may) = match in_outputs {
-            true => (self.output_bytes, self.limits.output_bytes),
-            false => (size, self.limits.log_bytes.saturating_add(ALLOWANCE)),
-        };
-        if is > may {
-            return Err(refuse(format!("{} needs {is} bytes, {may} are allowed", told(relative))));
+    /// How much is stored of a file of this size. `None`: it is one output too many.
+    fn kept(&mut self, relative: &Path, size: u64) -> Result<Option<u64>, UnpackError> {
+        let UnpackLimits { log_bytes, output_bytes } = self.limits;
+        if relative.starts_with("outputs") {
+            self.output_bytes = self.output_bytes.saturating_add(size);
+            return match self.output_bytes <= output_bytes {
+                true => Ok(Some(size)),
+                false if self.directory.join("result.json").is_file() => Ok(None),
+                false => {
+                    let (name, bytes) = (told(relative), self.output_bytes);
+                    Err(refuse(format!("{name} needs {bytes} bytes, {output_bytes} are allowed")))
+                }
+            };
+        }
+        let most = log_bytes.saturating_add(ALLOWANCE);
+        let is_stream = relative == Path::new("stdout") || relative == Path::new("stderr");
+        let kept = if is_stream && size > most { log_bytes } else { size };
+        if kept > most {
+            return Err(refuse(format!("{} needs {size} bytes, {most} are allowed", told(relative))));
         }
         // Two streams and the result itself: however many files there are.
-        let may = self.limits.log_bytes.saturating_mul(2).saturating_add(3 * ALLOWANCE);
-        if self.other_bytes > may {
+        self.other_bytes = self.other_bytes.saturating_add(kept);
+        let most = log_bytes.saturating_mul(2).saturating_add(3 * ALLOWANCE);
+        if self.other_bytes > most {
             let bytes = self.other_bytes;
-            return Err(refuse(format!("all but its outputs needs {bytes} bytes and more, {may} are allowed")));
+            return Err(refuse(format!("all but its outputs needs {bytes} bytes and more, {most} are allowed")));
         }
+        Ok(Some(kept))
+    }
+
+    fn drop_outputs(&mut self) -> Result<(), UnpackError> {
+        let outputs = self.directory.join("outputs");
+        match std::fs::remove_dir_all(&outputs) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(storage(&outputs)(error)),
+            _ => {}
+        }
+        self.made.paths.retain(|path| !path.starts_with("outputs"));
         Ok(())
     }
 
@@ -300,28 +351,48 @@ fn is_bad_name(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput)
 }
 
-/// False for a name that came before (outputs may overlap): what is there stays; and for one that cannot be.
-fn write_file(entry: &mut impl Read, target: &Path, (size, mode): (u64, u32), sync: bool) -> Result<bool, UnpackError> {
+/// False for a name that came before (outputs may overlap): what is there stays; and for one that cannot be. Of a file of `size` bytes
+/// only `kept` are stored if that is less: its beginning, a mark, and its end.
+fn write_file(
+    entry: &mut impl Read,
+    target: &Path,
+    (size, kept, mode): (u64, u64, u32),
+    sync: bool,
+) -> Result<bool, UnpackError> {
     // create_new: nothing that exists is followed or written over.
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(target) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists || is_bad_name(&error) => return Ok(false),
         Err(error) => return Err(storage(target)(error)),
     };
-    let mut left = size;
-    let mut buffer = vec![0; 256 * 1024];
-    while left > 0 {
-        let count = entry.read(&mut buffer).map_err(refuse)?;
-        if count == 0 {
-            return Err(refuse("it ends in the middle of a file"));
-        }
-        file.write_all(&buffer[..count]).map_err(storage(target))?;
-        left = left.saturating_sub(count as u64);
+    let lost = size.saturating_sub(kept);
+    let beginning = if lost == 0 { size } else { kept.div_ceil(2) };
+    copy(entry, &mut file, target, beginning)?;
+    if lost > 0 {
+        copy(entry, &mut io::sink(), target, lost)?;
+        // As a runner marks what it left out.
+        write!(file, "\n[muster: {lost} bytes left out]\n").map_err(storage(target))?;
+        copy(entry, &mut file, target, kept - beginning)?;
     }
     if sync {
         file.sync_data().map_err(storage(target))?;
     }
     Ok(true)
+}
+
+fn copy(entry: &mut impl Read, to: &mut impl Write, target: &Path, size: u64) -> Result<(), UnpackError> {
+    let mut left = size;
+    let mut buffer = vec![0; usize::try_from(size).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES)];
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+        let count = entry.read(&mut buffer[..most]).map_err(refuse)?;
+        if count == 0 {
+            return Err(refuse("it ends in the middle of a file"));
+        }
+        to.write_all(&buffer[..count]).map_err(storage(target))?;
+        left -= count as u64;
+    }
+    Ok(())
 }
 
 fn sync_directory(path: &Path) -> Result<(), UnpackError> {

@@ -4,7 +4,7 @@
 //! worker's copy is dropped. So a crash between any two steps only repeats a step.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,10 @@ use parking_lot::Mutex;
 use super::fault_point::{FaultPoint, reached};
 use super::lanes::Work;
 use super::pool::PoolDoor;
+use super::results::{
+    CollectError, check_fetched, note_too_large, outputs_stay, put_in_place, remove_leftovers, remove_tree, result_dir,
+    set_aside, storage, temporary_dir, write_record,
+};
 use super::workers::Workers;
 use crate::core::container::Container;
 use crate::core::effect::{Level, Note, RunnerOrder};
@@ -26,9 +30,9 @@ use crate::core::worker::kill::KillReturn;
 use crate::core::worker::running::StartReturn;
 use crate::log::write_note;
 use crate::queue::{ContainerQueue, Placement, QueueError};
-use crate::remote::runner::{CommandError, FailedCommand, Runner};
-use crate::remote::unpack::{UnpackError, UnpackLimits, unpack};
-use crate::remote::{ExecuteError, Lane};
+use crate::remote::Lane;
+use crate::remote::runner::{FailedCommand, Runner};
+use crate::remote::unpack::{UnpackLimits, Unpacked, unpack};
 
 /// Room for writing and committing inside the core's deadline for a collection.
 const COLLECT_RESERVE: Duration = Duration::from_secs(60);
@@ -89,7 +93,7 @@ impl Containers {
             Work::Forget(order) => self.forget(runner, order),
             Work::Discard(order) => {
                 // Left behind it costs some disk there, nothing else.
-                if let Err(error) = runner.forget(&order.uuid, order.attempt) {
+                if let Err(error) = runner.forget(&order.uuid, order.attempt, false) {
                     let note = note(Level::Debug, "cannot remove a lost attempt's files there", order);
                     write_note(&note.with("error", error.text()));
                 }
@@ -112,6 +116,10 @@ impl Containers {
             instance_type,
             price: self.workers.price_now(&order.instance),
         };
+        if !self.place_is_free(order) {
+            self.door.start_refused(order);
+            return;
+        }
         let assignment = match self.queue.assign(&order.uuid, order.attempt, &placement) {
             Ok(assignment) => assignment,
             Err(error) => {
@@ -141,6 +149,31 @@ impl Containers {
         }
         reached(FaultPoint::StartSent);
         self.door.start_returned(order, if unknown { StartReturn::Unknown } else { StartReturn::Settled });
+    }
+
+    /// No result of another history is where that of a new attempt will be.
+    fn place_is_free(&self, order: &RunnerOrder) -> bool {
+        if self.queue.get(&order.uuid).is_none_or(|container| container.attempt >= order.attempt) {
+            return true;
+        }
+        let place = result_dir(&self.jobs.results, &order.uuid, order.attempt);
+        match set_aside(&place, super::clock::wall_now()) {
+            Ok(None) => true,
+            Ok(Some(aside)) => {
+                let what = "an earlier result of this attempt's number, which the queue does not know, was set aside";
+                write_note(
+                    &note(Level::Warn, what, order).with("Attempt", order.attempt).with("Path", aside.display()),
+                );
+                true
+            }
+            Err(error) => {
+                let what = "container is not started: a result that the queue does not know is in the place of its own";
+                let note = note(Level::Warn, what, order).with("Path", place.display());
+                write_note(&note.with("error", error));
+                std::thread::park_timeout(STORAGE_PAUSE);
+                false
+            }
+        }
     }
 
     fn start_config(&self, container: &Container, attempt: Attempt) -> StartConfig {
@@ -198,9 +231,9 @@ impl Containers {
                 write_note(&note(Level::Warn, "collecting the result failed", order).with("error", error));
                 CollectReturn::Failed
             }
-            Err(CollectError::Storage(error)) => {
+            Err(CollectError::Storage(error, fault)) => {
                 write_note(&note(Level::Error, "cannot store the result", order).with("error", error));
-                CollectReturn::StorageFailed
+                CollectReturn::StorageFailed(fault)
             }
         };
         self.door.collect_returned(order, answer);
@@ -221,7 +254,8 @@ impl Containers {
             Ok(()) => self.log_finished(order),
             // Purged: nobody wants it any more.
             Err(QueueError::NotFound(_)) => remove_tree(&place)?,
-            Err(error) => return Err(CollectError::Storage(chain(&error))),
+            // The queue tells by itself what is wrong with its database.
+            Err(error) => return Err(CollectError::Storage(chain(&error), None)),
         }
         reached(FaultPoint::ResultCommitted);
         Ok(())
@@ -246,27 +280,32 @@ impl Containers {
 
     /// To a temporary directory, synced, renamed.
     fn fetch(&self, runner: &Runner, order: &RunnerOrder, place: &Path) -> Result<(), CollectError> {
-        let temporary = temporary_dir(place, order);
+        let temporary = temporary_dir(place, order.attempt, order.operation);
         remove_tree(&temporary)?;
         std::fs::create_dir_all(&temporary).map_err(|error| storage(&temporary, &error))?;
-        let mut outcome = Ok(Vec::new());
+        let mut outcome = Ok(Unpacked { left_out: Vec::new(), outputs_too_large: false });
         let limits = self.jobs.limits;
         let limit = COLLECT_DEADLINE.saturating_sub(COLLECT_RESERVE);
         let fetched = runner.collect(&order.uuid, order.attempt, limit, &mut |from| {
             outcome = unpack(from, &temporary, limits);
-            outcome.as_ref().map(drop).map_err(|error| io::Error::other(error.to_string()))
-        });
-        let checked = check_fetched(fetched, outcome, &temporary);
-        match checked {
-            Ok(left_out) if !left_out.is_empty() => {
-                let note = note(
-                    Level::Warn,
-                    "a part of the result was left out: no plain files, or names that cannot be here",
-                    order,
-                );
-                write_note(&note.with("Names", left_out.join(" ")));
+            match &outcome {
+                Ok(unpacked) if unpacked.outputs_too_large => Err(io::Error::other("its outputs are too large")),
+                Ok(_) => Ok(()),
+                Err(error) => Err(io::Error::other(error.to_string())),
             }
-            Ok(_) => {}
+        });
+        let checked = check_fetched(fetched, outcome, &temporary).and_then(|unpacked| {
+            if unpacked.outputs_too_large {
+                note_too_large(&temporary, limits)?;
+            }
+            Ok(unpacked.left_out)
+        });
+        match checked {
+            Ok(left_out) if left_out.is_empty() => {}
+            Ok(left_out) => {
+                let what = "a part of the result was left out: no plain files, or names that cannot be here";
+                write_note(&note(Level::Warn, what, order).with("Names", left_out.join(" ")));
+            }
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&temporary);
                 return match error {
@@ -310,12 +349,9 @@ impl Containers {
             skipped: Vec::new(),
             outputs_too_large: false,
         };
-        let temporary = temporary_dir(place, order);
-        let text = serde_json::to_vec(&result).map_err(|error| CollectError::Storage(error.to_string()))?;
-        let written = std::fs::create_dir_all(&temporary)
-            .and_then(|()| std::fs::File::create(temporary.join("result.json")))
-            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
-        written.map_err(|error| storage(&temporary, &error))?;
+        let temporary = temporary_dir(place, order.attempt, order.operation);
+        std::fs::create_dir_all(&temporary).map_err(|error| storage(&temporary, &error))?;
+        write_record(&temporary, &result)?;
         put_in_place(&temporary, place)?;
         self.refusals.lock().remove(&key);
         Ok(())
@@ -323,7 +359,9 @@ impl Containers {
 
     fn forget(&self, runner: &Runner, order: &RunnerOrder) {
         reached(FaultPoint::BeforeForget);
-        match runner.forget(&order.uuid, order.attempt) {
+        // What was not brought back stays there, as long as the instance lives (spec 70 §4).
+        let keep = outputs_stay(&result_dir(&self.jobs.results, &order.uuid, order.attempt));
+        match runner.forget(&order.uuid, order.attempt, keep) {
             Ok(()) => self.door.forget_returned(order),
             Err(error) => {
                 // Not answered: after the operation's deadline a list shows it again, and it is collected and forgotten again. An
@@ -333,77 +371,4 @@ impl Containers {
             }
         }
     }
-}
-
-/// Whose fault a failed collection is.
-#[derive(Debug)]
-enum CollectError {
-    Worker(String),
-    /// All of it arrived, and is not acceptable.
-    Refused(String),
-    Storage(String),
-}
-
-fn storage(path: &Path, error: &io::Error) -> CollectError {
-    CollectError::Storage(format!("{}: {error}", path.display()))
-}
-
-fn remove_tree(path: &Path) -> Result<(), CollectError> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(storage(path, &error)),
-        _ => Ok(()),
-    }
-}
-
-/// Of one operation: a fetch that was given up and still runs must not meet the one that took its place.
-fn temporary_dir(place: &Path, order: &RunnerOrder) -> PathBuf {
-    place.with_file_name(format!(".{}.{}.new", order.attempt, order.operation.0))
-}
-
-/// In one step, durable when it returns. What is there already is no whole result: it goes.
-fn put_in_place(temporary: &Path, place: &Path) -> Result<(), CollectError> {
-    remove_tree(place)?;
-    std::fs::rename(temporary, place).map_err(|error| storage(place, &error))?;
-    let parent = place.parent().unwrap_or(place);
-    // The parent's own entry too: it may have been made for this result.
-    for directory in [parent, parent.parent().unwrap_or(parent)] {
-        let synced = std::fs::File::open(directory).and_then(|opened| opened.sync_all());
-        synced.map_err(|error| storage(directory, &error))?;
-    }
-    remove_leftovers(parent);
-    Ok(())
-}
-
-/// Directories of fetches that a crash, or a later fetch, has made pointless.
-fn remove_leftovers(parent: &Path) {
-    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// The names that were left out, if a whole result has arrived.
-fn check_fetched(
-    fetched: Result<(), CommandError>,
-    unpacked: Result<Vec<String>, UnpackError>,
-    temporary: &Path,
-) -> Result<Vec<String>, CollectError> {
-    match (unpacked, fetched) {
-        (Err(error @ UnpackError::Storage { .. }), _) => Err(CollectError::Storage(chain(&error))),
-        // The consumer's own error comes back as the command's: what it refused is known better here.
-        (Err(error), Err(CommandError::Execute(ExecuteError::Consumer(_))) | Ok(())) => {
-            Err(CollectError::Refused(chain(&error)))
-        }
-        (_, Err(error)) => Err(CollectError::Worker(error.text())),
-        (Ok(_), Ok(())) if !temporary.join("result.json").is_file() => {
-            Err(CollectError::Refused("the archive has no result.json".to_owned()))
-        }
-        (Ok(left_out), Ok(())) => Ok(left_out),
-    }
-}
-
-/// Directory of one attempt's result below `results`.
-pub fn result_dir(results: &Path, uuid: &ContainerUuid, attempt: Attempt) -> PathBuf {
-    results.join(uuid.as_str()).join(attempt.to_string())
 }

@@ -3,7 +3,7 @@
 //! Reading order: [`clock`], [`threads`], [`stop`], [`primitives`] with the protocols made of them ([`outbox`], [`wakeups`], [`guard`],
 //! [`agenda`]), [`pool`] (the one door to the pool's state), [`central`] (carries effects out), [`worker`] (a worker's thread) with
 //! [`round`], [`workers`] (all of them), [`work_pool`] and [`lanes`] (threads for what may take long), [`operations`] (cloud calls),
-//! [`containers`] (starts, kills, results), [`sync`] and [`lists`] (the cloud's list), [`scheduler`] with [`transitions`] (what it wants of
+//! [`containers`] (starts, kills, results) with [`results`] (our copies of these), [`sync`] and [`lists`] (the cloud's list), [`scheduler`] with [`transitions`] (what it wants of
 //! the queue), [`backend`] (what the API asks for), [`daemon`]
 //! (start, stop, signals), [`cloudtest`] (a driver tried by itself), [`state_dir`] with [`dispatch_key`], [`allocator`].
 
@@ -26,6 +26,7 @@ pub mod operations;
 pub mod outbox;
 pub mod pool;
 pub mod primitives;
+pub mod results;
 pub mod round;
 pub mod scheduler;
 pub mod state_dir;

@@ -135,7 +135,7 @@ fn plan(shared: &SchedulerShared, scheduler: &mut Scheduler) -> Vec<Action> {
         queue: &queue,
         busy: &busy,
         last_busy_answer: shared.queue.last_busy_answer(),
-        may_start: shared.queue.trouble().is_none(),
+        may_start: pool.storage_fault.is_none() && shared.queue.trouble().is_none(),
         now: shared.clock.now(),
     };
     let pass = scheduler.pass(&input);

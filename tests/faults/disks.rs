@@ -129,3 +129,41 @@ fn a_full_state_directory() {
     }
     cluster.end();
 }
+
+/// The disk has room for the queue and not for a result: people are told, nothing new is started, and all goes on once there is room. What
+/// was started before then is not disturbed.
+#[test]
+fn a_result_that_does_not_fit() {
+    let mut cluster = Cluster::on_small_disk(24, &[OPENSSH], CLOUD);
+    cluster.site.start();
+    let script = format!("{}; head -c 12000000 /dev/zero > out", cluster.until_gate());
+    let large = cluster.submit(&["--output", "out"], &script);
+    cluster.site.wait_state(&large[0], "Running");
+    let network = cluster.network.clone().expect("a network");
+    let filler = cluster.site.state_dir().join("filler");
+    let fill = format!("head -c 14000000 /dev/zero > {}", filler.display());
+    assert!(network.command("sh").args(["-c", &fill]).status().expect("runs").success());
+    cluster.open_gate("ada");
+    let told = |site: &mut Site| site.ok(&["status"]).contains("results cannot be stored in");
+    cluster.site.wait_until("status says what is wrong", told);
+    let status = cluster.site.ok(&["status"]);
+    assert!(status.contains("TROUBLE") && status.contains("no space is left on its disk"), "{status}");
+    assert!(cluster.site.has_logged(&["cannot store the result", "level=error"]), "{}", cluster.site.log());
+    // While the result is being tried again the disk is as full as can be, and no submission is taken.
+    let mut waiting = String::new();
+    cluster.site.wait_until("there is room for the queue", |site| {
+        let submitted = site.run(&["submit", "--", "true"]);
+        waiting = String::from_utf8_lossy(&submitted.stdout).trim().to_owned();
+        submitted.status.success()
+    });
+    let explained = |site: &mut Site| site.show(&waiting).to_string().contains("our own storage is in trouble");
+    cluster.site.wait_until("it is told why nothing starts", explained);
+    assert_eq!((cluster.site.state(&large[0]), cluster.site.state(&waiting)), ("Running".into(), "Queued".into()));
+    assert!(network.command("rm").arg(&filler).status().expect("runs").success());
+    let waiting = vec![waiting];
+    cluster.wait_for_all(&large);
+    cluster.wait_for_all(&waiting);
+    cluster.assert_undisturbed(&large);
+    assert!(!cluster.site.ok(&["status"]).contains("TROUBLE"));
+    cluster.end();
+}

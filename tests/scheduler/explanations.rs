@@ -206,12 +206,12 @@ fn a_row_per_reason() {
             "; it runs after local-dz642-000000000000001, local-dz642-000000000000002, local-dz642-000000000000003 and 2 more",
         ),
         (
-            "the queue is in trouble",
+            "our own storage is in trouble",
             &|w| {
                 w.add(9, Queued, |_| ());
                 w.may_start = false;
             },
-            "; nothing is started while the queue is in trouble: see `muster status`",
+            "; nothing is started while our own storage is in trouble: see `muster status`",
         ),
         (
             "after a restart",

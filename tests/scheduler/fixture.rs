@@ -196,6 +196,7 @@ impl World {
             collecting: Vec::new(),
             last_container: None,
             last_busy: None,
+            storage_fault: None,
         };
         self.pool.instances.insert(key.clone(), Versioned::new(view));
         self.pool.instances.get_mut(&key).expect("just added").make_mut()

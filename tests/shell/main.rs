@@ -5,6 +5,7 @@ mod cloud;
 mod deadlines;
 mod fake;
 mod queue;
+mod results;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +16,6 @@ use muster::core::effect::RunnerOrder;
 use muster::core::ids::{InstanceId, InstanceSecret, OperationId, TypeName};
 use muster::core::instance_type::PricePoint;
 use muster::core::vocabulary::{IdleBehavior, WorkerState};
-use muster::shell::containers::{REFUSALS_MAX, result_dir};
 use muster::shell::lanes::Work;
 
 #[test]
@@ -196,26 +196,6 @@ fn instances_of_others_are_not_ours() {
     wait_until("lists were applied", || fake.cloud.lists.load(Ordering::SeqCst) > 3);
     assert_eq!(fake.instances(), 0);
     assert!(fake.cloud.instances.lock().contains_key("i-foreign"));
-    fake.stop();
-}
-
-/// A result that is never acceptable ends its attempt after some tries, instead of keeping the container for ever.
-#[test]
-fn a_refused_result_becomes_an_engine_error() {
-    let fake = Fake::start(|_| {});
-    assert!(fake.create());
-    let instance = fake.wait_idle(0);
-    fake.host(&instance).hostile.store(true, Ordering::SeqCst);
-    let order = RunnerOrder { operation: OperationId(0), instance, uuid: Fake::uuid(1), attempt: 2 };
-    let place = result_dir(fake.results.path(), &order.uuid, order.attempt);
-    for _ in 1..REFUSALS_MAX {
-        assert_eq!(fake.containers.carry_out(&Work::Collect(order.clone())), None);
-        assert!(!place.exists(), "nothing of it is kept");
-    }
-    assert_eq!(fake.containers.carry_out(&Work::Collect(order.clone())), Some((Work::Forget(order), 2)));
-    let text = std::fs::read_to_string(place.join("result.json")).expect("made");
-    assert!(text.contains("engine error") && text.contains("leads out of it"), "{text}");
-    assert!(!fake.results.path().join("result.json").exists());
     fake.stop();
 }
 

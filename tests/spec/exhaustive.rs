@@ -54,6 +54,7 @@ const EVENTS: &[&str] = &[
     "collected a",
     "uncollected a",
     "storage a",
+    "full a",
     "forgotten a",
     "reaped a",
     "unreaped a",

@@ -49,7 +49,7 @@ fn event() -> impl Strategy<Value = String> {
     let how = prop_oneof![8 => Just("ok"), 1 => Just("noboot"), 1 => Just("fail"), 1 => Just("dead")];
     let answer = prop_oneof![
         3 => Just("returned"), 1 => Just("unknown"), 1 => Just("refused"), 2 => Just("gone"), 1 => Just("alive"), 2 => Just("collected"),
-        1 => Just("uncollected"), 1 => Just("storage"), 2 => Just("forgotten"), 1 => Just("reaped"), 1 => Just("unreaped"),
+        1 => Just("uncollected"), 1 => Just("storage"), 1 => Just("full"), 2 => Just("forgotten"), 1 => Just("reaped"), 1 => Just("unreaped"),
     ];
     let of_container = prop_oneof![2 => Just("kill"), 1 => Just("forget")];
     let of_instance = prop_oneof![

@@ -1,6 +1,8 @@
 //! Spec 70 §3–4 where the worker meets it: from `finished` in a list until the worker's copy is gone.
 
-use crate::world::check;
+use muster::core::worker::collect::StorageFault;
+
+use crate::world::{World, check};
 
 #[test]
 fn s70_4_collecting() {
@@ -58,5 +60,35 @@ fn s70_4_collecting() {
         ),
         // In `shutdown` there is nobody to ask.
         ("up i1; probe i1 ok a finished; uncollected a; destroy i1", "wait 700", "", "i1 shutdown run <a"),
+    ]);
+}
+
+/// Spec 70 §3: while a result cannot be stored for want of space nothing new may start, whichever worker has it; that ends with the
+/// storing, or with the instance. What is wrong with one result alone holds up nobody.
+#[test]
+fn s70_3_results_that_cannot_be_stored() {
+    let full = Some(StorageFault::Full);
+    for (events, expected) in [
+        ("full a", full),
+        ("storage a", None),
+        ("uncollected a", None),
+        ("full a; wait 1.1; storage a", None),
+        ("full a; wait 1.1; uncollected a", full),
+        ("full a; wait 1.1; collected a", None),
+        ("full a; wait 1.1; full a", full),
+        ("full a; up i2; probe i2 ok b finished; full b; wait 2; collected a", full),
+        ("full a; up i2; probe i2 ok b finished; full b; wait 2; collected a; collected b", None),
+        ("full a; destroy i1", full),
+        ("full a; destroy i1; list", None),
+    ] {
+        let mut world = World::new();
+        world.run(&format!("up i1; probe i1 ok a finished; {events}"));
+        assert_eq!(world.storage_fault(), expected, "{events}");
+    }
+    check(&[
+        ("up i1; probe i1 ok a finished", "full a", "notify", "i1 idle run <a"),
+        ("up i1; probe i1 ok a finished; full a; wait 1.1", "full a", "", "i1 idle run <a"),
+        // Like every failure of our own storage it does not count against the worker.
+        ("up i1; probe i1 ok a finished; drain i1; wait 299; full a; wait 299", "tick i1", "", "i1 idle drain <a"),
     ]);
 }

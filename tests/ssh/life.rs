@@ -115,13 +115,13 @@ fn whole_life(remote: &Remote, runner: &Runner, what: &str) {
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{what}: {}", error.text()));
-    assert_eq!(outcome.expect("called").expect(what), Vec::<String>::new());
+    assert_eq!(outcome.expect("called").expect(what).left_out, Vec::<String>::new());
     let stored = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect(name);
     assert_eq!((stored("stdout").as_str(), stored("stderr").as_str()), ("begun\ngo\n", ""), "{what}");
     assert_eq!(stored("outputs/out"), "x".repeat(BYTES) + "\n");
     assert!(stored("result.json").contains("\"exit_code\": 3"), "{what}");
     runner.kill(&uuid(), 4).expect("it is over");
-    runner.forget(&uuid(), 4).expect(what);
+    runner.forget(&uuid(), 4, false).expect(what);
     assert_eq!(states(&list(None)), [], "{what}");
     let jobs = || remote.host.jobs().expect("readable");
     while !jobs().is_empty() {

@@ -166,7 +166,7 @@ fn sample(runner: &Runner, number: usize) -> Result<Duration, Failure> {
     }
     let known = since_1970();
     let printed = output(runner, &uuid)?;
-    runner.forget(&uuid, 1).map_err(wrong)?;
+    runner.forget(&uuid, 1, false).map_err(wrong)?;
     let printed = printed.trim().parse().map_err(|_| Failure::Wrong(format!("no time: {printed:?}")))?;
     Ok(known.saturating_sub(Duration::from_nanos(printed)))
 }

@@ -13,6 +13,7 @@ use super::view::{Exit, InstanceKey, InstanceView, Phase, Place, Whereabouts};
 use crate::core::ids::{ContainerUuid, InstanceId, OperationId};
 use crate::core::versioned::Versioned;
 use crate::core::vocabulary::{IdleBehavior, WorkerState};
+use crate::core::worker::collect::StorageFault;
 use crate::core::worker::kill::KillState;
 use crate::core::worker::{Runner, Worker};
 
@@ -21,6 +22,8 @@ use crate::core::worker::{Runner, Worker};
 pub(super) struct Board {
     pub(super) instances: OrdMap<InstanceKey, Versioned<InstanceView>>,
     pub(super) containers: OrdMap<ContainerUuid, Versioned<Whereabouts>>,
+    /// How many instances have a result that we cannot store, by what is wrong; none is 0.
+    pub(super) storage_faults: BTreeMap<StorageFault, usize>,
 }
 
 /// The exited map of the pool.
@@ -35,6 +38,7 @@ impl Board {
         for uuid in before.chain(&view.containers).chain(&view.collecting) {
             self.update(uuid, &worker.id, place_of(worker, uuid), exited);
         }
+        self.count_fault(known.as_ref().and_then(|known| known.storage_fault), view.storage_fault);
         if known.is_none_or(|known| *known != view) {
             self.instances.insert(view.key.clone(), Versioned::new(view));
         }
@@ -47,6 +51,17 @@ impl Board {
         };
         for uuid in known.containers.iter().chain(&known.collecting) {
             self.update(uuid, instance, None, exited);
+        }
+        self.count_fault(known.storage_fault, None);
+    }
+
+    fn count_fault(&mut self, before: Option<StorageFault>, now: Option<StorageFault>) {
+        if let Some(fault) = now {
+            *self.storage_faults.entry(fault).or_default() += 1;
+        }
+        if let Some(fault) = before {
+            self.storage_faults.entry(fault).and_modify(|count| *count -= 1);
+            self.storage_faults.retain(|_, count| *count > 0);
         }
     }
 
@@ -105,6 +120,7 @@ pub(super) fn view_of_create(operation: OperationId, create: &PendingCreate) -> 
         collecting: Vec::new(),
         last_container: None,
         last_busy: None,
+        storage_fault: None,
     }
 }
 
@@ -122,6 +138,7 @@ pub(super) fn view_of(worker: &Worker) -> InstanceView {
         collecting: worker.collecting.keys().cloned().collect(),
         last_container: worker.last_container.clone(),
         last_busy: Some(worker.busy),
+        storage_fault: worker.collecting.values().filter_map(|collecting| collecting.storage_fault).max(),
     }
 }
 

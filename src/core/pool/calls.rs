@@ -261,6 +261,7 @@ impl Pool {
         PoolView {
             instances: self.board.instances.clone(),
             containers: self.board.containers.clone(),
+            storage_fault: self.board.storage_faults.keys().max().copied(),
             at_quota: self.at_quota(now),
             creates_accepted: self.creates_accepted(now),
             creates_refused: self.creates_refused(),

@@ -15,6 +15,7 @@ use crate::core::ids::{ContainerUuid, InstanceId, OperationId};
 use crate::core::timer::Timer;
 use crate::core::vocabulary::{BootOutcome, IdleBehavior, WorkerState};
 use crate::core::worker::Worker;
+use crate::core::worker::collect::StorageFault;
 use crate::core::worker::kill::KillState;
 use crate::core::worker::round::RoundPlan;
 
@@ -187,6 +188,15 @@ fn board_is_in_step(pool: &Pool) -> Result<(), Violation> {
     let shown = &pool.board.instances;
     if !shown.values().map(|view| &**view).eq(&expected) {
         return violated("20 §6", format!("the board shows {shown:?}, there is {expected:?}"));
+    }
+    let faults = expected.iter().filter_map(|view| view.storage_fault);
+    let expected = faults.fold(BTreeMap::<StorageFault, usize>::new(), |mut counts, fault| {
+        *counts.entry(fault).or_default() += 1;
+        counts
+    });
+    if pool.board.storage_faults != expected {
+        let shown = &pool.board.storage_faults;
+        return violated("70 §3", format!("the board shows {shown:?}, there is {expected:?}"));
     }
     let mut expected: BTreeMap<&ContainerUuid, Whereabouts> = BTreeMap::new();
     for worker in pool.workers.values() {

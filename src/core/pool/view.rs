@@ -13,6 +13,7 @@ use crate::core::pool::limits::LimitInForce;
 use crate::core::time::Moment;
 use crate::core::versioned::Versioned;
 use crate::core::vocabulary::{IdleBehavior, WorkerState};
+use crate::core::worker::collect::StorageFault;
 
 /// After a restart an instance must be missing from lists at least this far apart before its attempts are lost (spec 70 §3).
 pub const GONE_AFTER: Duration = Duration::from_secs(30);
@@ -43,6 +44,8 @@ pub struct InstanceView {
     pub last_container: Option<ContainerUuid>,
     /// `None` for an unfinished create.
     pub last_busy: Option<Moment>,
+    /// Why a result that waits there cannot be stored here, if so.
+    pub storage_fault: Option<StorageFault>,
 }
 
 impl InstanceView {
@@ -174,6 +177,8 @@ pub struct PoolView {
     pub departed: OrdSet<InstanceId>,
     /// When a worker last stopped being `unknown`; `None` = never one.
     pub last_unknown_resolved: Option<Moment>,
+    /// Results cannot be stored now: nothing new may start (spec 70 §3, disk full). Ends when one that waits is stored, or is gone.
+    pub storage_fault: Option<StorageFault>,
 }
 
 impl PoolView {

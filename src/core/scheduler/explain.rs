@@ -20,7 +20,7 @@ const OTHERS_SHOWN_MAX: usize = 3;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Grounds {
     pub(super) pool: PoolView,
-    /// The queue is in trouble: nothing new is begun.
+    /// The queue is in trouble, or results cannot be stored: nothing new is begun.
     pub(super) trouble: bool,
     /// Workers that may run what an earlier process locked are waited for.
     pub(super) stale: bool,
@@ -67,7 +67,7 @@ impl Listing {
         let grounds = &*self.grounds;
         let one = match hold {
             Hold::Paused if grounds.trouble => {
-                "nothing is started while the queue is in trouble: see `muster status`".to_owned()
+                "nothing is started while our own storage is in trouble: see `muster status`".to_owned()
             }
             Hold::Paused | Hold::Settling if grounds.stale => {
                 "instances that an earlier process used are asked first what they run".to_owned()

@@ -95,7 +95,7 @@ pub struct PassInput<'a> {
     pub busy: &'a BTreeSet<ContainerUuid>,
     /// Time of the remote queue's last "too busy" answer (503), if ever.
     pub last_busy_answer: Option<Moment>,
-    /// The queue reports no trouble (`ContainerQueue::trouble`): false = nothing new is locked, started or created.
+    /// The queue reports no trouble (`ContainerQueue::trouble`) and results can be stored: false = nothing new is locked, started or created.
     pub may_start: bool,
     pub now: Moment,
 }

@@ -1,5 +1,6 @@
 //! Fetching results: from `finished` in a list until the worker's copy is removed (spec 10 §2, §7; 70 §3–4).
 
+use std::fmt;
 use std::time::Duration;
 
 use super::listing::Listing;
@@ -23,6 +24,8 @@ pub struct Collecting {
     pub in_flight: Option<(OperationId, Moment)>,
     pub failures: u32,
     pub next: Moment,
+    /// The last fetch found that we can store no result now.
+    pub storage_fault: Option<StorageFault>,
 }
 
 /// A worker's copy of a committed result that is being removed.
@@ -42,8 +45,29 @@ pub enum CollectReturn {
     Done,
     /// The worker or the connection failed.
     Failed,
-    /// Our own disk or database failed: the worker is not to blame.
-    StorageFailed,
+    /// Our own disk or database failed: the worker is not to blame. With a fault, other results cannot be stored either.
+    StorageFailed(Option<StorageFault>),
+}
+
+/// Why results cannot be stored, whosever they are. Ordered: the greatest of several is what people are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StorageFault {
+    Full,
+    Quota,
+    ReadOnly,
+    Io,
+}
+
+/// For people: what is wrong.
+impl fmt::Display for StorageFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "no space is left on its disk",
+            Self::Quota => "the disk quota is used up",
+            Self::ReadOnly => "its file system is read-only",
+            Self::Io => "its disk has errors",
+        })
+    }
 }
 
 /// Pause before fetch number `failures + 1`: 1 s, doubling to 30 s.
@@ -69,7 +93,8 @@ impl Worker {
         if cx.exited.get(uuid).is_some_and(|exit| !is_older(attempt, exit.attempt)) {
             cx.exited.remove(uuid);
         }
-        let collecting = Collecting { attempt, since: cx.now, in_flight: None, failures: 0, next: cx.now };
+        let collecting =
+            Collecting { attempt, since: cx.now, in_flight: None, failures: 0, next: cx.now, storage_fault: None };
         self.collecting.insert(uuid.clone(), collecting);
         self.changed(uuid);
         self.collect_step(uuid, cx);
@@ -148,10 +173,19 @@ impl Worker {
         collecting.in_flight = None;
         collecting.failures += 1;
         collecting.next = now + pause_after(collecting.failures);
-        if answer == CollectReturn::StorageFailed {
-            collecting.since = now;
-        }
+        let fault = match answer {
+            CollectReturn::StorageFailed(fault) => {
+                collecting.since = now;
+                fault
+            }
+            // Its failure says nothing of our storage: what was known of that holds until a result is stored.
+            _ => collecting.storage_fault,
+        };
         let next = collecting.next;
+        if std::mem::replace(&mut collecting.storage_fault, fault) != fault {
+            // It decides whether new work may start.
+            cx.effects.notify();
+        }
         cx.timer(next, Timer::Collect(self.id.clone(), uuid.clone()));
     }
 

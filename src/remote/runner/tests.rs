@@ -30,7 +30,7 @@ fn lanes_and_deadlines() {
     noted("terminate", Lane::Action, COMMAND_DEADLINE);
     let _ = runner.reap(&uuid, 1);
     noted("reap", Lane::Action, COMMAND_DEADLINE);
-    let _ = runner.forget(&uuid, 1);
+    let _ = runner.forget(&uuid, 1, true);
     noted("forget", Lane::Action, COMMAND_DEADLINE);
     let _ = runner.collect(&uuid, 1, 60 * second, &mut |_| Ok(()));
     noted("collect", Lane::Bulk, 60 * second);

@@ -37,7 +37,13 @@ impl Archive {
     }
 }
 
+/// What was left out.
 fn unpacked(bytes: &[u8]) -> (tempfile::TempDir, Result<Vec<String>, UnpackError>) {
+    let (folder, result) = taken_apart(bytes);
+    (folder, result.map(|unpacked| unpacked.left_out))
+}
+
+fn taken_apart(bytes: &[u8]) -> (tempfile::TempDir, Result<Unpacked, UnpackError>) {
     let folder = tempfile::tempdir().expect("a folder");
     let target = folder.path().join("result");
     std::fs::create_dir(&target).expect("made");
@@ -74,7 +80,8 @@ fn hostile_archives_are_refused() {
         ("parent", entry(regular, "../x", 1, b"x"), "leads out"),
         ("parent inside", entry(regular, "outputs/../../x", 1, b"x"), "leads out"),
         ("root", entry(regular, "/etc/x", 1, b"x"), "leads out"),
-        ("large log", entry(regular, "stdout", 1 << 40, b""), "allowed"),
+        ("large log", entry(regular, "stdout", 1 << 40, b""), "middle of a file"),
+        ("large unknown", entry(regular, "other", 1 << 40, b""), "allowed"),
         ("large output", Archive::new().file("outputs/a", &[0; 1500]).file("outputs/b", &[0; 600]).bytes(), "allowed"),
         ("file as directory", Archive::new().file("a", b"1").file("a/b", b"2").bytes(), "file and a directory"),
         ("long name", entry(tar::EntryType::GNULongName, "x", 4 << 20, &[b'a'; 4 << 20]), "between two files"),
@@ -133,4 +140,32 @@ fn a_cut_archive_is_refused_at_every_length() {
         let (_folder, result) = unpacked(&bytes[..cut]);
         assert!(matches!(result, Err(UnpackError::Archive(_))), "cut at {cut}: {result:?}");
     }
+}
+
+/// The limits may have been lowered since the job began: its result counts all the same (spec 70 §4).
+#[test]
+fn what_is_above_a_limit_that_was_lowered() {
+    let stream: Vec<u8> = (0..ALLOWANCE + 5000).map(|number| b'a' + (number % 26) as u8).collect();
+    let bytes = Archive::new()
+        .file("result.json", b"{}")
+        .file("stdout", &stream)
+        .file("stderr", b"short")
+        .file("outputs/deep/a", &[1; 1500])
+        .file("outputs/b", &[2; 600])
+        .file("outputs/c", b"small")
+        .bytes();
+    let (folder, result) = taken_apart(&bytes);
+    assert_eq!(result.expect("acceptable"), Unpacked { left_out: Vec::new(), outputs_too_large: true });
+    let read = |name: &str| std::fs::read(folder.path().join("result").join(name));
+    let lost = stream.len() as u64 - LIMITS.log_bytes;
+    let mark = format!("\n[muster: {lost} bytes left out]\n");
+    let expected = [&stream[..500], mark.as_bytes(), &stream[stream.len() - 500..]].concat();
+    assert_eq!(read("stdout").expect("there"), expected);
+    assert_eq!(read("stderr").expect("there"), b"short");
+    assert!(!folder.path().join("result/outputs").exists(), "all of them or none");
+    // The stream is cut, and what comes after it is read.
+    let bytes = Archive::new().file("stderr", &stream).file("result.json", b"{}").file("outputs/a", b"1").bytes();
+    let (folder, result) = taken_apart(&bytes);
+    assert!(!result.expect("acceptable").outputs_too_large);
+    assert_eq!(std::fs::read(folder.path().join("result/outputs/a")).expect("there"), b"1");
 }

@@ -223,7 +223,14 @@ impl Backend for DaemonBackend {
     }
 
     fn health(&self) -> Result<(), String> {
-        self.queue.trouble().or_else(|| self.workers.supply().fault()).map_or(Ok(()), Err)
+        let results = || {
+            let fault = self.door.view().storage_fault?;
+            Some(format!(
+                "results cannot be stored in {}: {fault}; nothing new is started until that is over",
+                self.results.display()
+            ))
+        };
+        self.queue.trouble().or_else(results).or_else(|| self.workers.supply().fault()).map_or(Ok(()), Err)
     }
 
     fn gauges(&self) -> Gauges {

@@ -8,7 +8,7 @@ use crate::core::ids::ContainerUuid;
 use crate::core::vocabulary::ContainerState;
 use crate::management::records::{AttemptRecord, ContainerRecord, HistoryRecord};
 use crate::queue::local;
-use crate::shell::containers::result_dir;
+use crate::shell::results::result_dir;
 
 /// Why a container waits: the text of spec 82 §3.2, and what stands in its way.
 #[derive(Clone, Debug, Default)]

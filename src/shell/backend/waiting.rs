@@ -17,7 +17,7 @@ use crate::management::backend::{ApiError, LOG_CHUNK_BYTES_MAX, LogChunk, LogQue
 use crate::management::records::{Wait, WaitAnswer};
 use crate::queue::ContainerQueue;
 use crate::queue::local::ListFilter;
-use crate::shell::containers::result_dir;
+use crate::shell::results::result_dir;
 use crate::shell::stop::Stop;
 
 /// Two looks at the same question are at least this far apart, and ten times as far as a look takes.

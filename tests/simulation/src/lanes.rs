@@ -7,7 +7,7 @@ use crate::core::ids::InstanceId;
 use crate::core::lifecycle::{Assigned, AttemptEnd};
 use crate::core::pool::invariants::Cause;
 use crate::core::settings::{COLLECT_DEADLINE, COMMAND_DEADLINE};
-use crate::core::worker::collect::CollectReturn;
+use crate::core::worker::collect::{CollectReturn, StorageFault};
 use crate::core::worker::kill::KillReturn;
 use crate::core::worker::running::StartReturn;
 use crate::faults::Fault;
@@ -188,7 +188,7 @@ impl World {
         self.in_process(takes, move |world| {
             if world.storage_fails() {
                 world.counts.notice(Fault::StorageFails);
-                world.collected(&order, CollectReturn::StorageFailed, &work);
+                world.collected(&order, CollectReturn::StorageFailed(Some(StorageFault::Full)), &work);
                 return;
             }
             world.notice_end(&end);
@@ -215,8 +215,11 @@ impl World {
                 record.finish(attempt, &end);
                 true
             });
-            let answer =
-                if written == Err(StoreError::Storage) { CollectReturn::StorageFailed } else { CollectReturn::Done };
+            let answer = if written == Err(StoreError::Storage) {
+                CollectReturn::StorageFailed(None)
+            } else {
+                CollectReturn::Done
+            };
             world.collected(&order, answer, &work);
         });
     }

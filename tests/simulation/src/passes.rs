@@ -93,7 +93,7 @@ impl World {
         process.busy.retain(|_, until| until.is_none_or(|until| now < until));
         let busy: BTreeSet<ContainerUuid> = process.busy.keys().cloned().collect();
         let queue = self.store.snapshot(process.as_of);
-        let may_start = !process.trouble;
+        let may_start = !process.trouble && pool.storage_fault.is_none();
         let input = PassInput { pool: &pool, queue: &queue, busy: &busy, last_busy_answer: None, may_start, now };
         let from_nothing = process.scheduler.pass_from_nothing(&input);
         let pass = process.scheduler.pass(&input);

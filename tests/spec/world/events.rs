@@ -10,7 +10,7 @@ use muster::core::pool::create::InstanceReport;
 use muster::core::pool::invariants::{self, Cause};
 use muster::core::pool::limits::{CallKind, CapacityScope, CloudRefusal};
 use muster::core::vocabulary::{IdleBehavior, WorkerState};
-use muster::core::worker::collect::CollectReturn;
+use muster::core::worker::collect::{CollectReturn, StorageFault};
 use muster::core::worker::diagram::Event;
 use muster::core::worker::facts::HostFacts;
 use muster::core::worker::kill::KillReturn;
@@ -108,7 +108,7 @@ impl World {
         let kind = match verb {
             "returned" | "unknown" | "refused" => "start",
             "gone" | "alive" => "kill",
-            "collected" | "uncollected" | "storage" | "forgotten" => "collect",
+            "collected" | "uncollected" | "storage" | "full" | "forgotten" => "collect",
             "reaped" | "unreaped" => "reap",
             _ => panic!("no such event: {verb}"),
         };
@@ -127,7 +127,10 @@ impl World {
             "alive" => pool.kill_returned(order, KillReturn::Failed, now, effects),
             "collected" => pool.collect_returned(order, CollectReturn::Done, now, effects),
             "uncollected" => pool.collect_returned(order, CollectReturn::Failed, now, effects),
-            "storage" => pool.collect_returned(order, CollectReturn::StorageFailed, now, effects),
+            "full" => {
+                pool.collect_returned(order, CollectReturn::StorageFailed(Some(StorageFault::Full)), now, effects)
+            }
+            "storage" => pool.collect_returned(order, CollectReturn::StorageFailed(None), now, effects),
             "forgotten" => pool.forget_returned(order, now, effects),
             _ => pool.reap_returned(order, verb == "reaped", now, effects),
         });

@@ -19,6 +19,7 @@ use muster::core::pool::invariants::{self, Cause, Snapshot};
 use muster::core::settings::Settings;
 use muster::core::time::Moment;
 use muster::core::vocabulary::WorkerState;
+use muster::core::worker::collect::StorageFault;
 use muster::core::worker::diagram::{Arrow, DIAGRAM, Event};
 use muster::core::worker::facts::HostFacts;
 use muster::core::worker::round::{NextRound, RoundPlan};
@@ -220,6 +221,10 @@ impl World {
     }
 
     /// What was seen since it was cleared. Notifications count once, at the end: more while one is pending mean nothing.
+    pub(crate) fn storage_fault(&self) -> Option<StorageFault> {
+        self.pool.view(self.now).storage_fault
+    }
+
     pub(crate) fn effects(&self) -> String {
         let notified = self.seen.iter().any(|seen| seen == "notify");
         let others = self.seen.iter().map(String::as_str).filter(|seen| *seen != "notify");

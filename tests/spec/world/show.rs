@@ -134,8 +134,8 @@ pub(super) fn what_the_scheduler_sees(pool: &Pool, now: Moment) -> String {
     let view = pool.view(now);
     let apart = view.is_gone(&InstanceId::new("never seen"));
     let mut seen = format!(
-        "{} {} {:?} loaded {} apart {apart}",
-        view.at_quota, view.creates_accepted, view.at_capacity, view.loaded
+        "{} {} {:?} loaded {} apart {apart} {:?}",
+        view.at_quota, view.creates_accepted, view.at_capacity, view.loaded, view.storage_fault
     );
     // What has not failed often enough is only told.
     for (name, breaker) in view.breakers.iter().filter(|(_, breaker)| breaker.is_tripped) {

@@ -151,6 +151,7 @@ fn view(number: usize, instance_type: &Arc<InstanceType>, container: Option<&Con
         collecting: Vec::new(),
         last_container: container.cloned(),
         last_busy: Some(Moment::default()),
+        storage_fault: None,
     }
 }
 

@@ -58,7 +58,7 @@ fn plan(changes: u64, began: Moment) -> RoundPlan {
 }
 
 fn collecting() -> Collecting {
-    Collecting { attempt: 1, since: START, in_flight: None, failures: 0, next: START }
+    Collecting { attempt: 1, since: START, in_flight: None, failures: 0, next: START, storage_fault: None }
 }
 
 fn forgetting() -> Forgetting {

@@ -53,7 +53,7 @@ fn unpacked_within(archive: impl Read, limits: UnpackLimits) -> (tempfile::TempD
     let target = folder.path().join("result");
     std::fs::create_dir(&target).expect("made");
     let result = unpack(archive, &target, limits);
-    (folder, result)
+    (folder, result.map(|unpacked| unpacked.left_out))
 }
 
 #[track_caller]
