@@ -316,6 +316,23 @@ fn s20_4_rate_limits() {
             "no | info: creating instance | create t | notify",
             "create t",
         ),
+        // Those that were asked for together and are refused alike are told of once, of whatever kind that is.
+        ("create t; create t; failed 1 rate 30", "failed 2 rate 30", "debug: create failed | notify", ""),
+        (
+            "create t; create t; failed 1 rate 30; wait 31",
+            "failed 2 rate 30",
+            "warn: create failed | warn: suspending remote calls due to rate-limit error | notify",
+            "",
+        ),
+        ("create t; create t; failed 1 type", "failed 2 type", "debug: create failed | notify", ""),
+        ("create t; create u; failed 1 type", "failed 2 type", "warn: create failed | notify", ""),
+        (
+            "up i1; create t; create t; failed 1 quota",
+            "failed 2 quota",
+            "debug: create failed | debug: at quota until fewer instances remain | notify",
+            "i1 idle run; at quota",
+        ),
+        ("create t; create t; failed 1 other", "failed 2 other", "warn: create failed | list soon | notify", ""),
         // A pause after failures is no throttle: the first one is told.
         (
             "create t; create u; failed 1 other",

@@ -161,7 +161,10 @@ impl Pool {
             CloudRefusal::Capacity(_) => "capacity",
             CloudRefusal::Other => "other",
         };
-        let note = Note::new(Level::Warn, "pool", "create failed").with("InstanceType", &create.type_name);
+        // One of many that were asked for together, and were refused alike: the first has told it.
+        let is_known = self.limits.is_known(&create.instance_type, refusal, now);
+        let level = if is_known { Level::Debug } else { Level::Warn };
+        let note = Note::new(level, "pool", "create failed").with("InstanceType", &create.type_name);
         effects.log(note.with("Class", class).with("error", error));
         let others = self.instance_count();
         self.create_refused((&create.instance_type, create.began), refusal, others, now, effects);

@@ -115,6 +115,18 @@ impl Limits {
         self.fewer_than.is_some_and(|(_, until)| now < until) || later(self.quota_pause_until, now)
     }
 
+    /// A refusal of this kind has been heard and counts still.
+    pub(super) fn is_known(&self, instance_type: &InstanceType, refusal: &CloudRefusal, now: Moment) -> bool {
+        match refusal {
+            CloudRefusal::RateLimit { .. } => later(self.creates_until, now),
+            CloudRefusal::Quota => self.quota_in_force(now),
+            CloudRefusal::Capacity(_) => {
+                self.keys(instance_type).iter().any(|key| later(self.capacity_until.get(key).copied(), now))
+            }
+            CloudRefusal::Other => false,
+        }
+    }
+
     fn keys(&self, instance_type: &InstanceType) -> [CapacityKey; 3] {
         let group = self.quota_groups.get(instance_type.name.as_str()).cloned().unwrap_or_default();
         let preemptible = instance_type.preemptible;
@@ -257,11 +269,13 @@ impl Pool {
     }
 
     fn hold_at_quota(&mut self, others: usize, now: Moment, effects: &mut Effects) {
+        // Of several that are refused together only the first is news; what is in force in the end is in the status.
+        let level = if self.limits.quota_in_force(now) { Level::Debug } else { Level::Info };
         if others < 1 {
             let until = now + QUOTA_PAUSE;
             self.limits.quota_pause_until = Some(until);
             self.arm_quota(now);
-            effects.log(Note::new(Level::Info, "pool", "at quota with no instance of ours; pausing creates"));
+            effects.log(Note::new(level, "pool", "at quota with no instance of ours; pausing creates"));
             return;
         }
         let smaller = match self.limits.fewer_than {
@@ -271,7 +285,7 @@ impl Pool {
         let until = now + QUOTA_RETRY;
         self.limits.fewer_than = Some((smaller, until));
         self.arm_quota(now);
-        let note = Note::new(Level::Info, "pool", "at quota until fewer instances remain");
+        let note = Note::new(level, "pool", "at quota until fewer instances remain");
         effects.log(note.with("Instances", others).with("FewerThan", smaller));
     }
 
