@@ -7,9 +7,9 @@ use super::credentials::cache::Cache;
 use super::credentials::chain::Chain;
 use super::endpoint::Endpoint;
 use super::environment::{Environment, WallClock};
-use super::http::{FORM, Http, Limits, Request};
+use super::http::{Http, Limits, Request};
 use super::query::{Element, Params, Query, QueryError};
-use super::sigv4::{self, Scope, Signable};
+use super::sigv4::{self, Scope};
 use super::xml;
 
 const VERSION: &str = "2016-11-15";
@@ -57,7 +57,7 @@ impl HttpQuery {
         let endpoint = given.map_or(Ok(public), |url| Endpoint::given(url.trim()))?;
         let proxy = endpoint.proxy(&environment)?;
         let http = Http::new(endpoint, proxy, Limits::SERVICE, environment.spawn());
-        let chain = Chain::new(access_key_id, secret_access_key, region.clone(), environment);
+        let chain = Chain::new(access_key_id, secret_access_key, region.clone(), environment, clock.clone());
         Ok(Self { http, scope: Scope { region, service: "ec2" }, credentials: Cache::new(chain, clock.clone()), clock })
     }
 }
@@ -72,13 +72,8 @@ impl Query for HttpQuery {
         form.0.extend(params.0.iter().cloned());
         let body = form.encode();
 
-        let host = ("Host".to_owned(), self.http.endpoint().authority().to_owned());
-        let signed = [("Content-Type".to_owned(), FORM.to_owned()), host];
-        let signable = Signable { method: "POST", path: "/", query: &Params::default(), headers: &signed, body: &body };
-        let mut headers = sigv4::sign(&signable, &self.scope, &credentials, self.clock.now());
-        let [content_type, _] = signed;
-        headers.push(content_type);
-
+        let host = self.http.endpoint().authority();
+        let headers = sigv4::sign_form(host, &body, &self.scope, &credentials, self.clock.now());
         let request = Request { method: "POST", path: "/", headers, body: Some(body), limit: Some(limit) };
         let answer = self.http.send(request)?;
         let result = xml::answer(answer.status, &answer.body).and_then(|root| expected(root, action));
@@ -105,7 +100,9 @@ fn expected(root: Element, action: &str) -> Result<Element, QueryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cloud::ec2::http::FORM;
     use crate::cloud::ec2::http::tests::server::{Reply, Server};
+    use crate::cloud::ec2::sigv4::Signable;
 
     const LISTED: &str = "<DescribeInstancesResponse/>";
 

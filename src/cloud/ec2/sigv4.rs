@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::credentials::Credentials;
+use super::http::FORM;
 use super::query::{Params, percent_encode};
 use crate::core::time::WallMillis;
 
@@ -70,6 +71,22 @@ pub fn sign(
     );
     added.push(("Authorization".to_owned(), authorization));
     added
+}
+
+/// All headers of a form that is posted to `/` at this host (with its port, if that is named), but for `Host` itself.
+pub fn sign_form(
+    host: &str,
+    form: &str,
+    scope: &Scope,
+    credentials: &Credentials,
+    now: WallMillis,
+) -> Vec<(String, String)> {
+    let signed = [("Content-Type".to_owned(), FORM.to_owned()), ("Host".to_owned(), host.to_owned())];
+    let request = Signable { method: "POST", path: "/", query: &Params::default(), headers: &signed, body: form };
+    let mut headers = sign(&request, scope, credentials, now);
+    let [content_type, _] = signed;
+    headers.push(content_type);
+    headers
 }
 
 /// The text whose hash is signed, and the names of its headers.

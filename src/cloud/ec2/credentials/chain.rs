@@ -4,11 +4,11 @@
 //! another account. Only where nothing is configured the next one is asked, and if none is left the error tells what each one said.
 
 use super::{Credentials, Found, Lifetime, Secret, container, metadata, shared_files, web_identity};
-use crate::cloud::ec2::environment::Environment;
+use crate::cloud::ec2::environment::{Environment, WallClock};
 use crate::cloud::ec2::query::QueryError;
 use crate::core::errors::chain;
 
-/// Finds credentials; may ask files and services, for at most a minute or so.
+/// Finds credentials; may ask files, a program and services, one after the other: whichever is late (a minute at most) ends the search.
 pub trait Source: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// There are none, or they could not be got; for people.
@@ -24,6 +24,8 @@ pub struct Chain {
     /// Where STS is asked.
     pub region: String,
     pub environment: Environment,
+    /// By which calls of STS are signed.
+    pub clock: WallClock,
     /// See [`container::AGENT_URL`] and [`metadata::METADATA_URL`].
     pub agent_url: String,
     pub metadata_url: String,
@@ -31,9 +33,15 @@ pub struct Chain {
 
 impl Chain {
     /// With the services where they are.
-    pub fn new(access_key_id: String, secret_access_key: Secret, region: String, environment: Environment) -> Self {
+    pub fn new(
+        access_key_id: String,
+        secret_access_key: Secret,
+        region: String,
+        environment: Environment,
+        clock: WallClock,
+    ) -> Self {
         let (agent_url, metadata_url) = (container::AGENT_URL.to_owned(), metadata::METADATA_URL.to_owned());
-        Self { access_key_id, secret_access_key, region, environment, agent_url, metadata_url }
+        Self { access_key_id, secret_access_key, region, environment, clock, agent_url, metadata_url }
     }
 
     fn configured(&self) -> Result<Found, QueryError> {
@@ -45,7 +53,7 @@ impl Chain {
         }
     }
 
-    fn environment(&self) -> Result<Found, QueryError> {
+    pub(super) fn environment(&self) -> Result<Found, QueryError> {
         const ID: &str = "AWS_ACCESS_KEY_ID";
         const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
         match (self.environment.get(ID), self.environment.get(SECRET)) {
@@ -56,6 +64,14 @@ impl Chain {
                 Ok(Found::Credentials(fixed(&id, &secret, self.environment.get("AWS_SESSION_TOKEN"))))
             }
         }
+    }
+
+    pub(super) fn container(&self) -> Result<Found, QueryError> {
+        container::from_environment(&self.environment, &self.agent_url)
+    }
+
+    pub(super) fn instance(&self) -> Result<Found, QueryError> {
+        metadata::from_service(&self.environment, &self.metadata_url)
     }
 }
 
@@ -74,10 +90,10 @@ impl Source for Chain {
         let places: [Place<'_>; 6] = [
             ("the configuration", &|| self.configured()),
             ("the environment", &|| self.environment()),
-            ("the shared files", &|| shared_files::from_files(&self.environment, &self.region)),
+            ("the shared files", &|| shared_files::from_files(self)),
             ("a web identity", &|| web_identity::from_environment(&self.environment, &self.region)),
-            ("a container's agent", &|| container::from_environment(&self.environment, &self.agent_url)),
-            ("the metadata service", &|| metadata::from_service(&self.environment, &self.metadata_url)),
+            ("a container's agent", &|| self.container()),
+            ("the metadata service", &|| self.instance()),
         ];
         let mut reasons = Vec::new();
         for (place, ask) in places {
@@ -110,7 +126,8 @@ mod tests {
         all.extend(variables);
         let environment = Environment::of(&all, None);
         let (id, secret) = configured;
-        let chain = Chain::new(id.into(), Secret::new(secret), "us-east-1".into(), environment);
+        let clock = WallClock::new(|| 0);
+        let chain = Chain::new(id.into(), Secret::new(secret), "us-east-1".into(), environment, clock);
         chain.find().map_err(|error| error.to_string())
     }
 
@@ -184,7 +201,8 @@ mod tests {
     fn the_metadata_service_is_asked_last() {
         let server = Server::start(["token", "role", DOCUMENT].map(|text| Reply::text(200, text)).into());
         let environment = Environment::of(&[], None);
-        let mut chain = Chain::new(String::new(), Secret::new(""), "us-east-1".into(), environment);
+        let clock = WallClock::new(|| 0);
+        let mut chain = Chain::new(String::new(), Secret::new(""), "us-east-1".into(), environment, clock);
         chain.metadata_url = server.url();
         assert_eq!(chain.find().expect("credentials").access_key_id, "ASIA");
     }

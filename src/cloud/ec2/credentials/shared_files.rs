@@ -1,14 +1,16 @@
 //! Credentials from the files that all of AWS's tools share: `~/.aws/credentials` and `~/.aws/config`, with their profiles.
 //!
-//! A profile may say how credentials are to be got instead of having them. Those ways that are not here (a role by way of another profile,
-//! a program, single sign-on) are errors: the next place might belong to somebody else.
+//! A profile may say how credentials are to be got instead of having them. What cannot be done here (single sign-on) is an error: the
+//! next place might belong to somebody else.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use super::chain::Chain;
 use super::web_identity::{self, WebIdentity};
-use super::{Credentials, Found, Lifetime, Secret, read_text};
+use super::{Credentials, Found, Lifetime, Secret, assume_role, read_text};
 use crate::cloud::ec2::environment::Environment;
 use crate::cloud::ec2::query::QueryError;
 use crate::cloud::ec2::xml::excerpt;
@@ -17,6 +19,8 @@ use crate::cloud::ec2::xml::excerpt;
 const CREDENTIALS: Kind = Kind { variable: "AWS_SHARED_CREDENTIALS_FILE", path: ".aws/credentials", has_prefix: false };
 const CONFIG: Kind = Kind { variable: "AWS_CONFIG_FILE", path: ".aws/config", has_prefix: true };
 const KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
+const ROLE: &str = "role_arn";
+const TOKEN_FILE: &str = "web_identity_token_file";
 const PROFILE: [&str; 2] = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"];
 
 type Section = BTreeMap<String, String>;
@@ -35,37 +39,81 @@ enum Read {
     Nothing(String),
 }
 
+/// What both files say of a profile.
+pub struct Profile {
+    pub name: String,
+    values: Section,
+}
+
+impl fmt::Debug for Profile {
+    /// Without the values: some are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profile").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Profile {
+    /// The value of a key; one that is empty is none.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Its name, for errors.
+    pub fn shown(&self) -> String {
+        excerpt(self.name.as_bytes())
+    }
+
+    /// Keys of its own, or one of the two.
+    pub fn has_keys(&self) -> bool {
+        KEYS[..2].iter().any(|key| self.get(key).is_some())
+    }
+
+    /// A role that other credentials are needed for: not one for a token.
+    pub fn wants_role(&self) -> bool {
+        self.get(ROLE).is_some() && self.get(TOKEN_FILE).is_none()
+    }
+}
+
 /// What the profile has that AWS_PROFILE names, or else `default`.
 ///
 /// # Errors
 /// A file that is named explicitly is there and cannot be read, or one is not in its form. The profile is named explicitly and not there; it is
-/// incomplete or wants what is not supported.
-pub fn from_files(environment: &Environment, region: &str) -> Result<Found, QueryError> {
-    let named = environment.first(&PROFILE);
+/// incomplete or wants what is not supported, or what it says does not work.
+pub fn from_files(chain: &Chain) -> Result<Found, QueryError> {
+    let named = chain.environment.first(&PROFILE);
     let name = named.as_ref().map_or("default", |(_, name)| name.trim());
-    let (mut profile, mut reasons) = (Section::new(), Vec::new());
+    match (read(&chain.environment, name)?, named) {
+        (Ok(profile), _) if profile.wants_role() => assume_role::from_profile(chain, profile).map(Found::Credentials),
+        (Ok(profile), _) => own(chain, &profile),
+        (Err(why), None) => Ok(Found::Nothing(why)),
+        (Err(why), Some((variable, _))) => {
+            Err(QueryError::other(format!("{variable} names a profile that is not there: {why}")))
+        }
+    }
+}
+
+/// The profile by this name; why there is none, for people.
+///
+/// # Errors
+/// A file that is named explicitly is there and cannot be read, or one is not in its form.
+pub fn read(environment: &Environment, name: &str) -> Result<Result<Profile, String>, QueryError> {
+    let (mut values, mut reasons) = (Section::new(), Vec::new());
     for kind in [&CONFIG, &CREDENTIALS] {
         match kind.read(environment, name)? {
             // The pair and its token belong together: they are not mixed of two files.
             Read::Profile(section) => {
                 if KEYS.iter().any(|key| section.contains_key(*key)) {
-                    profile.retain(|key, _| !KEYS.contains(&key.as_str()));
+                    values.retain(|key, _| !KEYS.contains(&key.as_str()));
                 }
-                profile.extend(section);
+                values.extend(section);
             }
             Read::Nothing(why) => reasons.push(why),
         }
     }
-    if reasons.len() == 2 {
-        let why = reasons.join("; ");
-        return match named {
-            Some((variable, _)) => {
-                Err(QueryError::other(format!("{variable} names a profile that is not there: {why}")))
-            }
-            None => Ok(Found::Nothing(why)),
-        };
-    }
-    resolve(&profile, name, environment, region)
+    Ok(match reasons.len() {
+        2 => Err(reasons.join("; ")),
+        _ => Ok(Profile { name: name.to_owned(), values }),
+    })
 }
 
 impl Kind {
@@ -135,28 +183,24 @@ fn parse(text: &str) -> Result<BTreeMap<String, Section>, usize> {
     Ok(sections)
 }
 
-fn resolve(profile: &Section, name: &str, environment: &Environment, region: &str) -> Result<Found, QueryError> {
-    let get = |key: &str| profile.get(key).filter(|value| !value.is_empty());
-    let shown = excerpt(name.as_bytes());
-    let unsupported = |what: &str| {
-        let instead = "give it keys, or a role with web_identity_token_file";
-        Err(QueryError::other(format!("the profile {shown} wants {what}, which is not supported: {instead}")))
-    };
-    if let Some(role_arn) = get("role_arn") {
-        if let Some(token_file) = get("web_identity_token_file") {
-            let session_name = get("role_session_name").cloned();
-            let identity =
-                WebIdentity { token_file: PathBuf::from(token_file), role_arn: role_arn.clone(), session_name };
-            return web_identity::assume(&identity, environment, region).map(Found::Credentials);
-        }
-        return unsupported("a role by way of other credentials (role_arn)");
+/// What the profile has without another's credentials.
+///
+/// # Errors
+/// It is incomplete or wants what is not supported, or what it says does not work.
+pub fn own(chain: &Chain, profile: &Profile) -> Result<Found, QueryError> {
+    let shown = profile.shown();
+    if let (Some(role_arn), Some(token_file)) = (profile.get(ROLE), profile.get(TOKEN_FILE)) {
+        let session_name = profile.get("role_session_name").map(str::to_owned);
+        let identity =
+            WebIdentity { token_file: PathBuf::from(token_file), role_arn: role_arn.to_owned(), session_name };
+        return web_identity::assume(&identity, &chain.environment, &chain.region).map(Found::Credentials);
     }
-    match [get(KEYS[0]), get(KEYS[1])] {
+    match [profile.get(KEYS[0]), profile.get(KEYS[1])] {
         [Some(id), Some(secret)] => {
             return Ok(Found::Credentials(Credentials {
-                access_key_id: id.clone(),
-                secret_access_key: Secret::new(secret.as_str()),
-                session_token: get(KEYS[2]).map(Secret::new),
+                access_key_id: id.to_owned(),
+                secret_access_key: Secret::new(secret),
+                session_token: profile.get(KEYS[2]).map(Secret::new),
                 lifetime: Lifetime::Reread,
             }));
         }
@@ -166,10 +210,14 @@ fn resolve(profile: &Section, name: &str, environment: &Environment, region: &st
             return Err(QueryError::other(format!("the profile {shown} has only one of {id} and {secret}")));
         }
     }
-    if get("credential_process").is_some() {
+    let unsupported = |what: &str| {
+        let instead = "give it keys, or a role with web_identity_token_file";
+        Err(QueryError::other(format!("the profile {shown} wants {what}, which is not supported: {instead}")))
+    };
+    if profile.get("credential_process").is_some() {
         return unsupported("a program's credentials (credential_process)");
     }
-    if profile.keys().any(|key| key.starts_with("sso_")) {
+    if profile.values.keys().any(|key| key.starts_with("sso_")) {
         return unsupported("single sign-on (sso_…)");
     }
     Ok(Found::Nothing(format!("the profile {shown} has no credentials")))

@@ -1,21 +1,17 @@
 //! Credentials of a role for a token that says who we are (AssumeRoleWithWebIdentity of STS): in a pod, the token of its service
 //! account. The call is not signed, for the token is what it proves itself by.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{Credentials, Found, document, read_token};
-use crate::cloud::ec2::endpoint::Endpoint;
+use super::sts::{self, Wanted};
+use super::{Credentials, Found, read_token};
 use crate::cloud::ec2::environment::Environment;
-use crate::cloud::ec2::http::{FORM, Http, Limits, Request};
 use crate::cloud::ec2::query::{Params, QueryError};
-use crate::cloud::ec2::xml;
 
 /// The variables, of which the first two belong together.
 const TOKEN_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 const ROLE: &str = "AWS_ROLE_ARN";
 const SESSION_NAME: &str = "AWS_ROLE_SESSION_NAME";
-/// What a session is called in logs of AWS if nothing is configured.
-const DEFAULT_SESSION_NAME: &str = "muster";
 
 /// A role, and who asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,39 +44,12 @@ pub fn from_environment(environment: &Environment, region: &str) -> Result<Found
 /// # Errors
 /// The token cannot be read, the call fails or is refused.
 pub fn assume(identity: &WebIdentity, environment: &Environment, region: &str) -> Result<Credentials, QueryError> {
-    let endpoint = match environment.endpoint_url("STS") {
-        Some(url) => Endpoint::given(url.trim())?,
-        None => Endpoint::of_service("sts", region)?,
-    };
-    let body = form(identity, &identity.token_file)?;
-    let proxy = endpoint.proxy(environment)?;
-    let http = Http::new(endpoint, proxy, Limits { answer_bytes: 1 << 20, ..Limits::SERVICE }, environment.spawn());
-    let headers = vec![("Content-Type".to_owned(), FORM.to_owned())];
-    let answer = http.send(Request { method: "POST", path: "/", headers, body: Some(body), limit: None })?;
-    let root = match answer.status {
-        // Not shown if it cannot be read: it has secrets in it.
-        200 => xml::parse(&answer.body)
-            .map_err(|why| QueryError::other(format!("the answer of STS is not whole XML ({why})")))?,
-        status => xml::answer(status, &answer.body).map_err(|error| refused(error, identity))?,
-    };
-    let credentials = root.at(&["AssumeRoleWithWebIdentityResult", "Credentials"]);
-    document::from_sts(credentials.ok_or_else(|| QueryError::other("the answer of STS has no credentials"))?)
-}
-
-fn form(identity: &WebIdentity, token_file: &Path) -> Result<String, QueryError> {
-    let token = read_token(token_file, "the token of the web identity")?;
+    let token = read_token(&identity.token_file, "the token of the web identity")?;
     let mut params = Params::default();
-    params.add("Action", "AssumeRoleWithWebIdentity");
-    params.add("Version", "2011-06-15");
-    params.add("RoleArn", identity.role_arn.as_str());
-    params.add("RoleSessionName", identity.session_name.as_deref().unwrap_or(DEFAULT_SESSION_NAME));
     params.add("WebIdentityToken", token.reveal());
-    Ok(params.encode())
-}
-
-/// A refusal of STS must not be taken for one of EC2: its codes mean something else for the pool.
-fn refused(error: QueryError, identity: &WebIdentity) -> QueryError {
-    QueryError::caused(format!("STS does not give the role {}", xml::excerpt(identity.role_arn.as_bytes())), error)
+    let (role_arn, session_name) = (identity.role_arn.as_str(), identity.session_name.as_deref());
+    let wanted = Wanted { action: "AssumeRoleWithWebIdentity", role_arn, session_name };
+    sts::ask(wanted, params, None, environment, region)
 }
 
 #[cfg(test)]
