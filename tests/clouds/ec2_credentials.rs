@@ -162,3 +162,36 @@ fn a_web_identity() {
     let given = fixture.list(&driver).expect("a session");
     assert!(![Credentials::ROLE, Credentials::RENEWED].iter().any(|one| one.token == Some(&given)), "{given}");
 }
+
+/// Roles of a profile, one by way of the other: moto checks by whom the calls of STS are signed, too.
+#[test]
+fn roles_of_profiles() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config");
+    let write = |secret: &str| {
+        let role = |name: &str| format!("role_arn = arn:aws:iam::123456789012:role/{name}\nduration_seconds = 900\n");
+        let (first, second, id) = (role("first"), role("second"), Credentials::STATIC.id);
+        let text = format!(
+            "[profile used]\n{second}source_profile = between\n[profile between]\n{first}source_profile = base\n\
+             [profile base]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n"
+        );
+        std::fs::write(&file, text).expect("written");
+    };
+    let sts = fixture.site.moto.url();
+    let driver = fixture.driver(&[
+        ("AWS_CONFIG_FILE", file.to_str().expect("text")),
+        ("AWS_PROFILE", "used"),
+        ("AWS_ENDPOINT_URL_STS", &sts),
+    ]);
+    write("another");
+    let error = fixture.list(&driver).expect_err("not the right one");
+    assert!(error.contains("STS does not give the role arn:aws:iam::123456789012:role/first"), "{error}");
+    write(Credentials::STATIC.secret);
+    fixture.set_ahead(10);
+    let given = fixture.list(&driver).expect("a session");
+    assert!(![Credentials::ROLE, Credentials::RENEWED].iter().any(|one| one.token == Some(&given)), "{given}");
+    // Those serve until five minutes before their end.
+    fixture.set_ahead(200);
+    assert_eq!(fixture.list(&driver), Ok(given));
+}
