@@ -6,6 +6,7 @@
 mod streams;
 mod unreaped;
 
+use std::fmt;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};
@@ -18,7 +19,7 @@ use super::{Command, Consume, ExecuteError, Executor, Lane, Output, Program};
 
 /// Commands of one lane at once: enough to group the queue's commits, few enough not to swamp the host.
 const WIDTH: usize = 8;
-/// The environment a command gets: nothing else of the daemon's reaches a job.
+/// In the environment that a command gets: nothing of the daemon's reaches a job.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// For a process that was killed: one that can be needs far less, even on a busy machine.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
@@ -27,11 +28,19 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 pub type Watch<'a> = dyn FnMut(&[u8]) + 'a;
 
 /// Runs commands as children of this process.
-#[derive(Debug)]
 pub struct LocalExecutor {
     /// Woken by `close` and never cleared.
     closing: Wake,
     home: String,
+    /// More of the environment.
+    variables: Vec<(String, String)>,
+}
+
+impl fmt::Debug for LocalExecutor {
+    /// Without the variables: some are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalExecutor").field("home", &self.home).finish_non_exhaustive()
+    }
 }
 
 impl LocalExecutor {
@@ -40,7 +49,12 @@ impl LocalExecutor {
     /// # Errors
     /// No descriptor is left.
     pub fn new(home: String) -> io::Result<Self> {
-        Ok(Self { closing: Wake::new()?, home })
+        Ok(Self { closing: Wake::new()?, home, variables: Vec::new() })
+    }
+
+    /// Commands get these variables too; one of a name that they have anyway, such as `PATH`, goes before.
+    pub fn with_variables(self, variables: Vec<(String, String)>) -> Self {
+        Self { variables, ..self }
     }
 
     fn spawn(&self, program: &Program) -> Result<Child, ExecuteError> {
@@ -56,6 +70,7 @@ impl LocalExecutor {
             .args(arguments)
             .env_clear()
             .envs([("PATH", PATH), ("HOME", &self.home), ("LANG", "C.UTF-8")])
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
             .process_group(0)
             .stdin(Stdio::piped())

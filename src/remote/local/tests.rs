@@ -40,6 +40,16 @@ fn endings() {
 }
 
 #[test]
+fn more_of_the_environment() {
+    let variables = [("PATH", "/nonexistent:/usr/bin:/bin"), ("MORE", "hush")];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let executor = executor().with_variables(variables);
+    let output = executor.execute(Lane::Action, &shell("echo $PATH $MORE $HOME $LANG", b"")).expect("runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "/nonexistent:/usr/bin:/bin hush / C.UTF-8\n");
+    assert!(!format!("{executor:?}").contains("hush"), "{executor:?}");
+}
+
+#[test]
 fn a_missing_program_is_named() {
     let command = Command {
         program: Program::Arguments(vec!["/nonexistent/muster-runner".to_owned()]),
