@@ -2,18 +2,38 @@
 //! tests have their own and nothing here reads a clock.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::core::time::WallMillis;
 use crate::remote::Spawn;
 
 type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
+type Names = dyn Fn() -> Vec<String> + Send + Sync;
+
+/// Variables beside those of AWS that a program needs which is run for credentials: to be found, and to reach services.
+const FOR_PROGRAMS: [&str; 11] = [
+    "PATH",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
+/// How AWS's own variables begin, and those of many programs for it.
+const OF_AWS: &str = "AWS_";
 
 /// The environment variables, where `~` is, and who starts threads.
 #[derive(Clone)]
 pub struct Environment {
     lookup: Arc<Lookup>,
+    /// Of all variables.
+    names: Arc<Names>,
     home: Option<PathBuf>,
     spawn: Spawn,
 }
@@ -25,13 +45,20 @@ impl Environment {
         home: Option<PathBuf>,
         spawn: Spawn,
     ) -> Self {
-        Self { lookup: Arc::new(lookup), home, spawn }
+        Self { lookup: Arc::new(lookup), names: Arc::new(Vec::new), home, spawn }
+    }
+
+    /// With the names of all variables there are. Without them, a program gets none of AWS.
+    pub fn with_names(self, names: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
+        Self { names: Arc::new(names), ..self }
     }
 
     /// That of this process. A variable that is not UTF-8 counts as not set.
     pub fn of_process(spawn: Spawn) -> Self {
         let lookup = |name: &str| std::env::var(name).ok();
-        Self::new(lookup, std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from), spawn)
+        let names = || std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        Self::new(lookup, home, spawn).with_names(names)
     }
 
     /// Starts threads for look-ups of names.
@@ -52,6 +79,17 @@ impl Environment {
     /// An endpoint in place of a service's (`EC2`, `STS`) public one, as AWS's own tools know it.
     pub fn endpoint_url(&self, service: &str) -> Option<String> {
         self.get(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| self.get("AWS_ENDPOINT_URL"))
+    }
+
+    pub fn home(&self) -> Option<&Path> {
+        self.home.as_deref()
+    }
+
+    /// What a program gets that is run for credentials. Nothing else: it may be anybody's, and the daemon has other secrets.
+    pub fn for_programs(&self) -> Vec<(String, String)> {
+        let of_aws = (self.names)().into_iter().filter(|name| name.starts_with(OF_AWS));
+        let names = FOR_PROGRAMS.map(str::to_owned).into_iter().chain(of_aws);
+        names.filter_map(|name| self.get(&name).map(|value| (name, value))).collect()
     }
 
     /// A file below the home directory.
@@ -96,9 +134,11 @@ pub(in crate::cloud::ec2) mod tests {
         pub(in crate::cloud::ec2) fn of(variables: &[(&str, &str)], home: Option<&std::path::Path>) -> Self {
             let owned: Vec<(String, String)> =
                 variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let names: Vec<String> = owned.iter().map(|(name, _)| name.clone()).collect();
             let lookup =
                 move |name: &str| owned.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-            Self::new(lookup, home.map(PathBuf::from), Arc::new(crate::shell::threads::spawn))
+            let spawn = Arc::new(crate::shell::threads::spawn);
+            Self::new(lookup, home.map(PathBuf::from), spawn).with_names(move || names.clone())
         }
     }
 

@@ -1,4 +1,4 @@
-//! The documents in which temporary credentials come: JSON of the local services, XML of STS. Pure.
+//! The documents in which temporary credentials come: JSON of the local services and of programs, XML of STS. Pure.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -12,8 +12,7 @@ use crate::cloud::ec2::xml::excerpt;
 /// # Errors
 /// It is not such a document, or says that there are no credentials.
 pub fn from_json(body: &[u8], whose: &str) -> Result<Credentials, QueryError> {
-    let document: Value = serde_json::from_slice(body)
-        .map_err(|error| QueryError::caused(format!("the credentials of {whose} are not JSON"), error))?;
+    let document = json(body, whose)?;
     let text = |name: &str| document.get(name).and_then(Value::as_str);
     // The metadata service says so in the document, with status 200.
     if let Some(code) = text("Code").filter(|code| *code != "Success") {
@@ -21,6 +20,25 @@ pub fn from_json(body: &[u8], whose: &str) -> Result<Credentials, QueryError> {
         return Err(QueryError::other(format!("{whose} has no credentials: {code} {message}")));
     }
     temporary(whose, [text("AccessKeyId"), text("SecretAccessKey"), text("Token"), text("Expiration")])
+}
+
+/// What a program prints that a profile names as its `credential_process`. What it says is not shown in errors.
+///
+/// # Errors
+/// It is not such a document.
+pub fn from_program(output: &[u8], whose: &str) -> Result<Credentials, QueryError> {
+    let document = json(output, whose)?;
+    if document.get("Version").and_then(Value::as_u64) != Some(1) {
+        return Err(QueryError::other(format!("the credentials of {whose} are of another Version than 1")));
+    }
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    temporary(whose, [text("AccessKeyId"), text("SecretAccessKey"), text("SessionToken"), text("Expiration")])
+}
+
+/// The error says the place of a fault, and nothing of what stands there.
+fn json(text: &[u8], whose: &str) -> Result<Value, QueryError> {
+    serde_json::from_slice(text)
+        .map_err(|error| QueryError::caused(format!("the credentials of {whose} are not JSON"), error))
 }
 
 /// The `Credentials` element of an answer of STS.
@@ -39,10 +57,11 @@ fn temporary(whose: &str, parts: [Option<&str>; 4]) -> Result<Credentials, Query
     };
     let lifetime = match expiration.map(str::parse::<Timestamp>) {
         Some(Ok(time)) => Lifetime::Until(time.as_millisecond()),
-        // An agent of one's own may serve keys that do not end; but ask it again.
+        // An agent or program of one's own may serve keys that do not end; but ask it again.
         None => Lifetime::Reread,
-        Some(Err(error)) => {
-            return Err(QueryError::caused(format!("the credentials of {whose} end at a time that is none"), error));
+        // The parser's error would show the text.
+        Some(Err(_)) => {
+            return Err(QueryError::other(format!("the credentials of {whose} have an Expiration that is no time")));
         }
     };
     Ok(Credentials {
@@ -78,7 +97,7 @@ mod tests {
             ("[]", "no key id"),
             (r#"{"AccessKeyId": "A", "SecretAccessKey": ""}"#, "no key id or no secret"),
             (r#"{"AccessKeyId": 1, "SecretAccessKey": "hush"}"#, "no key id or no secret"),
-            (r#"{"AccessKeyId": "A", "SecretAccessKey": "hush", "Expiration": "soon"}"#, "a time that is none"),
+            (r#"{"AccessKeyId": "A", "SecretAccessKey": "x", "Expiration": "hush"}"#, "Expiration that is no time"),
             (r#"{"Code": "Failed", "Message": "no\nrole"}"#, r"it has no credentials: Failed no\nrole"),
         ] {
             let error = from_json(text.as_bytes(), "it").expect_err(text);

@@ -1,8 +1,8 @@
 //! Whose calls these are (spec 42 §1).
 //!
 //! [`chain`] goes through the places where credentials may be, in order: the keys of the configuration or else of the environment, the
-//! [`shared_files`] below `~/.aws`, a web identity, the agent of a container, the metadata service of an instance. Profiles of the files may have
-//! an [`assume_role`]; roles are asked for by [`sts`]. [`cache`] keeps what was found until shortly before it ends.
+//! [`shared_files`] below `~/.aws`, a web identity, the agent of a container, the metadata service of an instance. Profiles of the files may
+//! want a role ([`assume_role`], by way of [`sts`]) or name a program ([`process`]). [`cache`] keeps what was found until shortly before it ends.
 
 pub mod assume_role;
 pub mod cache;
@@ -10,6 +10,7 @@ pub mod chain;
 pub mod container;
 pub mod document;
 pub mod metadata;
+pub mod process;
 pub mod shared_files;
 pub mod sts;
 pub mod web_identity;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::chain::Chain;
 use super::web_identity::{self, WebIdentity};
-use super::{Credentials, Found, Lifetime, Secret, assume_role, read_text};
+use super::{Credentials, Found, Lifetime, Secret, assume_role, process, read_text};
 use crate::cloud::ec2::environment::Environment;
 use crate::cloud::ec2::query::QueryError;
 use crate::cloud::ec2::xml::excerpt;
@@ -210,15 +210,14 @@ pub fn own(chain: &Chain, profile: &Profile) -> Result<Found, QueryError> {
             return Err(QueryError::other(format!("the profile {shown} has only one of {id} and {secret}")));
         }
     }
-    let unsupported = |what: &str| {
-        let instead = "give it keys, or a role with web_identity_token_file";
-        Err(QueryError::other(format!("the profile {shown} wants {what}, which is not supported: {instead}")))
-    };
-    if profile.get("credential_process").is_some() {
-        return unsupported("a program's credentials (credential_process)");
+    if let Some(line) = profile.get("credential_process") {
+        return process::run(line, &shown, &chain.environment, process::LIMIT).map(Found::Credentials);
     }
     if profile.values.keys().any(|key| key.starts_with("sso_")) {
-        return unsupported("single sign-on (sso_…)");
+        return Err(QueryError::other(format!(
+            "the profile {shown} wants single sign-on (sso_…), which is not supported: give it keys, or a role with \
+             web_identity_token_file"
+        )));
     }
     Ok(Found::Nothing(format!("the profile {shown} has no credentials")))
 }

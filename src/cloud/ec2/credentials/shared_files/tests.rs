@@ -134,7 +134,7 @@ fn what_is_asked_for_and_cannot_be_had_is_an_error() {
         (FILE, &[("AWS_PROFILE", "third")][..], "AWS_PROFILE names a profile that is not there: "),
         ("[default]\naws_access_key_id = A\n", &[], "only one of"),
         ("[default]\naws_secret_access_key = verysecret\n", &[], "only one of"),
-        ("[default]\ncredential_process = /bin/x\n", &[], "credential_process"),
+        ("[default]\ncredential_process = /nonexistent/x\n", &[], "credential_process of the profile default"),
         ("[default]\nsso_session = x\n", &[], "single sign-on"),
         ("[default]\nverysecret\n", &[], "line 2 of"),
         ("a = verysecret\n", &[], "line 1 of"),
@@ -162,4 +162,21 @@ fn a_role_with_a_token_is_asked_for() {
     let Ok(Found::Credentials(credentials)) = result else { panic!("{result:?}") };
     assert_eq!((credentials.access_key_id.as_str(), credentials.lifetime), ("ASIA", Lifetime::Until(1000)));
     assert!(server.requests()[0].body.contains("RoleArn=arn%3Ar&RoleSessionName=me&"));
+}
+
+/// Keys of the profile itself go before; a role may be asked for with what the program prints.
+#[test]
+fn a_program_of_a_profile() {
+    let document = |id: &str| format!(r#"'{{"Version": 1, "AccessKeyId": "{id}", "SecretAccessKey": "s"}}'"#);
+    let line = format!("credential_process = echo {}\n", document("PROGRAM"));
+    assert_eq!(found(ask("", &format!("[default]\n{line}"), &[])), ["PROGRAM", "s", ""]);
+    assert_eq!(found(ask(&format!("[default]\n{line}"), "[default]\nregion = x\n", &[])), ["PROGRAM", "s", ""]);
+    let keys = "aws_access_key_id = KEYS\naws_secret_access_key = k\n";
+    assert_eq!(found(ask(&format!("[default]\n{keys}{line}"), "", &[])), ["KEYS", "k", ""]);
+
+    let refusal = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
+    let server = Server::start(vec![Reply::text(403, refusal)]);
+    let config = format!("[default]\nrole_arn = r\nsource_profile = a\n[profile a]\n{line}");
+    ask("", &config, &[("AWS_ENDPOINT_URL_STS", &server.url())]).expect_err("refused");
+    assert!(server.requests()[0].all("authorization")[0].contains("Credential=PROGRAM/"));
 }
