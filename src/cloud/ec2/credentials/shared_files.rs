@@ -215,8 +215,8 @@ pub fn own(chain: &Chain, profile: &Profile) -> Result<Found, QueryError> {
     }
     if profile.values.keys().any(|key| key.starts_with("sso_")) {
         return Err(QueryError::other(format!(
-            "the profile {shown} wants single sign-on (sso_…), which is not supported: give it keys, or a role with \
-             web_identity_token_file"
+            "the profile {shown} wants single sign-on (sso_…), for which somebody would have to log in: log in with AWS's own tool, and use \
+             a profile with `credential_process = aws configure export-credentials --profile {shown} --format process`"
         )));
     }
     Ok(Found::Nothing(format!("the profile {shown} has no credentials")))
