@@ -56,6 +56,17 @@ pub(crate) fn has_run(_all: &All, place: &Place, uuid: &str, attempt: u32) -> bo
 const CONTAINER: &str = "container";
 /// What `remove` has kept of an attempt whose outputs were too large: its result, so that it is not forgotten twice.
 const KEPT: &str = "kept";
+/// The same of one that was forgotten while something of it was left, if an engine may have its container: until that was reaped.
+const FORGOTTEN: &str = "forgotten";
+
+/// What a removal leaves of an attempt.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spared {
+    /// Its working directory.
+    pub(crate) work: bool,
+    /// The word of a container that an engine may have.
+    pub(crate) container: bool,
+}
 
 /// Says it before there can be such a container.
 pub(crate) fn keep_container(place: &Place, holder: &Holder) -> Result<()> {
@@ -72,6 +83,14 @@ pub(crate) fn keep_container(place: &Place, holder: &Holder) -> Result<()> {
 pub(crate) fn forget_container(place: &Place, uuid: &str, attempt: u32) {
     // One that stays is asked for again.
     let _ = fs::remove_file(place.attempt_dir(uuid, attempt).join(CONTAINER));
+}
+
+/// Nothing of it is left any more: removes what was spared when it was forgotten, if it was.
+pub(crate) fn clear_forgotten(place: &Place, uuid: &str, attempt: u32) {
+    if place.attempt_dir(uuid, attempt).join(FORGOTTEN).exists() {
+        // What stays is removed with the dispatcher's next first list.
+        let _ = remove(place, uuid, attempt, Spared::default());
+    }
 }
 
 /// Of the newest attempt that has one.
@@ -141,7 +160,7 @@ pub(crate) fn go_on_removing(place: &Place) {
     });
     drop(all);
     if let Some((uuid, attempt)) = found {
-        let _ = remove(place, &uuid, attempt, false);
+        let _ = remove(place, &uuid, attempt, Spared::default());
     }
 }
 
@@ -154,6 +173,12 @@ fn is_of_use(dir: &Path) -> bool {
 /// Its outputs are too large to be collected and stay; the rest of it has been forgotten.
 pub(crate) fn is_kept(place: &Place, uuid: &str, attempt: u32) -> bool {
     place.attempt_dir(uuid, attempt).join(KEPT).exists()
+}
+
+/// It has left a result, which perhaps was forgotten already.
+pub(crate) fn has_ended(place: &Place, uuid: &str, attempt: u32) -> bool {
+    let dir = place.attempt_dir(uuid, attempt);
+    ["result.json", KEPT, FORGOTTEN].iter().any(|name| dir.join(name).exists())
 }
 
 /// The attempts that have a directory, in rising order.
@@ -242,26 +267,35 @@ fn sweep(place: &Place) {
     let _ = fs::remove_dir(&dir);
 }
 
-/// Removes the files of an attempt; `keep_work` spares its working directory. For one that has a tombstone and no runner.
-pub(crate) fn remove(place: &Place, uuid: &str, attempt: u32, keep_work: bool) -> Result<()> {
+/// Removes the files of an attempt but for those that are `spared`. For one that has a tombstone and no runner.
+pub(crate) fn remove(place: &Place, uuid: &str, attempt: u32, spared: Spared) -> Result<()> {
     let dir = place.attempt_dir(uuid, attempt);
     let result = dir.join("result.json");
     // First, so that a removal cut short is no result with half its files.
-    if keep_work {
-        match fs::rename(&result, dir.join(KEPT)) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("cannot rename", &result, e)),
-            _ => {}
-        }
-    } else {
+    let aside = if spared.work { Some(KEPT) } else { spared.container.then_some(FORGOTTEN) };
+    let Some(aside) = aside else {
         remove_file(&result)?;
+        return remove_all(place, uuid, attempt);
+    };
+    match fs::rename(&result, dir.join(aside)) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("cannot rename", &result, e)),
+        _ => {}
     }
-    if keep_work {
-        for name in ["stdout", "stderr", "environment", "pid", CONTAINER, "result.json~"] {
-            remove_file(&dir.join(name))?;
-        }
-        return remove::tree(&dir.join("tmp"));
+    for name in ["stdout", "stderr", "environment", "pid", "result.json~"] {
+        remove_file(&dir.join(name))?;
     }
-    remove::tree(&dir)?;
+    remove::tree(&dir.join("tmp"))?;
+    if !spared.container {
+        remove_file(&dir.join(CONTAINER))?;
+    }
+    if !spared.work {
+        remove::tree(&dir.join("work"))?;
+    }
+    if spared.work || dir.join(CONTAINER).exists() { Ok(()) } else { remove_all(place, uuid, attempt) }
+}
+
+fn remove_all(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
+    remove::tree(&place.attempt_dir(uuid, attempt))?;
     // Fails while another attempt has files there.
     let _ = fs::remove_dir(place.container_dir(uuid));
     Ok(())
@@ -298,7 +332,7 @@ mod tests {
         bury(&all, &place, U, 4).unwrap();
         bury(&all, &place, U, 3).unwrap();
         assert!(create(&all, &place, U, 4).is_err());
-        remove(&place, U, 2, false).unwrap();
+        remove(&place, U, 2, Spared::default()).unwrap();
         assert_eq!(containers(&place).unwrap(), Vec::<String>::new());
         assert!(create(&all, &place, U, 2).is_err());
         create(&all, &place, U, 5).unwrap();

@@ -132,6 +132,7 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
         if removed && left.is_empty() && all.acquire(uuid)?.is_some() {
             // Only we know that the engine has nothing any more.
             attempts::forget_container(place, uuid, holder.attempt);
+            attempts::clear_forgotten(place, uuid, holder.attempt);
             return lock::discard(&all, &holder);
         }
         let killed: Vec<Handle> = left.iter().filter_map(kill_process).collect();

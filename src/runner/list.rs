@@ -1,7 +1,7 @@
 //! `--list`: which containers have a runner here, or a result to collect; with `--wait` as a long poll (spec 50 §5, 52 §1).
 //!
-//! One line for each uuid: a live or stale runner wins over an older attempt's result. `#attempt UUID N` follows it. `#broken WHY` may
-//! follow `broken`. The last line is `# TOKEN`, a hash of the list, so that a list cut short is never taken for a short one.
+//! One line for each uuid: a live or stale runner wins over an older attempt's result, and an attempt's own result, if it is final, over
+//! what a runner that is gone has left. `#attempt UUID N` follows it. `#broken WHY` may follow `broken`. The last line is `# TOKEN`, a hash of the list, so that a list cut short is never taken for a short one.
 //!
 //! Waiting is for inotify on the lock directory (starts, regular ends, the broken mark), for the exit of the runners listed (a
 //! crash), and for standard input's end. The watch is set before the scan. Opening and closing lock files is not watched: two
@@ -22,10 +22,12 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::attempts;
 use crate::error::{Error, Result};
-use crate::lock::{self, All, Found};
+use crate::lock::{self, All, Found, Holder};
 use crate::owner;
 use crate::place::Place;
 use crate::poll;
+use crate::results;
+use muster_runner::protocol::Reason;
 
 const PRICES_BYTES_MAX: u64 = 1 << 20;
 /// Runners whose exit is watched; beyond, and while something is stale, the list is looked at again every [`LOOK_AGAIN`].
@@ -123,8 +125,7 @@ impl Scan {
                     lines.insert(uuid, (Line::Alive, holder.attempt));
                 }
                 Some(Found::Stale(holder)) => {
-                    scan.stale = true;
-                    lines.insert(uuid, (Line::Stale, holder.attempt));
+                    lines.insert(uuid, scan.left(place, &holder));
                 }
                 _ => {
                     if let Some(attempt) = attempts::finished(place, &uuid) {
@@ -154,6 +155,12 @@ impl Scan {
         Ok(scan)
     }
 
+    /// Of one whose runner is gone and has left something. (A result is there before its runner is gone, so it is not overlooked.)
+    fn left(&mut self, place: &Place, holder: &Holder) -> (Line, u32) {
+        self.stale = true;
+        (if is_final(place, holder) { Line::Finished } else { Line::Stale }, holder.attempt)
+    }
+
     fn locks(&mut self, place: &Place) -> Result<BTreeMap<String, (Line, u32)>> {
         let mut lines = BTreeMap::new();
         let all = All::take(&place.lock_dir)?;
@@ -169,8 +176,8 @@ impl Scan {
                     lines.insert(holder.uuid, (Line::Alive, holder.attempt));
                 }
                 Found::Stale(holder) if holder.set == place.set => {
-                    self.stale = true;
-                    lines.insert(holder.uuid, (Line::Stale, holder.attempt));
+                    let line = self.left(place, &holder);
+                    lines.insert(holder.uuid, line);
                 }
                 Found::Strange(text) | Found::Foreign(text) => self.strange.push(text),
                 Found::Absent | Found::Starting | Found::Alive(_) | Found::Stale(_) => {}
@@ -178,6 +185,15 @@ impl Scan {
         }
         Ok(lines)
     }
+}
+
+/// The attempt has ended and is not tried again, whatever its runner could not end. After another result it may be: then what is left
+/// goes first, or two attempts could run at once.
+fn is_final(place: &Place, holder: &Holder) -> bool {
+    results::read_result(&place.attempt_dir(&holder.uuid, holder.attempt)).is_ok_and(|result| match result.reason {
+        Reason::Exited | Reason::Signaled | Reason::MaxRunTime | Reason::Oom => true,
+        Reason::Killed | Reason::EngineError | Reason::DiskFull => false,
+    })
 }
 
 /// FNV-1a. Two lists that follow each other must differ in it; nobody gains from making them equal.

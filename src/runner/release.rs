@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use crate::attempts;
+use crate::attempts::{self, Spared};
 use crate::error::{Error, Result};
 use crate::lock::{self, All, Found};
 use crate::owner;
@@ -26,14 +26,14 @@ pub(crate) fn release(place: &Place, lease: &str) -> Result<()> {
     for (uuid, attempt) in &useless {
         if attempts::bury(&all, place, uuid, *attempt).is_err() {
             // The disk may be full of just that: no start can come before the mark as long as the lock is held.
-            attempts::remove(place, uuid, *attempt, false)?;
+            attempts::remove(place, uuid, *attempt, Spared::default())?;
             attempts::bury(&all, place, uuid, *attempt)?;
         }
     }
     // Large trees take long, and others wait for the lock; what has a tombstone does not start.
     drop(all);
     for (uuid, attempt) in &useless {
-        attempts::remove(place, uuid, *attempt, false)?;
+        attempts::remove(place, uuid, *attempt, Spared::default())?;
     }
     let all = All::take(&place.lock_dir)?;
     if !owner::is(place, lease)? {

@@ -11,7 +11,7 @@ use rustix::event::PollFlags;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tar::{Builder, EntryType, Header};
 
-use crate::attempts;
+use crate::attempts::{self, Spared};
 use crate::error::{Error, Result};
 use crate::lock::{All, Found};
 use crate::outputs::{Skipped, Walk};
@@ -23,7 +23,7 @@ use muster_runner::protocol::ResultRecord;
 const TAIL_BYTES_MAX: u64 = 1 << 20;
 const RESULT_BYTES_MAX: u64 = 4 << 20;
 
-fn read_result(dir: &Path) -> Result<ResultRecord> {
+pub(crate) fn read_result(dir: &Path) -> Result<ResultRecord> {
     let path = dir.join("result.json");
     let mut text = Vec::new();
     File::open(&path)
@@ -81,10 +81,11 @@ fn append(
     archive.append_data(&mut header, path, file.chain(io::repeat(0)).take(metadata.size()))
 }
 
-/// Removes a collected attempt's files for good: it can never start here again. And what crashed attempts before it have left.
+/// Removes a collected attempt's files for good: it can never start here again. And what crashed attempts before it have left. One that
+/// has ended and could not end all of its processes, or its engine's container, is listed as stale from then on.
 ///
 /// # Errors
-/// [`Error::Refused`] while it runs or its remains do.
+/// [`Error::Refused`] while it runs, or its remains do and there is no result.
 pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
     let dir = place.attempt_dir(uuid, attempt);
     let all = All::take(&place.lock_dir)?;
@@ -96,10 +97,13 @@ pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
         Found::Absent => attempts::useless_before(place, uuid, attempt),
         _ => Vec::new(),
     };
+    // What is left of it stays to be reaped: the lock file says what it is, and what an engine may have stands in a file, too.
+    let is_left = matches!(&found, Found::Stale(holder) if holder.set == place.set && holder.attempt == attempt);
     let busy = match found {
         Found::Absent | Found::Foreign(_) => false,
         Found::Starting | Found::Strange(_) => !dir.join("result.json").exists(),
-        Found::Alive(holder) | Found::Stale(holder) => holder.set == place.set && holder.attempt == attempt,
+        Found::Alive(holder) => holder.set == place.set && holder.attempt == attempt,
+        Found::Stale(_) => is_left && !attempts::has_ended(place, uuid, attempt),
     };
     if busy {
         return Err(Error::Refused(format!("attempt {attempt} of {uuid} has not ended: nothing was removed")));
@@ -107,16 +111,17 @@ pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
     // Also the second time.
     let keep_work =
         attempts::is_kept(place, uuid, attempt) || read_result(&dir).is_ok_and(|result| result.outputs_too_large);
+    let spared = Spared { work: keep_work, container: is_left };
     if attempts::bury(&all, place, uuid, attempt).is_err() {
         // The disk may be full of just that: no start can come before the mark as long as the lock is held.
-        attempts::remove(place, uuid, attempt, keep_work)?;
+        attempts::remove(place, uuid, attempt, spared)?;
         return attempts::bury(&all, place, uuid, attempt);
     }
     drop(all);
     for earlier in earlier {
-        attempts::remove(place, uuid, earlier, false)?;
+        attempts::remove(place, uuid, earlier, Spared::default())?;
     }
-    attempts::remove(place, uuid, attempt, keep_work)
+    attempts::remove(place, uuid, attempt, spared)
 }
 
 /// Writes what a stream of the attempt has from `offset` on, at most 1 MiB. If there is nothing yet and the attempt has not

@@ -12,16 +12,16 @@ use rustix::process::{Pid, geteuid};
 
 use crate::common::{Host, PATIENCE, message, parse_list, pause, script, uuid, wait_gone};
 
-fn path(host: &Host, n: usize) -> PathBuf {
+pub(crate) fn path(host: &Host, n: usize) -> PathBuf {
     host.lock_dir().join(format!("crunch-run-{}.lock", uuid(n)))
 }
 
 /// A process that holds a lock and lives until it is told to end, as another runner would.
-struct Holder(Child);
+pub(crate) struct Holder(Child);
 
 impl Holder {
     /// `content` is written into the file, with `PID` in it replaced by the holder's.
-    fn of(path: &std::path::Path, content: &str) -> Self {
+    pub(crate) fn of(path: &std::path::Path, content: &str) -> Self {
         let script = "exec 9<>\"$1\" && flock -x 9 && printf '%s' \"$2\" | sed \"s/PID_OF/$$/\" >\"$1\" && echo held && exec sleep 10000";
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(path).arg(content).stdout(Stdio::piped());

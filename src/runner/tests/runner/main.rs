@@ -9,6 +9,7 @@ mod files;
 mod hostile;
 mod jobs;
 mod lease;
+mod leftovers;
 mod life;
 mod limits;
 mod listing;

@@ -11,7 +11,7 @@ use muster_runner::protocol::{ContainerSpec, Limits, Reason};
 use crate::common::{Host, install, uuid, wait_gone};
 
 /// A container is a directory with a process number and an exit code. Each call is written down, one word a line.
-const DOCKER: &str = r#"#!/bin/sh
+pub(crate) const DOCKER: &str = r#"#!/bin/sh
 state=${0%/*}/state
 mkdir -p "$state"
 { echo "== call"; for word; do echo "$word"; done; } >> "$state/calls"
@@ -72,6 +72,7 @@ rm)
         echo "Error: No such container: $name" >&2; exit 1
     fi
     [ -d "$state/$name" ] || { echo "Error: No such container: $name" >&2; exit 1; }
+    [ ! -e "$state/stuck" ] || { echo "Error response from daemon: device or resource busy" >&2; exit 1; }
     kill -KILL "-$(cat "$state/$name/pid")" 2>/dev/null
     rm -r "$state/$name" ;;
 *) exit 125 ;;
@@ -92,7 +93,7 @@ done
 cd "$HOME" && exec "$@"
 "#;
 
-fn host_with(name: &str, text: &str) -> (Host, PathBuf) {
+pub(crate) fn host_with(name: &str, text: &str) -> (Host, PathBuf) {
     let mut host = Host::new();
     let programs = host.path().join("programs");
     fs::create_dir(&programs).unwrap();
@@ -117,7 +118,7 @@ fn spec(n: usize, engine: &str, script: &str) -> ContainerSpec {
     }
 }
 
-fn docker(n: usize, script: &str) -> ContainerSpec {
+pub(crate) fn docker(n: usize, script: &str) -> ContainerSpec {
     let arguments = ["--context", "here", "run", "--network=none"].map(str::to_owned);
     let limits = Limits { vcpus: 1, ram: 1 << 26, ..Limits::default() };
     ContainerSpec { engine_arguments: arguments.into(), limits, ..spec(n, "docker", script) }
