@@ -90,5 +90,6 @@ fn is_ours(argument: &str) -> bool {
             | "--entrypoint"
             | "--log-driver"
             | "--pidfile"
+            | "--cidfile"
     )
 }

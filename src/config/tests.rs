@@ -178,6 +178,7 @@ fn single_faults_and_warnings() {
             "Muster: {Runner: {Engine: podman, EngineArguments: [--privileged, --rm]}}",
             "\"--rm\" would keep the runner from",
         ),
+        ("Muster: {Runner: {Engine: docker, EngineArguments: [--cidfile=/x]}}", "\"--cidfile=/x\" would keep"),
         (
             "Containers: {CloudVMs: {Driver: azure}}\nMuster: {Runner: {SelfDestructAfter: 299s}}",
             "power themselves off while in use: at least 300s",

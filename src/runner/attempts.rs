@@ -281,7 +281,7 @@ pub(crate) fn remove(place: &Place, uuid: &str, attempt: u32, spared: Spared) ->
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("cannot rename", &result, e)),
         _ => {}
     }
-    for name in ["stdout", "stderr", "environment", "pid", "result.json~"] {
+    for name in ["stdout", "stderr", "environment", "pid", "made", "result.json~"] {
         remove_file(&dir.join(name))?;
     }
     remove::tree(&dir.join("tmp"))?;

@@ -237,6 +237,8 @@ fn ask_engine(ended: &mut Ended, (handle, log): (&Handle, Option<&kmsg::Log>), s
     let by_itself = matches!(ended.reason, Reason::Exited | Reason::Signaled);
     let of_client = std::mem::take(&mut ended.exit_code);
     let client_was_killed = std::mem::take(&mut ended.signal).is_some();
+    let said = trouble::last_words(&dir.join("stderr"));
+    let never_made = by_itself && state.is_err() && of_client.is_some() && handle.was_never_made(&said, spec, dir);
     match state {
         Ok(Some(State::Ended { exit_code, oom })) => {
             ended.exit_code = Some(exit_code);
@@ -249,17 +251,24 @@ fn ask_engine(ended: &mut Ended, (handle, log): (&Handle, Option<&kmsg::Log>), s
                 ended.reason = Reason::Exited;
             }
         }
-        Ok(Some(State::NotBegun) | None) if by_itself => not_begun(ended, of_client, spec, dir),
+        Ok(Some(State::NotBegun) | None) if by_itself => not_begun(ended, of_client, spec, &said),
         Ok(Some(State::Running)) if by_itself => {
             ended.fail("the engine's client ended while its container ran".to_owned());
         }
-        Err(e) if by_itself => ended.fail(format!("cannot ask the engine about its container: {e}")),
+        Err(_) if never_made => not_begun(ended, of_client, spec, &said),
+        Err(e) if by_itself => {
+            ended.fail(format!("cannot ask the engine about its container: {e}"));
+            // In its answer to us there are no words of the job.
+            ended.broken = trouble::means_broken(&e.to_string(), spec);
+        }
         _ => {}
     }
     if client_was_killed && ended.reason == Reason::EngineError {
         ended.add("the client was killed");
     }
-    if let Err(e) = handle.remove() {
+    if let Err(e) = handle.remove()
+        && !never_made
+    {
         ended.left_behind = true;
         ended.add(&e.to_string());
     }
@@ -267,9 +276,8 @@ fn ask_engine(ended: &mut Ended, (handle, log): (&Handle, Option<&kmsg::Log>), s
 
 /// The engine's own exit codes: 127 and 126 for a command that is not in the image or not executable, but also for faults of its own;
 /// 125 for others. Its words on standard error tell them apart.
-fn not_begun(ended: &mut Ended, code: Option<i32>, spec: &ContainerSpec, dir: &Path) {
-    let said = trouble::last_words(&dir.join("stderr"));
-    let is_broken = trouble::means_broken(&said, spec);
+fn not_begun(ended: &mut Ended, code: Option<i32>, spec: &ContainerSpec, said: &str) {
+    let is_broken = trouble::means_broken(said, spec);
     let of_command = said.contains("executable file") || said.contains(&format!("exec: {:?}", spec.command[0]));
     match code {
         Some(code @ (126 | 127)) if of_command && !is_broken => ended.exit_code = Some(code),

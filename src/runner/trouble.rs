@@ -9,9 +9,11 @@ use muster_runner::protocol::ContainerSpec;
 /// Bytes of what an engine said last.
 const LAST_WORDS: u64 = 2 << 10;
 
+/// What docker's client says when there is nobody to take its request.
+const NO_DAEMON: &str = "annot connect to the Docker daemon";
 /// Parts that come in this order.
 const BROKEN: [&[&str]; 4] = [
-    &["annot connect to the Docker daemon"],
+    &[NO_DAEMON],
     &[
         "oci runtime error",
         "starting container process",
@@ -26,8 +28,7 @@ const BROKEN: [&[&str]; 4] = [
 
 /// `said`: by the engine. Words of the job in it may be chosen to mislead: they do not count.
 pub(crate) fn means_broken(said: &str, spec: &ContainerSpec) -> bool {
-    let words = spec.command.iter().chain([&spec.cwd, &spec.image]).filter(|word| !word.is_empty());
-    let text = words.fold(said.to_owned(), |text, word| text.replace(word.as_str(), " "));
+    let text = without_words_of_the_job(said, spec);
     let has_all = |parts: &&[&str]| {
         let mut rest = text.as_str();
         parts.iter().all(|part| match rest.find(part) {
@@ -39,6 +40,16 @@ pub(crate) fn means_broken(said: &str, spec: &ContainerSpec) -> bool {
         })
     };
     BROKEN.iter().any(has_all)
+}
+
+/// The same for a daemon that no request has reached.
+pub(crate) fn means_no_daemon(said: &str, spec: &ContainerSpec) -> bool {
+    without_words_of_the_job(said, spec).contains(NO_DAEMON)
+}
+
+fn without_words_of_the_job(said: &str, spec: &ContainerSpec) -> String {
+    let words = spec.command.iter().chain([&spec.cwd, &spec.image]).filter(|word| !word.is_empty());
+    words.fold(said.to_owned(), |text, word| text.replace(word.as_str(), " "))
 }
 
 /// The end of a stream's file, in one line.
@@ -75,6 +86,8 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(means_broken(text, &ContainerSpec::default()), broken, "{text}");
+            let no_daemon = text.contains("connect to the Docker daemon");
+            assert_eq!(means_no_daemon(text, &ContainerSpec::default()), no_daemon, "{text}");
         }
         let spec = ContainerSpec { cwd: "/no space left on device".into(), ..ContainerSpec::default() };
         assert!(!means_broken("cannot go to /no space left on device", &spec));

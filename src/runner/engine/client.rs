@@ -22,6 +22,11 @@ pub(crate) fn environment_file(dir: &Path) -> PathBuf {
     dir.join("environment")
 }
 
+/// In the attempt's directory too: docker's client creates it when the engine has made the container, and not before.
+pub(crate) fn made_file(dir: &Path) -> PathBuf {
+    dir.join("made")
+}
+
 /// What starts the container that `handle` names, in the foreground.
 ///
 /// # Errors
@@ -38,6 +43,9 @@ pub(crate) fn command(
     let mut command = handle.command(&["run"]);
     command.args(arguments(engine, handle, spec, dir, user)?).arg("--env-file").arg(file);
     command.args(&engine.options);
+    if engine.kind == Kind::Docker {
+        command.arg("--cidfile").arg(made_file(dir));
+    }
     command.arg("--entrypoint").arg(&spec.command[0]).arg(&spec.image).args(&spec.command[1..]);
     Ok(command)
 }

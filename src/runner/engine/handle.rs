@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::client::made_file;
 use super::{Engine, Kind, limits};
 use crate::kmsg;
 use crate::null;
 use crate::program::{self, Answer};
+use crate::trouble;
 use muster_runner::protocol::ContainerSpec;
 
 /// An engine that does not answer for so long is out of order.
@@ -68,6 +70,12 @@ impl Handle {
     /// For the engine's `run`.
     pub(crate) fn pid_file(&self) -> Option<&Path> {
         self.pid_file.as_deref()
+    }
+
+    /// docker's client, having ended by itself, could not have a container made: there was no daemon. A job may say the same, but then
+    /// there is the file.
+    pub(crate) fn was_never_made(&self, said: &str, spec: &ContainerSpec, dir: &Path) -> bool {
+        !self.is_podman && trouble::means_no_daemon(said, spec) && matches!(made_file(dir).try_exists(), Ok(false))
     }
 
     /// Of the container, as this machine counts; `None` until it has begun, and if that is not told.

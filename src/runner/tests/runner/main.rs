@@ -4,6 +4,7 @@
 
 mod common;
 mod concurrency;
+mod daemon;
 mod engines;
 mod files;
 mod hostile;

@@ -16,7 +16,11 @@ state=${0%/*}/state
 mkdir -p "$state"
 { echo "== call"; for word; do echo "$word"; done; } >> "$state/calls"
 [ "$1" = --context ] && [ "$2" = here ] && shift 2 || { echo "docker: global options are missing" >&2; exit 125; }
-[ ! -e "$state/down" ] || { echo "docker: Cannot connect to the Docker daemon" >&2; exit 1; }
+if [ -e "$state/down" ]; then
+    said="Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
+    [ "$1" = run ] || { echo "$said" >&2; exit 1; }
+    printf '%s\n' "docker: $said." "See 'docker run --help'." >&2; exit 125
+fi
 verb=$1; shift
 for name; do :; done
 case $verb in
@@ -26,6 +30,7 @@ run)
         --name) name=$2; shift 2 ;;
         --env-file) cp "$2" "$state/environment"; shift 2 ;;
         --entrypoint) program=$2; shift 2 ;;
+        --cidfile) made=$2; shift 2 ;;
         --workdir) cd "$2" || exit 125; shift 2 ;;
         --interactive) stdin=1; shift ;;
         --network=none) shift ;;
@@ -38,6 +43,7 @@ run)
     case $1 in slow) echo $$ > "$state/slow"; while [ ! -e "$state/pulled" ]; do sleep 0.1; done ;; esac
     shift
     mkdir "$state/$name"
+    echo 0123456789ab > "$made"
     [ "$stdin" ] || exec </dev/null
     exec 4<&0
     setsid "$program" "$@" <&4 4<&- &
@@ -48,6 +54,7 @@ run)
     echo $code > "$state/$name/code"
     exit $code ;;
 ps)
+    [ ! -e "$state/confused" ] || { echo "Error response from daemon: something" >&2; exit 1; }
     for filter; do :; done
     [ ! -d "$state/${filter#name=}" ] || echo 0123456789ab ;;
 inspect)
@@ -142,7 +149,7 @@ fn docker_is_called_as_it_wants_to_be() {
     let (work, name) = (work.to_str().unwrap(), calls[0][4]);
     let tmp = work.strip_suffix("work").unwrap().to_owned() + "tmp";
     let volumes = [work, &tmp].map(|path| format!("{path}:{path}:z"));
-    let environment = format!("{}environment", work.strip_suffix("work").unwrap());
+    let [environment, made] = ["environment", "made"].map(|name| work.strip_suffix("work").unwrap().to_owned() + name);
     let at = |option: &str| calls[0].iter().position(|word| *word == option).map(|at| calls[0][at + 1]);
     // Which it is depends on who tests.
     let user = at("--user").unwrap();
@@ -156,8 +163,8 @@ fn docker_is_called_as_it_wants_to_be() {
         &["--log-driver", "none", "--interactive", "--volume", &volumes[0], "--volume", &volumes[1], "--workdir", work],
         &["--user", user, "--memory", "67108864b"],
         &swap,
-        &["--cpus", "1", "--env-file", &environment, "--network=none", "--entrypoint", "sh", "image.sif", "-c"],
-        &[&job.command[2]],
+        &["--cpus", "1", "--env-file", &environment, "--network=none"],
+        &["--cidfile", &made, "--entrypoint", "sh", "image.sif", "-c", &job.command[2]],
     ];
     assert_eq!(calls[0], run.concat());
     assert!(swap.is_empty() || swap[1] == "67108864b");
@@ -205,40 +212,6 @@ fn a_kill_and_a_crash_go_through_docker() {
     host.wait_for("");
     let calls = fs::read_to_string(state.join("calls")).unwrap();
     assert!(calls.contains(&format!("rm\n--force\n--volumes\nmuster-{}-1-", job.uuid)), "{calls}");
-}
-
-#[test]
-fn a_daemon_that_does_not_answer_breaks_the_machine() {
-    let (host, _) = host_with("docker", DOCKER);
-    let job = ContainerSpec { image: "missing".into(), ..docker(1, "true") };
-    host.started(&job);
-    host.wait_for_all(&["broken".to_owned(), format!("{} finished", job.uuid)]);
-    let result = host.result(&job);
-    assert_eq!((result.reason, result.exit_code), (Reason::EngineError, None), "{result:?}");
-    assert!(result.detail.contains("Cannot connect to the Docker daemon"), "{}", result.detail);
-}
-
-/// The engine cannot say whether the container is there: then it counts as there, and the lock stays.
-#[test]
-fn a_daemon_that_goes_while_a_container_runs_keeps_the_lock() {
-    let (host, state) = host_with("docker", DOCKER);
-    let job = docker(1, "echo > ready; sleep 1000");
-    host.begun(&job);
-    fs::write(state.join("down"), "").unwrap();
-    let runner = host.runner_pid(&job.uuid);
-    host.run(&format!("--kill 15 {} --attempt 1", job.uuid));
-    wait_gone(runner);
-    assert_eq!(host.list().0, [format!("{} stale", job.uuid)]);
-    let text = host.refused(&format!("--reap {} --attempt 1", job.uuid));
-    assert!(text.contains("Cannot connect to the Docker daemon"), "{text}");
-    assert_eq!(host.start(&job).status.code(), Some(1), "it may be running");
-    fs::remove_file(state.join("down")).unwrap();
-    host.ok(&format!("--reap {} --attempt 1", job.uuid));
-    host.wait_for(&format!("{} finished", job.uuid));
-    assert_eq!(host.result(&job).reason, Reason::Killed);
-    let left =
-        fs::read_dir(&state).unwrap().flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("muster-"));
-    assert!(!left);
 }
 
 /// Listers of other versions take a lock that nobody holds for one of nobody, and delete its file.
