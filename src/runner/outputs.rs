@@ -274,6 +274,10 @@ impl<F: FnMut(&Entry<'_>) -> io::Result<()>> Walk<F> {
             let kind = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode));
             match kind {
                 Ok(FileType::RegularFile | FileType::Directory) => {}
+                Ok(FileType::Symlink) => {
+                    skipped.add(&path.display().to_string(), "a link (links are skipped)");
+                    continue;
+                }
                 Ok(_) => {
                     skipped.add(&path.display().to_string(), "neither a file nor a directory");
                     continue;
@@ -400,7 +404,7 @@ mod tests {
         let dir = furnished();
         let result = examine(&dir.path().join("work"), &["a".to_owned()], 5);
         assert_eq!((result.bytes, result.too_large), (5, false));
-        assert_eq!(result.skipped, ["a/b/inner: neither a file nor a directory"]);
+        assert_eq!(result.skipped, ["a/b/inner: a link (links are skipped)"]);
     }
 
     /// Whichever limit it is: what is beyond is said, before all else, and once.
