@@ -247,7 +247,7 @@ fn reachable(dir: &Path, user: User) -> Result<()> {
         if metadata.mode() & bit == 0 {
             let (ancestor, uid) = (ancestor.display(), user.uid);
             let text = format!(
-                "the job's user {uid} cannot pass through {ancestor}: chmod o+x it, or choose another RunnerDir"
+                "the job's user {uid} cannot pass through {ancestor}: chmod o+x it, or choose another Muster.Runner.User"
             );
             return Err(Error::Refused(text));
         }

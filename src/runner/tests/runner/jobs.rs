@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use muster_runner::protocol::{ContainerSpec, Limits, Reason};
@@ -202,6 +203,24 @@ fn users_are_found_or_refused() {
     let own = ContainerSpec { user: geteuid().as_raw().to_string(), ..script(1, "id -u") };
     host.finished(&own);
     assert_eq!(host.stream(&own, "stdout").trim(), geteuid().as_raw().to_string());
+}
+
+#[test]
+fn a_directory_that_the_jobs_user_cannot_reach_is_named() {
+    if !geteuid().is_root() {
+        // Jobs are the runner's own user.
+        return;
+    }
+    let host = Host::new();
+    fs::set_permissions(host.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let result = host.finished(&script(1, "true"));
+    assert_eq!((result.reason, result.exit_code), (Reason::EngineError, None), "{result:?}");
+    let named = format!("cannot pass through {}: chmod o+x it, or choose another", host.path().display());
+    assert!(result.detail.contains(&named), "{}", result.detail);
+    // A key that the configuration has.
+    let keys = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/keys.rs")).unwrap();
+    let key = result.detail.rsplit(' ').next().unwrap();
+    assert!(keys.contains(&format!("key(\"{key}\"")), "{}", result.detail);
 }
 
 impl Host {
