@@ -30,7 +30,8 @@ use crate::results;
 use muster_runner::protocol::Reason;
 
 const PRICES_BYTES_MAX: u64 = 1 << 20;
-/// Runners whose exit is watched; beyond, and while something is stale, the list is looked at again every [`LOOK_AGAIN`].
+/// Runners whose exit is watched; beyond, while something is stale, and where the directory cannot be watched, the list is looked at again
+/// every [`LOOK_AGAIN`].
 const WATCHED_MAX: usize = 500;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -55,7 +56,7 @@ pub(crate) fn list(place: &Place, options: &Options<'_>) -> Result<()> {
         // A dispatcher's first look: what a removal that was cut short has left is on no list, and nobody would ask for it.
         attempts::go_on_removing(place);
     }
-    let waiter = if waits && options.known.is_some() { Some(Waiter::new(place)?) } else { None };
+    let waiter = if waits && options.known.is_some() { Some(Waiter::new(place)) } else { None };
     let mut scan = Scan::new(place, options.lease)?;
     if let Some(waiter) = waiter {
         while options.known == Some(scan.token.as_str()) && waiter.wait(&scan, deadline)? {
@@ -205,35 +206,46 @@ fn token(text: &str) -> String {
 }
 
 struct Waiter {
-    inotify: OwnedFd,
+    /// `None`: nothing tells us of changes.
+    inotify: Option<OwnedFd>,
 }
 
 impl Waiter {
-    fn new(place: &Place) -> Result<Self> {
+    fn new(place: &Place) -> Self {
         let dir = &place.lock_dir;
         let flags = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::DELETE | WatchFlags::MOVE;
-        inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .and_then(|inotify| inotify::add_watch(&inotify, dir, flags).map(|_| Self { inotify }))
-            .map_err(|e| Error::io("cannot watch", dir, e))
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .and_then(|inotify| inotify::add_watch(&inotify, dir, flags).map(|_| inotify))
+            // Other programs of the user may have taken all that the kernel grants.
+            .inspect_err(|e| {
+                let e = std::io::Error::from(*e);
+                let _ =
+                    writeln!(std::io::stderr(), "cannot watch {}: {e}: it is looked at every second", dir.display());
+            });
+        Self { inotify: inotify.ok() }
     }
 
     /// Waits until the list may have changed. False when it is time to answer: the deadline has passed or standard input ended.
     fn wait(&self, scan: &Scan, deadline: Instant) -> Result<bool> {
         let stdin = std::io::stdin();
         let runners: Vec<OwnedFd> = scan.runners.iter().take(WATCHED_MAX).filter_map(|pid| handle(*pid)).collect();
-        let look_again = scan.stale || runners.len() < scan.runners.len();
+        let look_again = scan.stale || self.inotify.is_none() || runners.len() < scan.runners.len();
         let until = if look_again { deadline.min(Instant::now() + LOOK_AGAIN) } else { deadline };
-        let mut fds: Vec<(BorrowedFd<'_>, PollFlags)> =
-            vec![(stdin.as_fd(), PollFlags::IN), (self.inotify.as_fd(), PollFlags::IN)];
+        let mut fds: Vec<(BorrowedFd<'_>, PollFlags)> = vec![(stdin.as_fd(), PollFlags::IN)];
         fds.extend(runners.iter().map(|runner| (runner.as_fd(), PollFlags::IN)));
+        fds.extend(self.inotify.iter().map(|inotify| (inotify.as_fd(), PollFlags::IN)));
         loop {
             let ready = poll::wait(&fds, Some(until))
                 .map_err(|source| Error::Io { what: "cannot wait for a change".into(), source })?;
             if !ready[0].is_empty() && ended(&stdin) {
                 return Ok(false);
             }
-            let changed = !ready[1].is_empty() && self.about_us()?;
-            if changed || ready[2..].iter().any(|ready| !ready.is_empty()) {
+            let (exits, events) = ready[1..].split_at(runners.len());
+            let changed = match &self.inotify {
+                Some(inotify) if events.iter().any(|ready| !ready.is_empty()) => about_us(inotify)?,
+                _ => false,
+            };
+            if changed || exits.iter().any(|ready| !ready.is_empty()) {
                 return Ok(true);
             }
             if until <= Instant::now() {
@@ -241,25 +253,25 @@ impl Waiter {
             }
         }
     }
+}
 
-    /// Reads all events; true if one of them can change a list.
-    fn about_us(&self) -> Result<bool> {
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
-        let mut any = false;
-        loop {
-            match reader.next() {
-                Ok(event) => {
-                    let name = event.file_name().and_then(|name| name.to_str().ok()).unwrap_or_default();
-                    // A lock file that was just created is still empty; its content comes with a change.
-                    let created = event.events().contains(ReadFlags::CREATE);
-                    let lost = event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-                    any |= lost || name == "crunch-run-broken" || (!created && lock::uuid_of(name).is_some());
-                }
-                Err(Errno::AGAIN) => return Ok(any),
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(Error::Io { what: "cannot read events".into(), source: e.into() }),
+/// Reads all events; true if one of them can change a list.
+fn about_us(inotify: &OwnedFd) -> Result<bool> {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(inotify, &mut buffer);
+    let mut any = false;
+    loop {
+        match reader.next() {
+            Ok(event) => {
+                let name = event.file_name().and_then(|name| name.to_str().ok()).unwrap_or_default();
+                // A lock file that was just created is still empty; its content comes with a change.
+                let created = event.events().contains(ReadFlags::CREATE);
+                let lost = event.events().contains(ReadFlags::QUEUE_OVERFLOW);
+                any |= lost || name == "crunch-run-broken" || (!created && lock::uuid_of(name).is_some());
             }
+            Err(Errno::AGAIN) => return Ok(any),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(Error::Io { what: "cannot read events".into(), source: e.into() }),
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
 use crate::attempts::{self, Spared};
@@ -22,6 +23,8 @@ use muster_runner::protocol::ResultRecord;
 /// Bytes of one answer of `--tail`.
 const TAIL_BYTES_MAX: u64 = 1 << 20;
 const RESULT_BYTES_MAX: u64 = 4 << 20;
+/// Between two looks at a stream that cannot be watched.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 pub(crate) fn read_result(dir: &Path) -> Result<ResultRecord> {
     let path = dir.join("result.json");
@@ -131,21 +134,36 @@ pub(crate) fn tail(place: &Place, uuid: &str, attempt: u32, stream: &str, offset
     let deadline = Instant::now() + Duration::try_from_secs_f64(wait_s).unwrap_or_default();
     let error = |e: io::Error| Error::io("cannot read", &path, e);
     let mut file = File::open(&path).map_err(error)?;
-    let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|e| error(e.into()))?;
-    inotify::add_watch(&changes, &path, WatchFlags::MODIFY).map_err(|e| error(e.into()))?;
-    // The result comes by a rename in the directory.
     let dir = place.attempt_dir(uuid, attempt);
-    inotify::add_watch(&changes, &dir, WatchFlags::MOVED_TO).map_err(|e| error(e.into()))?;
-    let fds: [(BorrowedFd<'_>, PollFlags); 1] = [(changes.as_fd(), PollFlags::IN)];
+    let changes = watch(&path, &dir)
+        // Other programs of the user may have taken all that the kernel grants.
+        .inspect_err(|e| {
+            let e = io::Error::from(*e);
+            let _ = writeln!(io::stderr(), "cannot watch {}: {e}: it is looked at again and again", path.display());
+        })
+        .ok();
+    let fds: Vec<(BorrowedFd<'_>, PollFlags)> =
+        changes.iter().map(|changes| (changes.as_fd(), PollFlags::IN)).collect();
     while file.metadata().map_err(error)?.len() <= offset && !dir.join("result.json").exists() {
-        let ready = poll::wait(&fds, Some(deadline)).map_err(error)?;
-        if ready[0].is_empty() {
+        let until = if changes.is_none() { deadline.min(Instant::now() + LOOK_AGAIN) } else { deadline };
+        let is_told = poll::wait(&fds, Some(until)).map_err(error)?.iter().any(|ready| !ready.is_empty());
+        if !is_told && until == deadline {
             break;
         }
-        let mut events = [0; 4096];
-        // Which ones does not matter.
-        let _ = rustix::io::read(&changes, &mut events);
+        if let Some(changes) = &changes {
+            let mut events = [0; 4096];
+            // Which ones does not matter.
+            let _ = rustix::io::read(changes, &mut events);
+        }
     }
     file.seek(SeekFrom::Start(offset)).map_err(error)?;
     io::copy(&mut file.take(TAIL_BYTES_MAX), &mut io::stdout().lock()).map(drop).map_err(error)
+}
+
+fn watch(stream: &Path, dir: &Path) -> std::result::Result<OwnedFd, Errno> {
+    let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&changes, stream, WatchFlags::MODIFY)?;
+    // The result comes by a rename in the directory.
+    inotify::add_watch(&changes, dir, WatchFlags::MOVED_TO)?;
+    Ok(changes)
 }

@@ -1,8 +1,8 @@
 //! The list and its long poll.
 
 use std::fs;
-use std::io::Read;
-use std::process::{Child, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use muster_runner::protocol::ContainerSpec;
@@ -72,6 +72,45 @@ fn a_long_poll_ends_with_its_time() {
     let mut poll = host.command(&format!("--list --wait 0.1 --known {token}"));
     let poll = poll.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     assert_eq!(answer(poll), (Vec::new(), token));
+}
+
+/// Others have taken all that the kernel grants of watches: then list and stream are looked at again and again.
+#[test]
+fn without_watches() {
+    let host = Host::new();
+    let under_strace = |line: &str| {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=inotify_init1"]);
+        strace.args(["-e", "inject=inotify_init1:error=EMFILE"]);
+        let runner = host.command(line);
+        strace.arg(runner.get_program()).args(runner.get_args());
+        strace.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("strace is installed")
+    };
+    let complaint = |poll: &mut Child| {
+        let mut line = String::new();
+        BufReader::new(poll.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("cannot watch ") && line.contains("Too many open files"), "{line}");
+    };
+    let mut poll = under_strace(&format!("--list --wait 3000 --known {}", host.list().1));
+    complaint(&mut poll);
+    let spec = script(1, "mkfifo fifo; echo > ready; read word < fifo; echo $word");
+    host.started(&spec);
+    let (lines, running) = answer(poll);
+    assert_eq!(lines, [uuid(1)]);
+
+    host.wait_for_file(&spec, "ready");
+    let line = format!("--tail {} --attempt 1 --stream stdout --wait 0.3", uuid(1));
+    let mut tail = under_strace(&line);
+    complaint(&mut tail);
+    let nothing_yet = tail.wait_with_output().unwrap();
+    assert!(nothing_yet.status.success() && nothing_yet.stdout.is_empty(), "{nothing_yet:?}");
+
+    let mut poll = under_strace(&format!("--list --wait 3000 --known {running}"));
+    complaint(&mut poll);
+    fs::write(host.attempt_dir(&uuid(1), 1).join("work/fifo"), "end\n").unwrap();
+    assert_eq!(answer(poll).0, [format!("{} finished", uuid(1))]);
+    let tail = under_strace(&line).wait_with_output().unwrap();
+    assert_eq!((tail.status.success(), &*tail.stdout), (true, &b"end\n"[..]), "{tail:?}");
 }
 
 /// Two pollers on one host do not keep each other awake: a scan makes no event that wakes the other.
