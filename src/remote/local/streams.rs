@@ -6,12 +6,44 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::Watch;
 use super::unreaped::pid_of;
 use crate::remote::wake::Wake;
 use crate::remote::{Command, Consume, ExecuteError, OUTPUT_BYTES_MAX};
+
+/// Between two looks at a child that there is no descriptor for.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A child that nobody has waited for.
+pub(super) struct Running {
+    pid: Pid,
+    /// Readable when it has ended. `None` on kernels that have none (before Linux 5.3), or that grant none: then it is looked at again and
+    /// again.
+    descriptor: Option<OwnedFd>,
+}
+
+impl Running {
+    pub(super) fn new(pid: Pid) -> Self {
+        Self { pid, descriptor: pidfd_open(pid, PidfdFlags::empty()).ok() }
+    }
+
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.descriptor.as_ref().map(AsFd::as_fd)
+    }
+
+    /// `left`, or less if nothing would tell of the child's end meanwhile.
+    pub(super) fn patience(&self, left: Duration) -> Duration {
+        if self.descriptor.is_some() { left } else { left.min(LOOK_AGAIN) }
+    }
+
+    /// Whether it has ended, as far as no descriptor tells. It can still be waited for.
+    fn has_ended_unseen(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.descriptor.is_none() && !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None))
+    }
+}
 
 /// The ends of a child's streams that are still open, and what came out of them.
 pub(super) struct Streams<'a> {
@@ -21,8 +53,8 @@ pub(super) struct Streams<'a> {
     open_until: Option<&'a Wake>,
     stdout_end: Option<ChildStdout>,
     stderr_end: Option<ChildStderr>,
-    /// Readable when the child has ended; `None` once that was seen.
-    exit: Option<OwnedFd>,
+    /// `None` once its end was seen.
+    exit: Option<Running>,
     deadline: Instant,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -47,7 +79,7 @@ enum Source {
 
 impl<'a> Streams<'a> {
     /// # Errors
-    /// No descriptor is left.
+    /// Its standard input cannot be used without waiting.
     pub(super) fn of(child: &mut Child, command: &Command<'a>, closing: &'a Wake) -> io::Result<Self> {
         let pid = pid_of(child).ok_or(io::ErrorKind::NotFound)?;
         let mut streams = Self {
@@ -57,7 +89,7 @@ impl<'a> Streams<'a> {
             open_until: command.open_until,
             stdout_end: child.stdout.take(),
             stderr_end: child.stderr.take(),
-            exit: Some(pidfd_open(pid, PidfdFlags::empty())?),
+            exit: Some(Running::new(pid)),
             deadline: command.deadline,
             stdout: Vec::new(),
             stderr: Vec::new(),
@@ -142,18 +174,22 @@ impl<'a> Streams<'a> {
         if let Some(end) = &self.stderr_end {
             sources.push((Source::Stderr, end.as_fd(), PollFlags::IN));
         }
-        if let Some(exit) = &self.exit {
-            sources.push((Source::Exit, exit.as_fd(), PollFlags::IN));
+        if let Some(exit) = self.exit.as_ref().and_then(Running::descriptor) {
+            sources.push((Source::Exit, exit, PollFlags::IN));
         }
         let mut fds: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         let left = self.deadline.saturating_duration_since(Instant::now());
-        match poll(&mut fds, Some(&timespec(left))) {
+        let patience = self.exit.as_ref().map_or(left, |exit| exit.patience(left));
+        match poll(&mut fds, Some(&timespec(patience))) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(ExecuteError::Channel(error.into())),
         }
         let ready = sources.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
-        let ready: Vec<Source> = ready.map(|((source, ..), _)| *source).collect();
+        let mut ready: Vec<Source> = ready.map(|((source, ..), _)| *source).collect();
+        if self.exit.as_ref().is_some_and(Running::has_ended_unseen) {
+            ready.push(Source::Exit);
+        }
         // Whoever looks late still finds what was in time: a command that has ended has not missed its deadline.
         let counts = |source: &Source| matches!(source, Source::Exit | Source::Closing);
         if left.is_zero() && !ready.iter().any(counts) {
@@ -289,4 +325,47 @@ fn append(kept: &mut Vec<u8>, bytes: &[u8]) -> Result<(), ExecuteError> {
 /// Beyond what the system can count it is for ever.
 pub(super) fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(time.subsec_nanos()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command as Process, Stdio};
+
+    use super::*;
+    use crate::remote::Program;
+
+    /// As on a kernel without descriptors for processes: ends are seen, and who ended can be waited for.
+    #[test]
+    fn ends_are_seen_without_a_descriptor() {
+        let closing = Wake::new().expect("a descriptor");
+        for (script, input, patience, expected) in [
+            ("echo out; exit 3", "", 600, Some((3, "out\n"))),
+            ("cat; exec >&- 2>&-; sleep 0.1; exit 4", "fed", 600, Some((4, "fed"))),
+            // What is left behind with the streams open is not waited for.
+            ("sleep 1000 & echo out", "", 600, Some((0, "out\n"))),
+            ("exec sleep 1000", "", 0, None),
+        ] {
+            let mut process = Process::new("sh");
+            process.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = std::os::unix::process::CommandExt::process_group(&mut process, 0).spawn().expect("starts");
+            let command = Command {
+                program: Program::Shell(String::new()),
+                stdin: input.as_bytes(),
+                open_until: None,
+                deadline: Instant::now() + Duration::from_secs(patience),
+            };
+            let mut streams = Streams::of(&mut child, &command, &closing).expect("descriptors");
+            streams.exit.as_mut().expect("not waited for").descriptor = None;
+            let kept = streams.keep();
+            super::super::unreaped::kill(&child);
+            let status = child.wait().expect("nobody has waited for it");
+            match expected {
+                Some((code, text)) => {
+                    assert_eq!(status.code(), Some(code), "{script}");
+                    assert_eq!(kept.expect(script).0, text.as_bytes(), "{script}");
+                }
+                None => assert!(matches!(kept, Err(ExecuteError::Deadline)), "{kept:?}"),
+            }
+        }
+    }
 }

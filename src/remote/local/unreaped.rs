@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::streams::timespec;
+use super::streams::{Running, timespec};
 use crate::core::effect::{Level, Note};
 use crate::log::write_note;
 
@@ -43,14 +43,18 @@ pub(super) fn try_again() {
 
 fn has_ended(child: &mut Child, limit: Duration) -> bool {
     let until = Instant::now() + limit;
-    let Some(exit) = pid_of(child).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+    let Some(running) = pid_of(child).map(Running::new) else {
         return !matches!(child.try_wait(), Ok(None));
     };
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let interrupted = poll(&mut [PollFd::new(&exit, PollFlags::IN)], Some(&timespec(left))).is_err();
-        if !interrupted || left.is_zero() {
-            return !matches!(child.try_wait(), Ok(None));
+        let mut fds: Vec<PollFd<'_>> =
+            running.descriptor().into_iter().map(|exit| PollFd::from_borrowed_fd(exit, PollFlags::IN)).collect();
+        // Interrupted or not: what counts is the child.
+        let _ = poll(&mut fds, Some(&timespec(running.patience(left))));
+        let ended = !matches!(child.try_wait(), Ok(None));
+        if ended || left.is_zero() {
+            return ended;
         }
     }
 }
