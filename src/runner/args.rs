@@ -35,6 +35,8 @@ pub(crate) enum Command {
     },
     Forget {
         uuid: String,
+        /// The attempt's working directory stays.
+        keep_outputs: bool,
     },
     Tail {
         uuid: String,
@@ -77,6 +79,7 @@ struct Flags {
     signal: i32,
     stdin_config: bool,
     prices: bool,
+    keep_outputs: bool,
     wait_s: Option<f64>,
     known: Option<String>,
     stream: Option<&'static str>,
@@ -137,7 +140,7 @@ fn switch(flags: &mut Flags, name: &str, value: Option<&str>) -> Result<bool> {
     let mode = match name {
         "detach" | "list" | "reap" | "collect" | "forget" | "tail" | "release" | "watchdog" | "facts" | "version"
         | "help" | "h" => true,
-        "stdin-config" | "stdin-prices" => false,
+        "stdin-config" | "stdin-prices" | "keep-outputs" => false,
         _ => return Ok(false),
     };
     let on = match value {
@@ -148,6 +151,7 @@ fn switch(flags: &mut Flags, name: &str, value: Option<&str>) -> Result<bool> {
     match name {
         "stdin-config" => flags.stdin_config = on,
         "stdin-prices" => flags.prices = on,
+        "keep-outputs" => flags.keep_outputs = on,
         _ if mode && on => set_mode(flags, name)?,
         _ => {}
     }
@@ -237,9 +241,12 @@ fn directory(name: &str, value: String) -> Result<PathBuf> {
 }
 
 fn finish(flags: Flags, supervise: bool) -> Result<Args> {
-    let Flags { mode, signal, stdin_config, prices, wait_s, known, stream, offset, .. } = flags;
+    let Flags { mode, signal, stdin_config, prices, keep_outputs, wait_s, known, stream, offset, .. } = flags;
     let waits = wait_s.unwrap_or(0.0);
     let uuid = || flags.uuid.clone().ok_or_else(|| usage("the container uuid is missing"));
+    if keep_outputs && mode != Some("forget") {
+        return Err(usage("--keep-outputs belongs to --forget"));
+    }
     let command = match mode {
         Some("help") => Command::Help,
         Some("version") => Command::Version,
@@ -252,7 +259,7 @@ fn finish(flags: Flags, supervise: bool) -> Result<Args> {
         Some("kill") => Command::Kill { signal, uuid: uuid()?, wait_s },
         Some("reap") => Command::Reap { uuid: uuid()? },
         Some("collect") => Command::Collect { uuid: uuid()? },
-        Some("forget") => Command::Forget { uuid: uuid()? },
+        Some("forget") => Command::Forget { uuid: uuid()?, keep_outputs },
         Some("tail") => Command::Tail {
             uuid: uuid()?,
             stream: stream.ok_or_else(|| usage("--tail needs --stream stdout or --stream stderr"))?,
@@ -282,7 +289,9 @@ muster-runner runs one container on a worker and answers its dispatcher.
                                    ask the runner to end (15); 0 only asks whether it is there
   --reap UUID                      kill what a dead runner left behind
   --collect UUID --attempt N       results as a tar archive
-  --forget UUID --attempt N        remove a collected attempt
+  --forget UUID --attempt N [--keep-outputs]
+                                   remove a collected attempt; its working directory, where its outputs
+                                   are, may stay as long as this machine lives
   --tail UUID --attempt N --stream stdout|stderr [--offset N] [--wait SECONDS]
   --release --lease ID             give this machine back: remove what is left here, at last the file
                                    `owner` in the state directory; refused while anything runs
@@ -334,7 +343,12 @@ mod tests {
             (format!("--detach --stdin-config --lease= {U}"), None),
             (format!("--reap {U} --attempt 3"), Some(Command::Reap { uuid: uuid() })),
             (format!("--collect {U}"), None),
-            (format!("--forget {U} --attempt=1"), Some(Command::Forget { uuid: uuid() })),
+            (format!("--forget {U} --attempt=1"), Some(Command::Forget { uuid: uuid(), keep_outputs: false })),
+            (
+                format!("--forget {U} --attempt=1 --keep-outputs"),
+                Some(Command::Forget { uuid: uuid(), keep_outputs: true }),
+            ),
+            (format!("--collect {U} --attempt=1 --keep-outputs"), None),
             (format!("--forget --collect {U} --attempt=1"), None),
             (
                 format!("--tail {U} --attempt 1 --stream stderr --offset 7 --wait 30"),

@@ -54,7 +54,7 @@ pub(crate) fn has_run(_all: &All, place: &Place, uuid: &str, attempt: u32) -> bo
 /// Which container an engine keeps for an attempt, in the attempt's own directory too: other runner versions delete lock files that
 /// nobody holds, and with it the only word of a container whose runner has crashed.
 const CONTAINER: &str = "container";
-/// What `remove` has kept of an attempt whose outputs were too large: its result, so that it is not forgotten twice.
+/// What `remove` has kept of an attempt whose outputs stay: its result, so that it is not forgotten twice.
 const KEPT: &str = "kept";
 /// The same of one that was forgotten while something of it was left, if an engine may have its container: until that was reaped.
 const FORGOTTEN: &str = "forgotten";
@@ -170,7 +170,7 @@ fn is_of_use(dir: &Path) -> bool {
     age("result.json").or_else(|| age(KEPT)).is_some_and(|age| age.as_secs() < KEPT_DAYS * 86_400)
 }
 
-/// Its outputs are too large to be collected and stay; the rest of it has been forgotten.
+/// Its outputs stay, being too large to be collected or because the dispatcher wanted it; the rest of it has been forgotten.
 pub(crate) fn is_kept(place: &Place, uuid: &str, attempt: u32) -> bool {
     place.attempt_dir(uuid, attempt).join(KEPT).exists()
 }

@@ -90,7 +90,7 @@ fn execute(args: &Args, words: &[String]) -> Result<()> {
         Command::Release { lease } => release::release(&Place::open(args)?, lease),
         Command::Reap { uuid } => kill::reap(&Place::open(args)?, uuid, args.attempt),
         Command::Collect { uuid } => results::collect(&Place::open(args)?, uuid, attempt()?),
-        Command::Forget { uuid } => results::forget(&Place::open(args)?, uuid, attempt()?),
+        Command::Forget { uuid, keep_outputs } => results::forget(&Place::open(args)?, uuid, attempt()?, *keep_outputs),
         Command::Tail { uuid, stream, offset, wait_s } => {
             results::tail(&Place::open(args)?, uuid, attempt()?, stream, *offset, *wait_s)
         }

@@ -206,7 +206,8 @@ pub struct ResultRecord {
     /// that says how many more.
     #[serde(default)]
     pub skipped: Vec<String>,
-    /// The outputs are larger than the limit: none is sent, and they stay on the worker, also after `--forget`.
+    /// The outputs are larger than the limit: none is sent, and they stay on the worker, also after `--forget`. (Those of any other
+    /// result stay after `--forget --keep-outputs`; a runner that does not know the flag refuses the command with exit status 2.)
     #[serde(default)]
     pub outputs_too_large: bool,
 }

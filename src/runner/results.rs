@@ -87,9 +87,11 @@ fn append(
 /// Removes a collected attempt's files for good: it can never start here again. And what crashed attempts before it have left. One that
 /// has ended and could not end all of its processes, or its engine's container, is listed as stale from then on.
 ///
+/// The working directory of one with a result stays if that is asked for, or its outputs were too large to be collected.
+///
 /// # Errors
 /// [`Error::Refused`] while it runs, or its remains do and there is no result.
-pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
+pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32, keep_outputs: bool) -> Result<()> {
     let dir = place.attempt_dir(uuid, attempt);
     let all = All::take(&place.lock_dir)?;
     if !dir.exists() {
@@ -112,8 +114,9 @@ pub(crate) fn forget(place: &Place, uuid: &str, attempt: u32) -> Result<()> {
         return Err(Error::Refused(format!("attempt {attempt} of {uuid} has not ended: nothing was removed")));
     }
     // Also the second time.
-    let keep_work =
-        attempts::is_kept(place, uuid, attempt) || read_result(&dir).is_ok_and(|result| result.outputs_too_large);
+    let keep_work = attempts::is_kept(place, uuid, attempt)
+        || keep_outputs && dir.join("result.json").exists()
+        || read_result(&dir).is_ok_and(|result| result.outputs_too_large);
     let spared = Spared { work: keep_work, container: is_left };
     if attempts::bury(&all, place, uuid, attempt).is_err() {
         // The disk may be full of just that: no start can come before the mark as long as the lock is held.

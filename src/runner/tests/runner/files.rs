@@ -103,6 +103,29 @@ fn outputs_above_the_limit_stay_on_the_worker() {
     assert!(!cut.exists() && host.attempt_dir(&uuid(1), 1).join("work/big").exists());
 }
 
+/// What the dispatcher could not take is still there when somebody looks for it.
+#[test]
+fn outputs_stay_if_the_dispatcher_wants_it() {
+    let host = Host::new();
+    host.finished(&ContainerSpec { outputs: vec!["out".into()], ..script(1, "mkdir out; echo data > out/file") });
+    let dir = host.attempt_dir(&uuid(1), 1);
+    // The answer to the first one may have been lost.
+    for flag in ["--keep-outputs", "--keep-outputs", ""] {
+        host.ok(&format!("--forget {} --attempt 1 {flag}", uuid(1)));
+        assert_eq!(fs::read(dir.join("work/out/file")).unwrap(), b"data\n", "{flag}");
+        assert!(!["result.json", "stdout", "stderr", "tmp"].iter().any(|name| dir.join(name).exists()));
+        assert_eq!(host.list().0, Vec::<String>::new());
+    }
+    host.refused(&format!("--collect {} --attempt 1", uuid(1)));
+    // Of one that left no result there is nothing to look for.
+    let crashed = ContainerSpec { attempt: 2, ..script(1, "echo > ready; exec sleep 1000") };
+    host.begun(&crashed);
+    host.crash(&uuid(1));
+    host.ok(&format!("--reap {} --attempt 2", uuid(1)));
+    host.ok(&format!("--forget {} --attempt 2 --keep-outputs", uuid(1)));
+    assert!(!host.attempt_dir(&uuid(1), 2).exists() && dir.join("work/out/file").exists());
+}
+
 #[test]
 fn a_removal_that_was_cut_short_is_gone_on_with() {
     let host = Host::new();

@@ -91,3 +91,22 @@ fn a_result_is_not_hidden_by_a_container_that_cannot_be_removed() {
     host.ok(&format!("--reap {} --attempt 1", job.uuid));
     nothing_is_left(&host);
 }
+
+/// Both: the outputs are still there when what was left has gone.
+#[test]
+fn outputs_stay_while_a_container_cannot_be_removed() {
+    let (host, state) = host_with("docker", DOCKER);
+    fs::write(state.join("stuck"), "").unwrap();
+    let job = docker(1, "echo data > out");
+    host.finished(&job);
+    for _ in 0..2 {
+        host.ok(&format!("--forget {} --attempt 1 --keep-outputs", job.uuid));
+        assert_eq!(host.list().0, [format!("{} stale", job.uuid)]);
+    }
+    fs::remove_file(state.join("stuck")).unwrap();
+    host.ok(&format!("--reap {} --attempt 1", job.uuid));
+    assert_eq!(host.list().0, Vec::<String>::new());
+    let dir = host.attempt_dir(&job.uuid, 1);
+    assert_eq!(fs::read(dir.join("work/out")).unwrap(), b"data\n");
+    assert!(!["container", "stdout", "result.json", "made"].iter().any(|name| dir.join(name).exists()));
+}
