@@ -101,6 +101,16 @@ impl Group {
         Some(Self { version: found.version, homes: dirs.clone(), dirs })
     }
 
+    /// The same by a number of the container's that stands in the groups' names. `None` until its processes are in all of them.
+    pub(crate) fn of_container(id: &str) -> Option<Self> {
+        let found = Self::of(procs::in_group_named(id)?)?;
+        let is_named = |dir: &&Path| dir.file_name().is_some_and(|name| name.to_string_lossy().contains(id));
+        // The container may have groups of its own below.
+        let whole = found.dirs.iter().map(|dir| Some(dir.ancestors().find(is_named)?.to_owned()));
+        let dirs: Vec<PathBuf> = whole.collect::<Option<_>>()?;
+        Some(Self { homes: dirs.clone(), dirs, ..found })
+    }
+
     pub(crate) fn name(&self) -> Option<String> {
         Some(self.dirs.first()?.file_name()?.to_str()?.to_owned())
     }

@@ -312,7 +312,7 @@ impl<'a> Job<'a> {
         if self.engines_group.is_none()
             && let Some(handle) = self.handle
         {
-            self.engines_group = handle.first_process().and_then(Group::of);
+            self.engines_group = handle.group();
         }
         if let Some(group) = self.group.or(self.engines_group.as_ref()) {
             self.peak = self.peak.max(group.usage());

@@ -47,6 +47,12 @@ fn all() -> io::Result<Vec<Process>> {
     Ok(numbers.filter_map(read).collect())
 }
 
+/// A running process in a control group with this in its name.
+pub(crate) fn in_group_named(part: &str) -> Option<i32> {
+    let is_in = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(part));
+    fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_in)
+}
+
 /// The running processes of the container that `runner` supervises: what descends from it or is in its session, without itself.
 pub(crate) fn container(runner: i32) -> io::Result<Vec<Process>> {
     let mut rest = all()?;

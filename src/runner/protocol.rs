@@ -184,8 +184,8 @@ pub struct ResultRecord {
     pub started_at: i64,
     #[serde(default)]
     pub finished_at: i64,
-    /// Bytes; of the largest process, or more if the job's cgroup was seen to use more (without page cache). Not known of containers
-    /// that docker or podman keep.
+    /// Bytes; of the largest process, or more if the job's cgroup was seen to use more (without page cache). Of containers that docker or
+    /// podman keep only the latter: not known of those that ended before they were seen, or run on another machine.
     #[serde(default)]
     pub peak_memory: Option<u64>,
     /// User and system time of all processes in the job's cgroup; without one, of those that were waited for.

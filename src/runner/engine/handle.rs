@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::made_file;
 use super::{Engine, Kind, limits};
+use crate::cgroup::Group;
 use crate::kmsg;
 use crate::null;
 use crate::program::{self, Answer};
@@ -23,6 +24,8 @@ use muster_runner::protocol::ContainerSpec;
 
 /// An engine that does not answer for so long is out of order.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Of a container's own number, in hexadecimal digits.
+const ID_LENGTH: usize = 64;
 /// What an engine's program finds its store and its daemon by. Another session of the same user may have them otherwise.
 const VARIABLES: [&str; 6] = ["PATH", "HOME", "XDG_RUNTIME_DIR", "DOCKER_HOST", "DOCKER_CONFIG", "CONTAINER_HOST"];
 
@@ -37,6 +40,9 @@ pub(crate) struct Handle {
     /// Where the engine writes the number of the container's first process; docker cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid_file: Option<PathBuf>,
+    /// Where docker's client writes the container's own number.
+    #[serde(skip)]
+    id_file: Option<PathBuf>,
 }
 
 /// What the engine says of it.
@@ -64,6 +70,7 @@ impl Handle {
             name: name.to_owned(),
             is_podman,
             pid_file: is_podman.then(|| dir.join("pid")),
+            id_file: (!is_podman).then(|| made_file(dir)),
         })
     }
 
@@ -81,6 +88,15 @@ impl Handle {
     /// Of the container, as this machine counts; `None` until it has begun, and if that is not told.
     pub(crate) fn first_process(&self) -> Option<i32> {
         fs::read_to_string(self.pid_file.as_ref()?).ok()?.trim().parse().ok()
+    }
+
+    /// Where the engine has put the container, if it runs on this machine: found without asking the engine, which may take long.
+    pub(crate) fn group(&self) -> Option<Group> {
+        let Some(file) = &self.id_file else { return Group::of(self.first_process()?) };
+        let id = fs::read_to_string(file).ok()?;
+        let id = id.trim();
+        let is_whole = id.len() == ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit());
+        if is_whole { Group::of_container(id) } else { None }
     }
 
     /// The kernel's log from now on, if a limit on memory counts of which the engine says nothing when it is hit: a podman with control

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use muster_runner::protocol::{ContainerSpec, Limits, Reason};
 
-use crate::common::{Host, install, uuid, wait_gone};
+use crate::common::{Host, install, script, uuid, wait_gone};
 
 /// A container is a directory with a process number and an exit code. Each call is written down, one word a line.
 pub(crate) const DOCKER: &str = r#"#!/bin/sh
@@ -43,10 +43,17 @@ run)
     case $1 in slow) echo $$ > "$state/slow"; while [ ! -e "$state/pulled" ]; do sleep 0.1; done ;; esac
     shift
     mkdir "$state/$name"
-    echo 0123456789ab > "$made"
+    id=$(printf %064x $$)
+    printf %s "$id" > "$made"
     [ "$stdin" ] || exec </dev/null
     exec 4<&0
-    setsid "$program" "$@" <&4 4<&- &
+    # Where the container is to have groups, as the daemon makes them.
+    groups=
+    for parent in $(cat "$state/groups" 2>/dev/null); do
+        mkdir "$parent/docker-$id.scope" && groups="$groups $parent/docker-$id.scope"
+    done
+    echo $groups > "$state/$name/groups"
+    setsid sh -c 'for group in $0; do echo $$ > "$group/cgroup.procs"; done; exec "$@"' "$groups" "$program" "$@" <&4 4<&- &
     echo $! > "$state/$name/pid"
     # Signals are for the container, not for this program.
     trap : TERM
@@ -81,6 +88,9 @@ rm)
     [ -d "$state/$name" ] || { echo "Error: No such container: $name" >&2; exit 1; }
     [ ! -e "$state/stuck" ] || { echo "Error response from daemon: device or resource busy" >&2; exit 1; }
     kill -KILL "-$(cat "$state/$name/pid")" 2>/dev/null
+    for group in $(cat "$state/$name/groups"); do
+        while ! rmdir "$group"; do sleep 0.1; done
+    done
     rm -r "$state/$name" ;;
 *) exit 125 ;;
 esac
@@ -190,6 +200,33 @@ fn dockers_word_on_memory_counts() {
     host.started(&job);
     host.wait_for_all(&[format!("{} finished", uuid(1)), format!("{} finished", uuid(2))]);
     assert_eq!(host.result(&job).reason, Reason::Exited);
+}
+
+/// They are found while it runs, without asking docker.
+#[test]
+fn what_a_container_of_docker_uses_is_known() {
+    let (host, state) = host_with("docker", DOCKER);
+    // A process of our own shows whether groups can be made here, and where.
+    let own = script(1, "echo > ready; sleep 1000");
+    host.begun(&own);
+    let groups = host.holder(&own.uuid).unwrap()["Groups"].as_array().cloned().unwrap_or_default();
+    host.run(&format!("--kill 15 {} --attempt 1", own.uuid));
+    host.wait_for(&format!("{} finished", own.uuid));
+    host.ok(&format!("--forget {} --attempt 1", own.uuid));
+    let parents = groups.iter().map(|group| Path::new(group.as_str().unwrap()).parent().unwrap().to_str().unwrap());
+    fs::write(state.join("groups"), parents.collect::<Vec<_>>().join("\n")).unwrap();
+    // It is told to stop once a second, so it is looked at several times before it does.
+    let job = docker(2, "n=0; trap 'n=$((n+1))' TERM; echo > ready; while [ $n -lt 10 ]; do sleep 0.1; done; exit 4");
+    host.begun(&job);
+    host.run(&format!("--kill 15 {} --attempt 1", job.uuid));
+    host.wait_for(&format!("{} finished", job.uuid));
+    let result = host.result(&job);
+    assert_eq!((result.reason, result.exit_code), (Reason::Killed, Some(4)), "{result:?}");
+    assert_eq!(result.peak_memory.is_some_and(|bytes| bytes > 0), !groups.is_empty(), "{result:?}");
+    assert_eq!(result.cpu_seconds.is_some_and(|seconds| seconds > 0.0), !groups.is_empty(), "{result:?}");
+    let calls = fs::read_to_string(state.join("calls")).unwrap();
+    let verbs: Vec<&str> = calls.split("== call\n").skip(1).filter_map(|call| call.lines().nth(2)).collect();
+    assert_eq!(verbs.iter().filter(|verb| **verb == "inspect").count(), 1, "{verbs:?}");
 }
 
 #[test]
