@@ -14,6 +14,7 @@ mod exec;
 mod exec_runs;
 mod faulty;
 mod local_processes;
+mod lost_tags;
 mod page;
 mod product;
 mod rig;
