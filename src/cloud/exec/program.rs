@@ -58,8 +58,9 @@ impl Verb {
     const fn kind(self) -> Kind {
         match self {
             Self::Create => Kind::Create,
-            Self::List => Kind::List,
-            Self::Destroy | Self::SetTags | Self::Capabilities => Kind::Other,
+            Self::List | Self::Capabilities => Kind::List,
+            Self::Destroy => Kind::Destroy,
+            Self::SetTags => Kind::SetTags,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How many programs run at once, and which is next: a counter that who comes waits for, and not for ever.
 //!
-//! Creates leave some turns to others however long they last, lists go first since everything else is decided by them, and otherwise it is
-//! first come, first served.
+//! Each kind of call finds a turn however long the others last: as many turns stay free as there are kinds of which none runs, so that
+//! of one kind five run at most. Lists go first since everything else is decided by them, and otherwise it is first come, first served.
 
 use std::time::Instant;
 
@@ -9,16 +9,18 @@ use parking_lot::{Condvar, Mutex};
 
 /// Programs at once (spec 46 §2).
 pub(super) const RUNNING_MAX: usize = 8;
-/// Creates among them: they take the longest, and what else hangs must not keep instances alive.
-const CREATES_MAX: usize = 5;
 
 /// What a turn is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Create,
+    /// And the question at the start.
     List,
-    Other,
+    Destroy,
+    SetTags,
 }
+
+const KINDS: usize = 4;
 
 /// Why there is no turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +40,8 @@ pub(super) struct Turns {
 
 #[derive(Debug, Default)]
 struct State {
-    running: usize,
-    creates: usize,
+    /// By kind.
+    running: [usize; KINDS],
     /// By the numbers that they drew when they came.
     waiting: Vec<(u64, Kind)>,
     drawn: u64,
@@ -49,9 +51,15 @@ struct State {
 impl State {
     /// The number of the one whose turn it is.
     fn next(&self) -> Option<u64> {
-        let may_run = |kind: Kind| kind != Kind::Create || self.creates < CREATES_MAX;
-        let waiting = self.waiting.iter().filter(|(_, kind)| self.running < RUNNING_MAX && may_run(*kind));
+        let waiting = self.waiting.iter().filter(|(_, kind)| self.may_run(*kind));
         waiting.min_by_key(|(number, kind)| (*kind != Kind::List, *number)).map(|(number, _)| *number)
+    }
+
+    /// The first of its kind always has a turn: all others have left it one.
+    fn may_run(&self, kind: Kind) -> bool {
+        let free = RUNNING_MAX - self.running.iter().sum::<usize>();
+        let kept = self.running.iter().enumerate().filter(|(one, count)| **count == 0 && *one != kind as usize).count();
+        free > kept
     }
 }
 
@@ -84,8 +92,7 @@ impl Turns {
         if let Some(refused) = refused {
             return Err(refused);
         }
-        state.running += 1;
-        state.creates += usize::from(kind == Kind::Create);
+        state.running[kind as usize] += 1;
         Ok(Turn(self, kind))
     }
 
@@ -100,8 +107,7 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let Self(turns, kind) = self;
         let mut state = turns.state.lock();
-        state.running -= 1;
-        state.creates -= usize::from(*kind == Kind::Create);
+        state.running[*kind as usize] -= 1;
         drop(state);
         turns.changed.notify_all();
     }
@@ -142,13 +148,17 @@ mod tests {
         waiter
     }
 
+    const ALL: [Kind; KINDS] = [Kind::Create, Kind::List, Kind::Destroy, Kind::SetTags];
+    /// Of one kind.
+    const MAX: usize = RUNNING_MAX - (KINDS - 1);
+
     /// Who waits gets each turn that is given back, in the order in which they came; a stop ends the wait of all.
     #[test]
     fn turns_are_given_in_order_until_the_stop() {
         let turns = Turns::default();
-        let mut taken = free(&turns, Kind::Other, RUNNING_MAX);
+        let mut taken = free(&turns, Kind::Destroy, MAX);
         std::thread::scope(|scope| {
-            let mut waiters: Vec<_> = (0..5).map(|_| waiter(scope, &turns, Kind::Other)).collect();
+            let mut waiters: Vec<_> = (0..5).map(|_| waiter(scope, &turns, Kind::Destroy)).collect();
             assert!(waiters.iter().all(|waiter| !waiter.is_finished()));
             for _ in 0..3 {
                 drop(taken.pop());
@@ -163,29 +173,44 @@ mod tests {
         assert_eq!(turns.take(Kind::List, soon()).err(), Some(NoTurn::Stopped));
     }
 
+    /// Whatever hangs, in whatever number, the first call of another kind goes on.
     #[test]
-    fn creates_leave_turns_to_others() {
+    fn each_kind_leaves_turns_to_others() {
+        for kind in ALL {
+            let turns = Turns::default();
+            let mut taken = free(&turns, kind, MAX);
+            std::thread::scope(|scope| {
+                let waiter = waiter(scope, &turns, kind);
+                let others = ALL.iter().filter(|other| **other != kind);
+                let others: Vec<_> = others.flat_map(|other| free(&turns, *other, 1)).collect();
+                assert_eq!(turns.state.lock().running.iter().sum::<usize>(), RUNNING_MAX);
+                // Turns of others are none for it.
+                drop(others);
+                let other = ALL.iter().find(|other| **other != kind).expect("one");
+                assert_eq!(free(&turns, *other, 1).len(), 1);
+                assert!(!waiter.is_finished());
+                drop(taken.pop());
+                waiter.join().expect("no panic").expect("its turn");
+            });
+        }
+    }
+
+    /// Two of each, and nobody is left waiting who could run.
+    #[test]
+    fn all_turns_are_used_where_every_kind_has_one() {
         let turns = Turns::default();
-        let mut creates = free(&turns, Kind::Create, CREATES_MAX);
-        std::thread::scope(|scope| {
-            let waiter = waiter(scope, &turns, Kind::Create);
-            let others = free(&turns, Kind::Other, RUNNING_MAX - CREATES_MAX - 1);
-            let list = free(&turns, Kind::List, 1);
-            // Turns of others are none for it.
-            drop((others, list));
-            assert_eq!(free(&turns, Kind::Other, 1).len(), 1);
-            assert!(!waiter.is_finished());
-            drop(creates.pop());
-            waiter.join().expect("no panic").expect("its turn");
-        });
+        let taken: Vec<_> = ALL.iter().flat_map(|kind| free(&turns, *kind, 2)).collect();
+        assert_eq!(taken.len(), RUNNING_MAX);
+        assert!(ALL.iter().all(|kind| !turns.state.lock().may_run(*kind)));
     }
 
     #[test]
     fn lists_go_first() {
         let turns = Turns::default();
-        let mut taken = free(&turns, Kind::Other, RUNNING_MAX);
+        let mut taken = free(&turns, Kind::Destroy, 3);
+        let _rest = [free(&turns, Kind::Create, 2), free(&turns, Kind::SetTags, 2), free(&turns, Kind::List, 1)];
         std::thread::scope(|scope| {
-            let (other, list) = (waiter(scope, &turns, Kind::Other), waiter(scope, &turns, Kind::List));
+            let (other, list) = (waiter(scope, &turns, Kind::Destroy), waiter(scope, &turns, Kind::List));
             drop(taken.pop());
             let list = list.join().expect("no panic").expect("its turn");
             assert!(!other.is_finished());
@@ -198,12 +223,12 @@ mod tests {
     #[test]
     fn waiting_has_a_limit() {
         let turns = Turns::default();
-        assert_eq!(turns.take(Kind::Other, Instant::now()).err(), Some(NoTurn::Late));
-        let mut taken = free(&turns, Kind::Other, RUNNING_MAX);
+        assert_eq!(turns.take(Kind::Destroy, Instant::now()).err(), Some(NoTurn::Late));
+        let mut taken = free(&turns, Kind::List, MAX);
         std::thread::scope(|scope| {
             let late = scope.spawn(|| turns.take(Kind::List, Instant::now() + Duration::from_millis(20)));
             assert_eq!(late.join().expect("no panic").err(), Some(NoTurn::Late));
-            let waiter = waiter(scope, &turns, Kind::Other);
+            let waiter = waiter(scope, &turns, Kind::List);
             drop(taken.pop());
             waiter.join().expect("no panic").expect("its turn");
         });
