@@ -292,6 +292,12 @@ fn a_stop() {
         // The eighth turn is a destroy's.
         let waiting = scope.spawn(set_tags);
         driver.stop();
+        // Nobody but the log's readers can end one that hangs, once the daemon is gone.
+        let program = site.path("program").display().to_string();
+        let told = log().lines().any(|line| {
+            line.contains("level=warn") && line.contains(&program) && line.contains("Creates=5 Destroys=0 SetTags=1")
+        });
+        assert!(told, "{}", log());
         let stopped = [list.join().expect("no panic").map(drop), waiting.join().expect("no panic")];
         for (result, part) in stopped.into_iter().zip(["it was killed, since", "it was not started, since"]) {
             let text = chain(&result.expect_err("stopped"));

@@ -6,7 +6,9 @@
 //! When the daemon stops, programs that only read are killed too: nobody needs their answer. Those that change something are left
 //! to end, even beyond the daemon's life (they have groups of their own): half of a create may be a machine that no tag says
 //! is ours, which nobody would ever find, while one that ends shows up in the next daemon's list. Nobody reads their streams then, so a
-//! program that reports its progress should ignore SIGPIPE. What waits for its turn has not begun, and never does.
+//! program that reports its progress should ignore SIGPIPE. Nor does anybody kill them at Timeout: the daemon's stop lasts seconds, far
+//! too short to wait for that, and a process that stays behind to count the time would be one more that can hang or be killed. So the log
+//! tells of them at the stop, and a program that can hang should end itself. What waits for its turn has not begun, and never does.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -18,8 +20,10 @@ use super::answers::refusal;
 use super::stderr::Lines;
 use super::turns::{Kind, NoTurn, RUNNING_MAX, Turns};
 use crate::cloud::CloudError;
+use crate::core::effect::{Level, Note};
 use crate::core::settings::CALL_DEADLINE;
 use crate::core::units::format_duration;
+use crate::log::write_note;
 use crate::remote::local::LocalExecutor;
 use crate::remote::{Command, ExecuteError, Executor, Output, Program as CommandLine};
 
@@ -173,8 +177,14 @@ impl Program {
 
     /// A stop: see the module.
     pub(super) fn stop(&self) {
-        self.turns.stop();
+        let [creates, destroys, tag_saves] = self.turns.stop([Kind::Create, Kind::Destroy, Kind::SetTags]);
         self.reading.close();
+        if creates + destroys + tag_saves > 0 {
+            let message = "driver programs that change something are left to end by themselves; without this process nothing ends them at Timeout";
+            let note = Note::new(Level::Warn, "cloud", message).with("Program", &self.path);
+            let note = note.with("Creates", creates).with("Destroys", destroys).with("SetTags", tag_saves);
+            write_note(&note.with("Advice", "kill those that hang by hand"));
+        }
     }
 
     fn no_answer(&self, verb: Verb, error: ExecuteError, last: &str) -> CloudError {

@@ -96,10 +96,12 @@ impl Turns {
         Ok(Turn(self, kind))
     }
 
-    /// From now on none is given; those that are taken last as long as they last.
-    pub(super) fn stop(&self) {
-        self.state.lock().stopped = true;
+    /// From now on none is given; those that are taken last as long as they last. Gives how many of these kinds those are.
+    pub(super) fn stop<const COUNT: usize>(&self, kinds: [Kind; COUNT]) -> [usize; COUNT] {
+        let mut state = self.state.lock();
+        state.stopped = true;
         self.changed.notify_all();
+        kinds.map(|kind| state.running[kind as usize])
     }
 }
 
@@ -165,7 +167,7 @@ mod tests {
                 taken.insert(0, waiters.remove(0).join().expect("no panic").expect("its turn"));
                 assert!(waiters.iter().all(|waiter| !waiter.is_finished()));
             }
-            turns.stop();
+            assert_eq!(turns.stop([Kind::List, Kind::Destroy]), [0, MAX]);
             for waiter in waiters {
                 assert_eq!(waiter.join().expect("no panic").err(), Some(NoTurn::Stopped));
             }
