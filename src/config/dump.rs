@@ -264,7 +264,7 @@ const CLOUD_EXAMPLES: &str = r#"
 # #     Driver: exec
 # #     DriverParameters:
 # #       Program: /usr/local/bin/my-cloud
-# #       Timeout: 5m               # of one operation; then the program and its children are killed
+# #       Timeout: 5m               # of one operation (of a list 1m55s at most); then the program and its children are killed
 # #       Parameters: {}            # given to the program, as JSON on its standard input
 "#;
 

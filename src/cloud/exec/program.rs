@@ -33,6 +33,8 @@ const OUTPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const INPUT_BYTES_MAX: usize = 1024 * 1024;
 /// For a program to say what it is capable of: the daemon's start waits for it.
 const CAPABILITIES_WITHIN: Duration = Duration::from_secs(60);
+/// For a list: nobody waits for a later one (spec 20 §1). A little less, so that who waits is told so, and not that nothing came.
+const LIST_WITHIN: Duration = CALL_DEADLINE.saturating_sub(Duration::from_secs(5));
 
 /// What the program is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +173,7 @@ impl Program {
     fn limit(&self, verb: Verb) -> Duration {
         match verb {
             Verb::Capabilities => self.timeout.min(CAPABILITIES_WITHIN),
+            Verb::List => self.timeout.min(LIST_WITHIN),
             _ => self.timeout,
         }
     }
@@ -195,7 +198,11 @@ impl Program {
             }
             ExecuteError::Deadline => {
                 let limit = self.limit(verb);
-                let name = if limit == self.timeout { " (Timeout)" } else { "" };
+                let name = match verb {
+                    _ if limit == self.timeout => " (Timeout)",
+                    Verb::List => " (lists have no more, whatever Timeout says)",
+                    _ => "",
+                };
                 failed(verb, &format!("it did not end within {}{name} and was killed", format_duration(limit)), last)
             }
             ExecuteError::Cancelled => failed(verb, "it was killed, since the dispatcher stops", last),
@@ -259,13 +266,32 @@ fn keep(stream: &mut dyn Read, stdout: &mut Vec<u8>) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn program(timeout: Duration) -> Program {
+        Program::new(Path::new("/bin/true"), timeout, "/").expect("a descriptor")
+    }
+
+    const fn minutes(count: u64) -> Duration {
+        Duration::from_secs(60 * count)
+    }
+
     /// The daemon does not answer before this program has, and whoever looks after it may not wait for five minutes.
     #[test]
     fn the_start_waits_for_a_minute_at_most() {
-        let minutes = |count: u64| Duration::from_secs(60 * count);
-        let program = |timeout| Program::new(Path::new("/bin/true"), timeout, "/").expect("a descriptor");
         assert_eq!(program(minutes(5)).limit(Verb::Capabilities), minutes(1));
         assert_eq!(program(minutes(5)).limit(Verb::Create), minutes(5));
         assert_eq!(program(Duration::from_secs(7)).limit(Verb::Capabilities), Duration::from_secs(7));
+    }
+
+    /// What comes later is thrown away: then it must not go on, and whoever waits must hear why.
+    #[test]
+    fn lists_end_before_they_are_given_up() {
+        assert!(program(minutes(5)).limit(Verb::List) < CALL_DEADLINE);
+        assert_eq!(program(minutes(1)).limit(Verb::List), minutes(1));
+        let text = |timeout| program(timeout).no_answer(Verb::List, ExecuteError::Deadline, "page 7").to_string();
+        assert_eq!(
+            text(minutes(5)),
+            "the driver program's list failed: it did not end within 1m55s (lists have no more, whatever Timeout says) and was killed; it said: page 7"
+        );
+        assert!(text(minutes(1)).contains("within 1m (Timeout) and was killed"), "{}", text(minutes(1)));
     }
 }
