@@ -101,6 +101,11 @@ impl Builder<'_, '_> {
     }
 
     pub(super) fn one_of<T: Copy>(&mut self, path: &str, choices: &[(&str, T)], default: T) -> T {
+        self.one_of_named("unacceptable value", path, choices, default)
+    }
+
+    /// `fault` is what any other value is called.
+    fn one_of_named<T: Copy>(&mut self, fault: &str, path: &str, choices: &[(&str, T)], default: T) -> T {
         let text = self.values.text(path);
         if text.is_empty() {
             return default;
@@ -111,7 +116,7 @@ impl Builder<'_, '_> {
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
         let near = super::fault::nearest(&text, names.iter().copied());
         let hint = near.map(|name| format!(" (perhaps you meant {name}?)")).unwrap_or_default();
-        self.error(path, format!("unacceptable value {text:?}: must be one of {}{hint}", names.join(", ")));
+        self.error(path, format!("{fault} {text:?}: must be one of {}{hint}", names.join(", ")));
         default
     }
 
@@ -124,7 +129,7 @@ impl Builder<'_, '_> {
             ("azure", CloudDriver::Azure),
         ];
         let default = if self.cluster.arvados_form { CloudDriver::Ec2 } else { CloudDriver::Loopback };
-        self.one_of("Containers.CloudVMs.Driver", &choices, default)
+        self.one_of_named("unsupported cloud driver", "Containers.CloudVMs.Driver", &choices, default)
     }
 
     fn queue(&mut self) -> QueueConfig {

@@ -129,7 +129,7 @@ fn ten_faults_at_once() {
         "/conf/config.yml:1:12: ClusterID: \"Local\"",
         "config.yml:4:18: Containers.CloudVMs.TimeoutIdle: invalid duration \"soon\"",
         "config.yml:5:19: Containers.CloudVMs.MaxInstances: -3 is negative",
-        "config.yml:6:13: Containers.CloudVMs.Driver: unacceptable value \"ecc2\": must be one of loopback, static, exec, ec2, azure (perhaps you meant ec2?)",
+        "config.yml:6:13: Containers.CloudVMs.Driver: unsupported cloud driver \"ecc2\": must be one of loopback, static, exec, ec2, azure (perhaps you meant ec2?)",
         "config.yml:7:19: Containers.CloudVMs.ResourceTags: must be a map, not a list",
         "config.yml:8:5: TimeoutIdle: given twice, first in line 4",
         "config.yml:10:15: Muster.MaxWorkers: \"many\" is not a whole number",

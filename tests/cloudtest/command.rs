@@ -72,7 +72,7 @@ fn failures_are_said_and_are_the_exit_code() {
         ("", &["--instance-type=nix"], 1, "msg=fatal error=\"requested instance type \\\"nix\\\" is not configured\""),
         (EXEC, &[], 1, "msg=fatal error=\"no instance types are configured\""),
         ("    Driver: azure\n", &[], 1, "azure is not built yet"),
-        ("    Driver: nix\n", &[], 1, "unacceptable value \\\"nix\\\""),
+        ("    Driver: nix\n", &[], 1, "unsupported cloud driver \\\"nix\\\""),
         ("    Driver: azure\nInstanceTypes: {}\n", &[], 1, "azure is not built yet"),
         ("", &["--frobnicate"], 2, "unexpected argument '--frobnicate'"),
         ("", &["-destroy-existing=perhaps"], 2, "perhaps"),
