@@ -7,7 +7,7 @@ use clap::builder::BoolishValueParser;
 
 use super::Global;
 use super::exit::{self, Failure};
-use super::locate::configuration;
+use super::locate::configuration_for_trial;
 use crate::config::Loaded;
 use crate::core::effect::{Level, Note};
 use crate::core::errors::chain;
@@ -113,7 +113,7 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
 
 /// Whether all was well; the fault if nothing was begun.
 fn test(global: &Global, options: &Options) -> Result<bool, String> {
-    let Loaded { config, warnings } = configuration(global).map_err(Failure::into_text)?;
+    let Loaded { config, warnings } = configuration_for_trial(global).map_err(Failure::into_text)?;
     for warning in &warnings {
         write_note(&Note::new(Level::Warn, "config", "configuration").with("error", warning));
     }

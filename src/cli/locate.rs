@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Global;
 use super::exit::Failure;
-use crate::config::{Config, Host, LoadOptions, Loaded, load};
+use crate::config::{Config, Fault, Host, LoadOptions, Loaded, load, load_for_trial};
 use crate::shell::dispatch_key::private_key_fault;
 
 /// Ways to the daemon.
@@ -45,7 +45,16 @@ pub(super) fn variable(name: &str) -> Option<String> {
 
 /// The configuration, or its first fault and how to see the others.
 pub(super) fn configuration(global: &Global) -> Result<Loaded, Failure> {
-    load(&load_options(global, &variable)).map_err(|faults| {
+    first_fault(load(&load_options(global, &variable)))
+}
+
+/// The same for `muster cloudtest`, which tries what can be tried.
+pub(super) fn configuration_for_trial(global: &Global) -> Result<Loaded, Failure> {
+    first_fault(load_for_trial(&load_options(global, &variable)))
+}
+
+fn first_fault(loaded: Result<Loaded, Vec<Fault>>) -> Result<Loaded, Failure> {
+    loaded.map_err(|faults| {
         let first = faults.first().map(ToString::to_string).unwrap_or_default();
         let more =
             if faults.len() > 1 { format!(" ({} more: see `muster check`)", faults.len() - 1) } else { String::new() };

@@ -80,7 +80,7 @@ fn faults_of_ec2() {
             "/conf/config.yml:6:47: Containers.CloudVMs.DriverParameters.Endpoint: \"(hidden)@h\" is not of the form http[s]://HOST[:PORT]",
         ),
         ("{Region: r-1, EBSPrice: cheap}", "DriverParameters.EBSPrice: \"cheap\" is not a number"),
-        ("{Region: r-1, SubnetID: [{a: b}]}", "DriverParameters.SubnetID: must be a single value"),
+        ("{Region: r-1, SubnetID: [{a: b}]}", "DriverParameters.SubnetID[0]: must be a single value"),
     ] {
         let found = faults(&text("ec2", parameters));
         assert!(found.iter().any(|fault| fault.contains(expected)), "{parameters}: {found:#?}");

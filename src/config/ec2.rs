@@ -6,8 +6,10 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::Secret;
-use super::fault::{Faults, Mark};
+use super::fault::{Fault, Faults, Mark};
 use super::section::Section;
+use super::values::text_of;
+use super::yaml::Content;
 
 const KEYS: [&str; 12] = [
     "AccessKeyID",
@@ -71,6 +73,8 @@ pub struct Ec2Config {
     pub security_groups: Vec<String>,
     /// Tried in this order; empty = the cloud's default.
     pub subnets: Vec<String>,
+    /// Entries that are none, with their places among the others. Errors, so that only `muster cloudtest` ever sees one.
+    pub wrong_subnets: Vec<(usize, Fault)>,
     pub admin_username: String,
     pub ebs_volume_type: String,
     /// Per GiB and month of that volume type.
@@ -113,12 +117,14 @@ pub(super) fn read(section: &Section<'_>, driver: Option<Mark>, faults: &mut Fau
         let message = format!("{url:?} is not of the form http[s]://HOST[:PORT]");
         faults.error(section.mark("Endpoint"), &section.at("Endpoint"), message);
     }
+    let (subnets, wrong_subnets) = subnets(section, faults);
     Ec2Config {
         access_key_id,
         secret_access_key: Secret::new(&secret),
         region,
         security_groups: section.texts("SecurityGroupIDs", faults),
-        subnets: section.texts("SubnetID", faults),
+        subnets,
+        wrong_subnets,
         admin_username,
         ebs_volume_type,
         ebs_price: section.number("EBSPrice", faults).unwrap_or(EBS_PRICE),
@@ -127,6 +133,27 @@ pub(super) fn read(section: &Section<'_>, driver: Option<Mark>, faults: &mut Fau
         quota_groups: quota_groups(section, faults),
         endpoint,
     }
+}
+
+/// Each entry by itself: the others may be used.
+fn subnets(section: &Section<'_>, faults: &mut Faults) -> (Vec<String>, Vec<(usize, Fault)>) {
+    let Some(Content::List(entries)) = section.get("SubnetID").map(|node| &node.content) else {
+        return (section.texts("SubnetID", faults), Vec::new());
+    };
+    let (mut subnets, mut wrong) = (Vec::new(), Vec::new());
+    for (index, node) in entries.iter().enumerate() {
+        match text_of(node) {
+            Ok("") => {}
+            Ok(text) => subnets.push(text.to_owned()),
+            Err(message) => {
+                let key = format!("{}[{index}]", section.at("SubnetID"));
+                let fault = faults.fault(Some(node.mark), &key, message);
+                faults.errors.push(fault.clone());
+                wrong.push((subnets.len() + wrong.len(), fault));
+            }
+        }
+    }
+    (subnets, wrong)
 }
 
 /// Scheme, host and port, without a path. (The client takes more than that; nothing that it would refuse comes through here.)

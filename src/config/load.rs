@@ -44,12 +44,31 @@ pub struct Loaded {
 /// # Errors
 /// Every error found, sorted by place; the warnings are behind them.
 pub fn load(options: &LoadOptions<'_>) -> Result<Loaded, Vec<Fault>> {
+    load_with(options, WrongSubnets::Refused)
+}
+
+/// The same for who tries each subnet by itself (spec 40 §7.2): those of [`Ec2Config::wrong_subnets`](super::Ec2Config) are no errors.
+///
+/// # Errors
+/// As [`load`], but for those.
+pub fn load_for_trial(options: &LoadOptions<'_>) -> Result<Loaded, Vec<Fault>> {
+    load_with(options, WrongSubnets::Kept)
+}
+
+/// What becomes of a configuration that has some.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WrongSubnets {
+    Refused,
+    Kept,
+}
+
+fn load_with(options: &LoadOptions<'_>, wrong_subnets: WrongSubnets) -> Result<Loaded, Vec<Fault>> {
     let Some(path) = find_file(options) else {
-        return load_text(None, "", options);
+        return read_text(None, "", options, wrong_subnets);
     };
     let text = read_file(&path)
         .map_err(|message| vec![Fault { file: Some(path.clone()), mark: None, key: String::new(), message }])?;
-    load_text(Some(&path), &text, options)
+    read_text(Some(&path), &text, options, wrong_subnets)
 }
 
 fn find_file(options: &LoadOptions<'_>) -> Option<PathBuf> {
@@ -79,10 +98,22 @@ fn read_file(path: &Path) -> Result<String, String> {
 /// # Errors
 /// As [`load`].
 pub fn load_text(file: Option<&Path>, text: &str, options: &LoadOptions<'_>) -> Result<Loaded, Vec<Fault>> {
+    read_text(file, text, options, WrongSubnets::Refused)
+}
+
+fn read_text(
+    file: Option<&Path>,
+    text: &str,
+    options: &LoadOptions<'_>,
+    wrong_subnets: WrongSubnets,
+) -> Result<Loaded, Vec<Fault>> {
     let mut faults = Faults::of_file(file);
     let root = yaml::read(text, &mut faults);
     let readable = faults.errors.is_empty() || root.is_some();
     let config = if readable { build(file, root.as_ref(), options, &mut faults) } else { None };
+    if let (WrongSubnets::Kept, Some(ec2)) = (wrong_subnets, config.as_ref().and_then(|one| one.cloud.ec2.as_ref())) {
+        faults.errors.retain(|fault| !ec2.wrong_subnets.iter().any(|(_, wrong)| wrong == fault));
+    }
     faults.errors.sort();
     faults.warnings.sort();
     match config {

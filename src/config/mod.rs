@@ -40,7 +40,7 @@ pub use self::exec::ExecConfig;
 pub use self::fault::{Fault, Mark};
 pub use self::host::Host;
 pub use self::hosts::{StaticConfig, StaticHost};
-pub use self::load::{LoadOptions, Loaded, load, load_text};
+pub use self::load::{LoadOptions, Loaded, load, load_for_trial, load_text};
 pub use self::reload::{Change, changes};
 pub use self::secret::Secret;
 use crate::core::ids::TypeName;

@@ -110,6 +110,33 @@ fn an_answer_that_is_lost() {
     assert!(cluster.live().is_empty(), "{log}");
 }
 
+/// An entry that is no text is an error, and the others are tried all the same. Everybody else refuses such a configuration.
+#[test]
+fn what_is_no_subnet() {
+    let cluster = Cluster::new("    ProbeInterval: 100ms\n", "");
+    let file = cluster.site.config();
+    let text = std::fs::read_to_string(&file).expect("readable");
+    let wrong = text.replace("SubnetID: [", "SubnetID: [{subnet-1: a}, ");
+    assert_ne!(wrong, text);
+    std::fs::write(&file, wrong).expect("written");
+    let (code, log) = cloudtest(&cluster, &[]);
+    assert_eq!(code, Some(1), "{log}");
+    let parts = [
+        "msg=\"not the id of a subnet\" Key=SubnetID[0]",
+        "msg=\"failed tests using SubnetID\" Key=SubnetID[0]",
+        "msg=\"running tests using SubnetID\" Key=SubnetID[1]",
+        "msg=\"instance has booted\"",
+        "msg=\"running tests using SubnetID\" Key=SubnetID[2]",
+        "msg=\"instance has booted\"",
+    ];
+    assert_ordered(&log, &parts);
+    assert_eq!(log.matches("msg=\"failed tests").count(), 1, "{log}");
+    assert!(cluster.live().is_empty(), "{log}");
+    let check = cluster.site.command(&["check"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert!(!check.status.success() && said.contains("DriverParameters.SubnetID[0]: must be a single value"), "{said}");
+}
+
 #[test]
 fn what_is_wrong_is_said() {
     // A machine whose server never comes up.

@@ -98,27 +98,20 @@ pub fn run(config: &Config, options: &CloudTestOptions) -> Result<bool, CloudTes
     let stop = signals::stop_by_signal().map_err(|error| CloudTestError::Process("handle signals", error))?;
     let trial = Trial { options, instance_type, key, login, stop };
     trial.tell_key();
-    let subnets = config.cloud.ec2.as_ref().map(|ec2| ec2.subnets.clone()).unwrap_or_default();
-    if subnets.len() < 2 {
-        return Ok(trial.run(&config));
+    match subnets(&config)[..] {
+        [] | [Ok(_)] => Ok(trial.run(&config)),
+        ref all => Ok(trial.run_in_each(&config, all)),
     }
-    let message = "there are several subnets: an instance is created in each, one after the other";
-    write_note(&note(Level::Info, message).with("Subnets", subnets.len()));
-    let mut all_is_well = true;
-    for (index, subnet) in subnets.iter().enumerate() {
-        let name = format!("SubnetID[{index}]");
-        write_note(&note(Level::Info, "running tests using SubnetID").with("Key", &name).with("SubnetID", subnet));
-        let mut one = config.clone();
-        one.cloud.ec2.iter_mut().for_each(|ec2| ec2.subnets = vec![subnet.clone()]);
-        if !trial.run(&one) {
-            write_note(&note(Level::Error, "failed tests using SubnetID").with("Key", &name).with("SubnetID", subnet));
-            all_is_well = false;
-        }
-        if trial.stop.is_stopped() {
-            return Ok(false);
-        }
+}
+
+/// In the configuration's order, with what stands in the place of one.
+fn subnets(config: &Config) -> Vec<Result<&str, &Fault>> {
+    let Some(ec2) = &config.cloud.ec2 else { return Vec::new() };
+    let mut all: Vec<_> = ec2.subnets.iter().map(|subnet| Ok(subnet.as_str())).collect();
+    for (place, fault) in &ec2.wrong_subnets {
+        all.insert(*place, Err(fault));
     }
-    Ok(all_is_well)
+    all
 }
 
 fn note(level: Level, message: &'static str) -> Note {
@@ -165,6 +158,38 @@ impl Trial<'_> {
         let source = login.key_file.as_ref().map(|path| path.display().to_string());
         let line = note(Level::Info, "key to log in with").with("PublicKey", key.public_openssh());
         write_note(&line.with("Source", source.as_deref().unwrap_or("Containers.DispatchPrivateKey")));
+    }
+
+    /// Those that are none fail, and the others are tried all the same.
+    fn run_in_each(&self, config: &Config, subnets: &[Result<&str, &Fault>]) -> bool {
+        let message = "there are several subnets: an instance is created in each, one after the other";
+        write_note(&note(Level::Info, message).with("Subnets", subnets.len()));
+        let mut all_is_well = true;
+        for (index, subnet) in subnets.iter().enumerate() {
+            let key = format!("SubnetID[{index}]");
+            let good = match subnet {
+                Ok(subnet) => {
+                    let line = note(Level::Info, "running tests using SubnetID").with("Key", &key);
+                    write_note(&line.with("SubnetID", subnet));
+                    let mut one = config.clone();
+                    one.cloud.ec2.iter_mut().for_each(|ec2| ec2.subnets = vec![(*subnet).to_owned()]);
+                    self.run(&one)
+                }
+                Err(fault) => {
+                    write_note(&note(Level::Error, "not the id of a subnet").with("Key", &key).with("error", fault));
+                    false
+                }
+            };
+            if !good {
+                let line = note(Level::Error, "failed tests using SubnetID").with("Key", &key);
+                write_note(&line.with("SubnetID", subnet.unwrap_or_default()));
+                all_is_well = false;
+            }
+            if self.stop.is_stopped() {
+                return false;
+            }
+        }
+        all_is_well
     }
 
     /// With one driver: everything from its making to the end of its instance.
