@@ -25,7 +25,7 @@ use crate::shell::cloudtest::{CloudTestOptions, run as run_cloudtest};
     after_help = "Example:\n  muster cloudtest --config /etc/muster/config.yml --command 'uname -a; df -h'\n\nFlags may also be written with one dash."
 )]
 pub(super) struct Options {
-    /// Marks the instance; that of a dispatcher would be shared with it
+    /// Marks the instance; that of the configuration's dispatcher is refused
     #[arg(long, value_name = "ID", default_value = "zzzzz-zzzzz-zzzzzzcloudtest")]
     instance_set_id: String,
     /// Image in place of the configured ImageID

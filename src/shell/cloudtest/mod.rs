@@ -60,7 +60,7 @@ pub enum CloudTestError {
     #[error("{0}")]
     NotBuilt(Fault),
     #[error(
-        "-instance-set-id {0} is that of this configuration's dispatcher: with -destroy-existing all its instances would be destroyed; use another id"
+        "-instance-set-id {0} is that of this configuration's dispatcher, which would take the instance for its own, and whose instances would be taken for an earlier test's; use another id"
     )]
     TheFleet(String),
     #[error(transparent)]
@@ -133,10 +133,11 @@ fn choose_type<'a>(
     found.ok_or_else(|| CloudTestError::NoSuchType(wanted.to_owned()))
 }
 
-/// What may destroy every instance of its set must not be given the dispatcher's.
+/// The test must not have the dispatcher's set: that would run jobs on an instance that is about to go, and -destroy-existing would
+/// destroy all that it has.
 fn spare_the_fleet(config: &Config, options: &CloudTestOptions) -> Result<(), CloudTestError> {
     let wanted = &options.instance_set_id;
-    if options.destroy_existing && instance_set::is_of_dispatcher(config, wanted)? {
+    if instance_set::is_of_dispatcher(config, wanted)? {
         return Err(CloudTestError::TheFleet(wanted.clone()));
     }
     Ok(())
