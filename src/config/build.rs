@@ -368,7 +368,7 @@ impl Builder<'_, '_> {
             self.faults.warn(None, &format!("{key}.{}", one.name), message);
         }
         let factor = self.values.number("Containers.PreemptiblePriceFactor");
-        types::add_preemptible_variants(&mut types, factor, &prefix, self.faults);
+        types::finish(&mut types, (driver, factor), &prefix, self.faults);
         types
     }
 }

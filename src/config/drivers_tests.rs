@@ -98,6 +98,23 @@ fn faults_of_ec2() {
     }
 }
 
+/// MaxPrice would be 0, and every create refused.
+#[test]
+fn bids_of_nothing() {
+    let warned = |driver: &str, parameters: &str, types: &str, more: &str| {
+        let text = text(driver, parameters).replace("a: {VCPUs: 1, RAM: 1GiB, Price: 0.1}", types);
+        let text = text.replace("Containers:\n", &format!("Containers:\n{more}"));
+        let found = warnings(&text);
+        found.into_iter().filter(|fault| fault.contains("needs a Price")).collect::<Vec<_>>()
+    };
+    let types = "a: {VCPUs: 1, RAM: 1GiB, Preemptible: true}, b: {VCPUs: 1, RAM: 1GiB, Price: 0.1, Preemptible: true}, c: {VCPUs: 1, RAM: 1GiB}";
+    let found = warned("ec2", "{Region: r-1}", types, "");
+    assert!(matches!(&found[..], [one] if one.contains("InstanceTypes.a: ")), "{found:#?}");
+    let found = warned("ec2", "{Region: r-1}", types, "  PreemptiblePriceFactor: 0.5\n");
+    assert!(matches!(&found[..], [_, two] if two.contains("InstanceTypes.c.preemptible: ")), "{found:#?}");
+    assert_eq!(warned("exec", "{Program: /bin/sh}", types, ""), Vec::<String>::new());
+}
+
 #[test]
 fn ports_that_are_none() {
     for (driver, parameters) in [("ec2", "{Region: r-1}"), ("exec", "{Program: /bin/sh}")] {

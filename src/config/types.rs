@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::CloudDriver;
 use super::fault::{Faults, nearest};
 use super::values::{count, flag, number, size, text_of};
 use super::yaml::{Content, Node};
@@ -119,8 +120,23 @@ fn idle_limit(text: &str) -> Result<IdleLimit, String> {
     parse_duration(text).map(IdleLimit::After).map_err(|fault| format!("{fault}, or never"))
 }
 
+/// What can be said, and made, of all types together: for this driver, and with this PreemptiblePriceFactor.
+pub(super) fn finish(
+    types: &mut BTreeMap<TypeName, Arc<InstanceType>>,
+    (driver, factor): (CloudDriver, f64),
+    prefix: &str,
+    faults: &mut Faults,
+) {
+    add_preemptible_variants(types, factor, prefix, faults);
+    // There the price is the highest bid.
+    for one in types.values().filter(|one| driver == CloudDriver::Ec2 && one.preemptible && one.price <= 0.0) {
+        let message = "a preemptible type needs a Price, which is the highest bid: EC2 gives no instance for 0";
+        faults.warn(None, &format!("{prefix}InstanceTypes.{}", one.name), message);
+    }
+}
+
 /// For each type that is not preemptible one that is, at `factor` of its price (spec 60 §5.2).
-pub(super) fn add_preemptible_variants(
+fn add_preemptible_variants(
     types: &mut BTreeMap<TypeName, Arc<InstanceType>>,
     factor: f64,
     prefix: &str,
