@@ -9,6 +9,9 @@ use crate::core::ids::InstanceId;
 
 /// Instances per page: the most that EC2 takes, so that a list costs few calls.
 const PAGE_INSTANCES: &str = "1000";
+/// The same without a filter: others' instances may have fifteen interfaces with fifty addresses each, which is thousands of elements, and an
+/// answer's size has a limit.
+const PAGE_OF_ALL: &str = "100";
 /// For all pages: who asks gives a list up after two minutes, and prices come after it.
 pub(super) const LIST_LIMIT: Duration = Duration::from_secs(100);
 /// Such an instance is gone as far as anyone is concerned: nothing runs on it, and it is not billed.
@@ -28,7 +31,7 @@ pub(super) struct Listed {
 /// Asks for all that have these tags; without any for all that the account has in the region.
 pub(super) fn describe(tags: &Tags) -> Params {
     let mut params = Params::default();
-    params.add("MaxResults", PAGE_INSTANCES);
+    params.add("MaxResults", if tags.is_empty() { PAGE_OF_ALL } else { PAGE_INSTANCES });
     for (key, value) in tags {
         params.filter(&format!("tag:{key}"), &[literal(value)]);
     }
