@@ -46,7 +46,7 @@ pub(super) fn build(
         tls_insecure: values.flag("TLS.Insecure"),
         state_dir,
         max_workers: builder.at_least_one("Muster.MaxWorkers"),
-        runner: builder.runner(driver),
+        runner: builder.runner(driver, local),
         log: builder.log(),
         metrics_prefix: builder.metrics_prefix(),
         containers: builder.containers(local),

@@ -14,7 +14,10 @@ const SELF_DESTRUCT_MIN: Duration = Duration::from_secs(300);
 const ENGINE_ARGUMENTS_BYTES_MAX: usize = 16 << 10;
 
 impl Builder<'_, '_> {
-    pub(super) fn runner(&mut self, driver: CloudDriver) -> RunnerConfig {
+    pub(super) fn runner(&mut self, driver: CloudDriver, local: bool) -> RunnerConfig {
+        if local {
+            self.unused_of_crunch_run();
+        }
         let engines = ["process", "docker", "podman", "singularity", "apptainer"].map(|name| (name, name));
         let engine = self.one_of("Muster.Runner.Engine", &engines, "process").to_owned();
         let path = "Muster.Runner.SelfDestructAfter";
@@ -47,6 +50,18 @@ impl Builder<'_, '_> {
             engine_arguments,
             binaries: self.binaries(),
             self_destruct_after: (!self_destruct.is_zero()).then_some(self_destruct),
+        }
+    }
+
+    /// What is said to a crunch-run (spec 50 §2): with the local queue our own runner does the work (52).
+    fn unused_of_crunch_run(&mut self) {
+        for key in ["Containers.CrunchRunArgumentsList", "Containers.RuntimeEngine"] {
+            if self.values.is_set(key) {
+                self.warn(
+                    key,
+                    "not used: it is for a crunch-run, and containers of the local queue are run by muster-runner",
+                );
+            }
         }
     }
 

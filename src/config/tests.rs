@@ -204,6 +204,8 @@ fn single_faults_and_warnings() {
         ),
         ("Muster: {statedir: /x}", "perhaps you meant StateDir?"),
         ("Muster: {Runner: {EngineArguments: [--network=none]}}", "not used: Muster.Runner.Engine is process"),
+        ("Containers: {CrunchRunArgumentsList: [--x]}", "Containers.CrunchRunArgumentsList: not used"),
+        ("Containers: {RuntimeEngine: singularity}", "Containers.RuntimeEngine: not used"),
         ("InstanceTypes: {a: {VCPUs: 1, RAM: 1GiB, Scratch: 1GB}}", "unknown config entry"),
         ("SystemRootToken: short", "too short"),
         (
