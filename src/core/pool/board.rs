@@ -138,8 +138,14 @@ pub(super) fn view_of(worker: &Worker) -> InstanceView {
         collecting: worker.collecting.keys().cloned().collect(),
         last_container: worker.last_container.clone(),
         last_busy: Some(worker.busy),
-        storage_fault: worker.collecting.values().filter_map(|collecting| collecting.storage_fault).max(),
+        storage_fault: storage_fault(worker),
     }
+}
+
+/// Of a worker that is being shut down nothing is fetched any more, so that nobody would find out that there is room again.
+fn storage_fault(worker: &Worker) -> Option<StorageFault> {
+    let faults = worker.collecting.values().filter_map(|collecting| collecting.storage_fault);
+    faults.max().filter(|_| worker.state != WorkerState::Shutdown)
 }
 
 /// A container is starting, running or collecting on a worker, never two of these (spec 10 §2).

@@ -177,7 +177,7 @@ pub struct PoolView {
     pub departed: OrdSet<InstanceId>,
     /// When a worker last stopped being `unknown`; `None` = never one.
     pub last_unknown_resolved: Option<Moment>,
-    /// Results cannot be stored now: nothing new may start (spec 70 §3, disk full). Ends when one that waits is stored, or is gone.
+    /// Results cannot be stored now: nothing new may start (spec 70 §3, disk full). Ends when none that waits has failed for that at the last try.
     pub storage_fault: Option<StorageFault>,
 }
 

@@ -178,8 +178,8 @@ impl Worker {
                 collecting.since = now;
                 fault
             }
-            // Its failure says nothing of our storage: what was known of that holds until a result is stored.
-            _ => collecting.storage_fault,
+            // One that cannot be fetched must not hold up everything with what was true a while ago.
+            _ => None,
         };
         let next = collecting.next;
         if std::mem::replace(&mut collecting.storage_fault, fault) != fault {

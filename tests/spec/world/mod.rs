@@ -220,11 +220,11 @@ impl World {
         }
     }
 
-    /// What was seen since it was cleared. Notifications count once, at the end: more while one is pending mean nothing.
     pub(crate) fn storage_fault(&self) -> Option<StorageFault> {
         self.pool.view(self.now).storage_fault
     }
 
+    /// What was seen since it was cleared. Notifications count once, at the end: more while one is pending mean nothing.
     pub(crate) fn effects(&self) -> String {
         let notified = self.seen.iter().any(|seen| seen == "notify");
         let others = self.seen.iter().map(String::as_str).filter(|seen| *seen != "notify");
