@@ -59,6 +59,9 @@ const KEPT: &str = "kept";
 /// The same of one that was forgotten while something of it was left, if an engine may have its container: until that was reaped.
 const FORGOTTEN: &str = "forgotten";
 
+/// What an attempt has beside the result, its directory of work and the marks above: files, and a directory.
+const OF_RESULT: [&str; 7] = ["stdout", "stderr", "environment", "pid", "made", "result.json~", "tmp"];
+
 /// What a removal leaves of an attempt.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spared {
@@ -149,7 +152,10 @@ pub(crate) fn go_on_removing(place: &Place) {
     let Ok(all) = All::take(&place.lock_dir) else { return };
     let is_left = |uuid: &String, attempt: u32| {
         let dir = place.attempt_dir(uuid, attempt);
-        !["result.json", KEPT].iter().any(|name| dir.join(name).exists())
+        let has = |names: &[&str]| names.iter().any(|name| dir.join(name).exists());
+        // What stays of one whose outputs were too large is its directory of work.
+        !has(&["result.json"])
+            && (!has(&[KEPT]) || has(&OF_RESULT))
             && tombstone(place, uuid).is_some_and(|last| last >= attempt)
             && matches!(examine(&all, place, uuid), Ok(Found::Absent))
     };
@@ -160,7 +166,8 @@ pub(crate) fn go_on_removing(place: &Place) {
     });
     drop(all);
     if let Some((uuid, attempt)) = found {
-        let _ = remove(place, &uuid, attempt, Spared::default());
+        let spared = Spared { work: is_kept(place, &uuid, attempt), container: false };
+        let _ = remove(place, &uuid, attempt, spared);
     }
 }
 
@@ -281,10 +288,11 @@ pub(crate) fn remove(place: &Place, uuid: &str, attempt: u32, spared: Spared) ->
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(Error::io("cannot rename", &result, e)),
         _ => {}
     }
-    for name in ["stdout", "stderr", "environment", "pid", "made", "result.json~"] {
+    let [files @ .., tmp] = OF_RESULT;
+    for name in files {
         remove_file(&dir.join(name))?;
     }
-    remove::tree(&dir.join("tmp"))?;
+    remove::tree(&dir.join(tmp))?;
     if !spared.container {
         remove_file(&dir.join(CONTAINER))?;
     }

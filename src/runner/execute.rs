@@ -243,7 +243,9 @@ fn ask_engine(ended: &mut Ended, (handle, log): (&Handle, Option<&kmsg::Log>), s
         Ok(Some(State::Ended { exit_code, oom })) => {
             ended.exit_code = Some(exit_code);
             let is_told = |log: &kmsg::Log| log.tells_of_oom(handle.first_process(), ended.engines_group.as_deref());
-            let oom = oom || ended.oom.killed || exit_code == 137 && log.is_some_and(is_told);
+            // Of what the group saw only what it did to itself counts: a host that has no memory left is not the job's fault.
+            let by_limit = ended.oom.killed && ended.oom.own_limit && spec.limits.ram > 0;
+            let oom = oom || by_limit || exit_code == 137 && log.is_some_and(is_told);
             if by_itself && oom && exit_code != 0 {
                 ended.reason = Reason::Oom;
                 ended.add(&out_of_memory(spec.limits.ram));

@@ -132,8 +132,11 @@ pub(crate) fn reap(place: &Place, uuid: &str, attempt: Option<u32>) -> Result<()
         if removed && left.is_empty() && all.acquire(uuid)?.is_some() {
             // Only we know that the engine has nothing any more.
             attempts::forget_container(place, uuid, holder.attempt);
+            lock::discard(&all, &holder)?;
+            // Large trees take long, and others wait for the lock.
+            drop(all);
             attempts::clear_forgotten(place, uuid, holder.attempt);
-            return lock::discard(&all, &holder);
+            return Ok(());
         }
         let killed: Vec<Handle> = left.iter().filter_map(kill_process).collect();
         // Not earlier: a runner that lists has lock files open for a moment, and would look like one of those left.

@@ -9,11 +9,12 @@ use muster_runner::protocol::ContainerSpec;
 /// Bytes of what an engine said last.
 const LAST_WORDS: u64 = 2 << 10;
 
-/// What docker's client says when there is nobody to take its request.
-const NO_DAEMON: &str = "annot connect to the Docker daemon";
+/// What docker's client says when there is nobody to take its request: of old, and since version 29.
+const NO_DAEMON: [&str; 2] = ["annot connect to the Docker daemon", "ailed to connect to the docker API"];
 /// Parts that come in this order.
-const BROKEN: [&[&str]; 4] = [
-    &[NO_DAEMON],
+const BROKEN: [&[&str]; 5] = [
+    &[NO_DAEMON[0]],
+    &[NO_DAEMON[1]],
     &[
         "oci runtime error",
         "starting container process",
@@ -44,7 +45,8 @@ pub(crate) fn means_broken(said: &str, spec: &ContainerSpec) -> bool {
 
 /// The same for a daemon that no request has reached.
 pub(crate) fn means_no_daemon(said: &str, spec: &ContainerSpec) -> bool {
-    without_words_of_the_job(said, spec).contains(NO_DAEMON)
+    let text = without_words_of_the_job(said, spec);
+    NO_DAEMON.iter().any(|part| text.contains(part))
 }
 
 fn without_words_of_the_job(said: &str, spec: &ContainerSpec) -> String {
@@ -74,6 +76,7 @@ mod tests {
         for (text, broken) in [
             ("docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", true),
             ("error: cannot connect to the Docker daemon", true),
+            ("failed to connect to the docker API at unix:///var/run/docker.sock; check if the path is correct", true),
             (
                 "oci runtime error: x: starting container process caused \"container init: mounting /proc to rootfs: no such file or \
                  directory\"",
@@ -86,7 +89,7 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(means_broken(text, &ContainerSpec::default()), broken, "{text}");
-            let no_daemon = text.contains("connect to the Docker daemon");
+            let no_daemon = text.contains("connect to the");
             assert_eq!(means_no_daemon(text, &ContainerSpec::default()), no_daemon, "{text}");
         }
         let spec = ContainerSpec { cwd: "/no space left on device".into(), ..ContainerSpec::default() };

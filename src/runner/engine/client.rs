@@ -22,7 +22,7 @@ pub(crate) fn environment_file(dir: &Path) -> PathBuf {
     dir.join("environment")
 }
 
-/// In the attempt's directory too: docker's client creates it when the engine has made the container, and not before.
+/// In the attempt's directory too: docker's client creates it before it asks for the container, and removes it if there is none in the end.
 pub(crate) fn made_file(dir: &Path) -> PathBuf {
     dir.join("made")
 }

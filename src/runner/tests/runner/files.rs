@@ -142,6 +142,15 @@ fn a_removal_that_was_cut_short_is_gone_on_with() {
     fs::create_dir_all(&crashed).unwrap();
     let (lines, _) = host.list();
     assert!(lines.is_empty() && !dir.exists() && crashed.exists(), "{lines:?}");
+    // The same of one whose outputs are to stay.
+    host.finished(&ContainerSpec { outputs: vec!["out".into()], ..script(3, "echo data > out; echo text") });
+    let dir = host.attempt_dir(&uuid(3), 1);
+    host.ok(&format!("--forget {} --attempt 1 --keep-outputs", uuid(3)));
+    fs::create_dir_all(dir.join("tmp/deep")).unwrap();
+    fs::write(dir.join("stdout"), "text").unwrap();
+    assert!(host.list().0.is_empty());
+    assert!(!dir.join("stdout").exists() && !dir.join("tmp").exists());
+    assert_eq!(fs::read(dir.join("work/out")).unwrap(), b"data\n");
 }
 
 #[test]

@@ -39,7 +39,9 @@ run)
         *) break ;;
         esac
     done
-    case $1 in missing*) echo "docker: Cannot connect to the Docker daemon" >&2; exit 125 ;; esac
+    # Before it asks, and away again if there is no container in the end.
+    : > "$made"
+    case $1 in missing*) rm "$made"; echo "docker: Cannot connect to the Docker daemon" >&2; exit 125 ;; esac
     case $1 in slow) echo $$ > "$state/slow"; while [ ! -e "$state/pulled" ]; do sleep 0.1; done ;; esac
     shift
     mkdir "$state/$name"
