@@ -12,6 +12,9 @@ use crate::core::entry::QueueSnapshot;
 use crate::core::ids::{Attempt, ContainerUuid, InstanceId, TypeName};
 use crate::core::time::Moment;
 
+/// Most bytes of a result.json. A real one has a few hundred; its longest part is the names of outputs, at most 1000 of 4 KiB.
+pub const RECORD_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
 /// A failure of one queue operation. What the caller does with each is said at the variant.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {

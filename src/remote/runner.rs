@@ -25,6 +25,8 @@ const TAIL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The newest price points that are sent with each list; a runner needs those since its container began.
 const PRICES_MAX: usize = 1000;
+/// Exit status of a runner that does not know an argument (spec 50 §2.1).
+const USAGE_ERROR: i32 = 2;
 
 /// Where a runner lives and keeps its files on one kind of host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -307,8 +309,16 @@ impl Runner {
     /// # Errors
     /// They may still be there, and are listed again.
     pub fn forget(&self, uuid: &ContainerUuid, attempt: Attempt, keep_outputs: bool) -> Result<(), CommandError> {
-        let words = if keep_outputs { &["--forget", "--keep-outputs"][..] } else { &["--forget"] };
-        self.act(words, uuid, attempt)
+        if !keep_outputs {
+            return self.act(&["--forget"], uuid, attempt);
+        }
+        match self.act(&["--forget", "--keep-outputs"], uuid, attempt) {
+            // One of before this flag, which was not put there by us: it keeps them only if it found itself that they are too large.
+            Err(CommandError::Failed(failed)) if failed.exit_code == Some(USAGE_ERROR) => {
+                self.act(&["--forget"], uuid, attempt)
+            }
+            other => other,
+        }
     }
 
     fn act(&self, arguments: &[&str], uuid: &ContainerUuid, attempt: Attempt) -> Result<(), CommandError> {

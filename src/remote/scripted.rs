@@ -19,6 +19,8 @@ pub(super) struct Asked {
 pub(super) struct Scripted {
     pub(super) stdout: String,
     pub(super) stderr: String,
+    /// It does not know this argument.
+    pub(super) unknown: Option<&'static str>,
     pub(super) asked: Mutex<Vec<Asked>>,
 }
 
@@ -27,7 +29,11 @@ impl Executor for Scripted {
         let left = command.deadline.saturating_duration_since(Instant::now());
         self.asked.lock().push(Asked { lane, left, program: command.program.clone() });
         let (stdout, stderr) = (self.stdout.clone().into_bytes(), self.stderr.clone().into_bytes());
-        let exit_code = Some(i32::from(!stderr.is_empty()));
+        let is_unknown = |words: &[String]| words.iter().any(|word| Some(word.as_str()) == self.unknown);
+        let exit_code = match &command.program {
+            Program::Arguments(words) if is_unknown(words) => Some(2),
+            _ => Some(i32::from(!stderr.is_empty())),
+        };
         Ok(Output { stdout, stderr, exit_code, signal: None })
     }
 

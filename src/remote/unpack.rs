@@ -15,6 +15,8 @@ const ENTRIES_MAX: usize = 100_016;
 const SYNCED_ALONE_MAX: usize = 64;
 /// Room for headers, result.json and the marks of cut streams, beside the configured limits.
 const ALLOWANCE: u64 = 16 * 1024 * 1024;
+/// A stream that is longer than this has never been within anybody's limit, and is not read to its end.
+const STREAM_BYTES_MAX: u64 = 16 << 30;
 /// Read and written at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -203,6 +205,9 @@ impl Unpacking<'_> {
         let stored = match entry.header().entry_type() {
             tar::EntryType::Directory => self.make_directories(&relative)?,
             tar::EntryType::Regular if is_plain(entry)? => {
+                if relative == Path::new("outputs") {
+                    return Err(refuse("its outputs are a file"));
+                }
                 let size = entry.size();
                 let Some(kept) = self.kept(&relative, size)? else {
                     return Ok(Next::Stop);
@@ -245,7 +250,7 @@ impl Unpacking<'_> {
         }
         let most = log_bytes.saturating_add(ALLOWANCE);
         let is_stream = relative == Path::new("stdout") || relative == Path::new("stderr");
-        let kept = if is_stream && size > most { log_bytes } else { size };
+        let kept = if is_stream && size > most && size <= STREAM_BYTES_MAX { log_bytes } else { size };
         if kept > most {
             return Err(refuse(format!("{} needs {size} bytes, {most} are allowed", told(relative))));
         }

@@ -315,7 +315,7 @@ impl Containers {
             }
         }
         self.refusals.lock().remove(&(order.uuid.clone(), order.attempt));
-        put_in_place(&temporary, place)
+        put_in_place(&temporary, place).inspect_err(|_| drop(remove_tree(&temporary)))
     }
 
     /// A result that is refused again and again would keep its container for ever: after [`REFUSALS_MAX`] times the refusal itself

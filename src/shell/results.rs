@@ -1,7 +1,7 @@
 //! Results on our own disk: `StateDir/containers/UUID/ATTEMPT` (spec 70 §3-4). Blocking.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use muster_runner::protocol::ResultRecord;
@@ -10,6 +10,7 @@ use crate::core::errors::chain;
 use crate::core::ids::{Attempt, ContainerUuid, OperationId};
 use crate::core::time::WallMillis;
 use crate::core::worker::collect::StorageFault;
+use crate::queue::RECORD_BYTES_MAX;
 use crate::remote::ExecuteError;
 use crate::remote::runner::CommandError;
 use crate::remote::unpack::{UnpackError, UnpackLimits, Unpacked};
@@ -105,19 +106,24 @@ pub(super) fn set_aside(place: &Path, now: WallMillis) -> io::Result<Option<Path
 pub(super) fn write_record(directory: &Path, record: &ResultRecord) -> Result<(), CollectError> {
     let path = directory.join("result.json");
     let text = serde_json::to_vec(record).map_err(|error| storage(&path, &error.into()))?;
-    let new = directory.join("result.json.new");
+    // Beside it: what is inside has names of the worker's choice. It is cleared away with other leftovers.
+    let new = directory.with_extension("record");
     let written = File::create(&new).and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
     let renamed = written.and_then(|()| fs::rename(&new, &path)).and_then(|()| sync(directory));
     renamed.map_err(|error| storage(&path, &error))
 }
 
-/// The record says that outputs are too large; `None` if there is none that can be read.
+/// The record says that outputs are too large.
 pub(super) fn outputs_stay(directory: &Path) -> bool {
     read_record(directory).is_some_and(|record| record.outputs_too_large)
 }
 
+/// `None` if there is none that can be used, as the queue sees it.
 fn read_record(directory: &Path) -> Option<ResultRecord> {
-    serde_json::from_slice(&fs::read(directory.join("result.json")).ok()?).ok()
+    let mut text = Vec::new();
+    let length =
+        File::open(directory.join("result.json")).ok()?.take(RECORD_BYTES_MAX + 1).read_to_end(&mut text).ok()?;
+    if length as u64 > RECORD_BYTES_MAX { None } else { serde_json::from_slice(&text).ok() }
 }
 
 /// The worker sent more outputs than we take now, since the limit was lowered after it had begun: its result says so (spec 70 §4).

@@ -41,8 +41,13 @@ fn outputs_above_a_limit_that_was_lowered() {
         "finished_at": 2, "peak_memory": null, "cpu_seconds": null, "detail": "", "stdout_bytes": 5, "stderr_bytes": 0,
         "outputs": ["out"], "skipped": [], "outputs_too_large": false});
     let record = record.to_string();
-    let files: [(&str, &[u8]); 3] =
-        [("result.json", record.as_bytes()), ("stdout", b"hello"), ("outputs/out", &[7; 1001])];
+    // The first one would be in the way of a record that is written inside.
+    let files: [(&str, &[u8]); 4] = [
+        ("result.json.new/x", b""),
+        ("result.json", record.as_bytes()),
+        ("stdout", b"hello"),
+        ("outputs/out", &[7; 1001]),
+    ];
     *host.archive.lock() = Some(archive(&files));
     let order = |operation| RunnerOrder {
         operation: OperationId(operation),

@@ -12,9 +12,8 @@ use muster_runner::protocol::{Reason, ResultRecord};
 use crate::core::ids::{Attempt, ContainerUuid};
 use crate::core::lifecycle::AttemptEnd;
 use crate::core::time::WallMillis;
+use crate::queue::RECORD_BYTES_MAX;
 
-/// Most bytes of a result.json. A real one has a few hundred; its longest part is the names of outputs, at most 1000 of 4 KiB.
-const MAX_RESULT: u64 = 8 * 1024 * 1024;
 /// Most characters of its free text that are kept.
 const MAX_DETAIL: usize = 1000;
 
@@ -87,7 +86,7 @@ impl AttemptResult {
 pub(super) fn read(result_dir: &Path, uuid: &ContainerUuid, attempt: Attempt) -> io::Result<AttemptResult> {
     let mut bytes = Vec::new();
     match File::open(result_dir.join("result.json")) {
-        Ok(file) => file.take(MAX_RESULT + 1).read_to_end(&mut bytes)?,
+        Ok(file) => file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut bytes)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Ok(AttemptResult::broken("its result has no result.json".to_owned()));
         }
@@ -97,8 +96,8 @@ pub(super) fn read(result_dir: &Path, uuid: &ContainerUuid, attempt: Attempt) ->
 }
 
 fn parse(bytes: &[u8], uuid: &ContainerUuid, attempt: Attempt) -> Result<AttemptResult, String> {
-    if bytes.len() as u64 > MAX_RESULT {
-        return Err(format!("is larger than {MAX_RESULT} bytes"));
+    if bytes.len() as u64 > RECORD_BYTES_MAX {
+        return Err(format!("is larger than {RECORD_BYTES_MAX} bytes"));
     }
     let record: ResultRecord = serde_json::from_slice(bytes).map_err(|error| format!("cannot be read: {error}"))?;
     if record.uuid != uuid.as_str() || record.attempt != attempt {

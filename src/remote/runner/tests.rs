@@ -38,3 +38,20 @@ fn lanes_and_deadlines() {
     let _ = runner.tail(&uuid, 1, "stdout", 0, 30 * second);
     noted("tail", Lane::Bulk, second + TAIL_LIMIT);
 }
+
+/// A runner that was put on an instance by others may be older than the flag (exit status 2): then it forgets as it can.
+#[test]
+fn an_older_runner_forgets_too() {
+    let uuid = ContainerUuid::parse("local-dz642-000000000000001").expect("a uuid");
+    let forgotten = |unknown, keep| {
+        let executor = Arc::new(Scripted { unknown, ..Scripted::default() });
+        let runner = Runner::at("/r", executor.clone(), Arc::default(), "set".into(), "".into());
+        let result = runner.forget(&uuid, 1, keep);
+        let asked = executor.asked.lock().len();
+        (result.is_ok(), asked)
+    };
+    assert_eq!(forgotten(None, false), (true, 1));
+    assert_eq!(forgotten(None, true), (true, 1));
+    assert_eq!(forgotten(Some("--keep-outputs"), true), (true, 2));
+    assert_eq!(forgotten(Some("--forget"), true), (false, 2), "not without end");
+}
