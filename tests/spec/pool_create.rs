@@ -326,6 +326,12 @@ fn s20_4_rate_limits() {
         ),
         ("create t; create t; failed 1 type", "failed 2 type", "debug: create failed | notify", ""),
         ("create t; create u; failed 1 type", "failed 2 type", "warn: create failed | notify", ""),
+        // One that pauses more than what is known does is not alike, nor is one that pauses less: a wider pause may end first.
+        ("create t; create t; failed 1 type", "failed 2 group", "warn: create failed | notify", ""),
+        ("create t; create t; failed 1 group", "failed 2 all", "warn: create failed | notify", ""),
+        ("create t; create t; failed 1 all", "failed 2 type", "warn: create failed | notify", ""),
+        ("create t; create u; failed 1 group", "failed 2 group", "debug: create failed | notify", ""),
+        ("create t; create spot; failed 1 all", "failed 2 all", "debug: create failed | notify", ""),
         (
             "up i1; create t; create t; failed 1 quota",
             "failed 2 quota",

@@ -120,21 +120,32 @@ impl Limits {
         match refusal {
             CloudRefusal::RateLimit { .. } => later(self.creates_until, now),
             CloudRefusal::Quota => self.quota_in_force(now),
-            CloudRefusal::Capacity(_) => {
-                self.keys(instance_type).iter().any(|key| later(self.capacity_until.get(key).copied(), now))
+            // Not a wider or narrower one: that is news.
+            CloudRefusal::Capacity(scope) => {
+                later(self.capacity_until.get(&self.key(instance_type, *scope)).copied(), now)
             }
             CloudRefusal::Other => false,
         }
     }
 
     fn keys(&self, instance_type: &InstanceType) -> [CapacityKey; 3] {
-        let group = self.quota_groups.get(instance_type.name.as_str()).cloned().unwrap_or_default();
+        [CapacityScope::Type, CapacityScope::Group, CapacityScope::Everything]
+            .map(|scope| self.key(instance_type, scope))
+    }
+
+    /// What a refusal of this scope pauses.
+    fn key(&self, instance_type: &InstanceType, scope: CapacityScope) -> CapacityKey {
         let preemptible = instance_type.preemptible;
-        [
-            CapacityKey::Type { provider_type: instance_type.provider_type.clone(), preemptible },
-            CapacityKey::Group { group, preemptible },
-            CapacityKey::Everything,
-        ]
+        match scope {
+            CapacityScope::Type => {
+                CapacityKey::Type { provider_type: instance_type.provider_type.clone(), preemptible }
+            }
+            CapacityScope::Group => {
+                let group = self.quota_groups.get(instance_type.name.as_str()).cloned().unwrap_or_default();
+                CapacityKey::Group { group, preemptible }
+            }
+            CapacityScope::Everything => CapacityKey::Everything,
+        }
     }
 }
 
@@ -203,12 +214,7 @@ impl Pool {
         match refusal {
             CloudRefusal::Quota => self.hold_at_quota(others, now, effects),
             CloudRefusal::Capacity(scope) => {
-                let [of_type, of_group, of_all] = self.limits.keys(instance_type);
-                let key = match scope {
-                    CapacityScope::Type => of_type,
-                    CapacityScope::Group => of_group,
-                    CapacityScope::Everything => of_all,
-                };
+                let key = self.limits.key(instance_type, *scope);
                 // The refusal is older than the machine that became free meanwhile.
                 if self.limits.freed_at.get(&key).is_some_and(|freed| began <= *freed) {
                     return;
@@ -225,10 +231,8 @@ impl Pool {
 
     /// A machine of this type has become free: its own pause is over (spec 46 §1), and creates that began before set none.
     pub fn capacity_freed(&mut self, name: &TypeName, now: Moment, effects: &mut Effects) {
-        let Some(instance_type) = self.types.get(name) else {
-            return;
-        };
-        let [of_type, ..] = self.limits.keys(instance_type);
+        let Some(instance_type) = self.types.get(name) else { return };
+        let of_type = self.limits.key(instance_type, CapacityScope::Type);
         self.limits.freed_at.insert(of_type.clone(), now);
         if self.limits.capacity_until.remove(&of_type).is_some_and(|until| now < until) {
             effects.notify();
