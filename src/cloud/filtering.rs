@@ -17,6 +17,8 @@ use crate::log::write_note;
 
 /// Created instances that are remembered: far more than there are. The oldest is forgotten.
 const CREATED_MAX: usize = 25_000;
+/// One that so many lists in a row lack is gone: one or two may lack what is there.
+const LACKED_MAX: u32 = 3;
 
 /// A driver whose lists have the instances with all tags that were asked for, and no others.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub struct Filtering {
     created: Mutex<State>,
 }
 
-/// What creates have returned, until it is gone: listed once, and then not any more.
+/// What creates have returned, until it is gone: listed once, and then not any more. A create that returns the same id again begins anew.
 #[derive(Debug, Default)]
 struct State {
     instances: BTreeMap<InstanceId, Created>,
@@ -40,9 +42,12 @@ struct Created {
     tags: Tags,
     /// It has been listed with the tags that were asked for.
     had_them: bool,
-    told: bool,
+    /// What was told of it last: it is kept, or not.
+    told: Option<bool>,
     /// The last list that had it. A list may be late, so that an earlier one lacks it after that.
     listed: Option<u64>,
+    /// Later lists in a row that lacked it.
+    lacked: u32,
 }
 
 impl Filtering {
@@ -59,7 +64,7 @@ impl State {
 
     fn created(&mut self, id: &InstanceId, tags: &Tags) {
         let number = self.draw();
-        let made = Created { number, tags: tags.clone(), had_them: false, told: false, listed: None };
+        let made = Created { number, tags: tags.clone(), had_them: false, told: None, listed: None, lacked: 0 };
         self.instances.insert(id.clone(), made);
         if self.instances.len() > CREATED_MAX {
             let oldest = self.instances.iter().min_by_key(|(_, one)| one.number).map(|(id, _)| id.clone());
@@ -70,7 +75,7 @@ impl State {
     /// Whether it has these tags, now at least.
     fn is_wanted(&mut self, instance: &mut CloudInstance, tags: &Tags, list: u64) -> bool {
         let Some(made) = self.instances.get_mut(&instance.id) else { return has(instance, tags) };
-        made.listed = made.listed.max(Some(list));
+        (made.listed, made.lacked) = (made.listed.max(Some(list)), 0);
         if has(instance, tags) {
             made.had_them |= !tags.is_empty();
             return true;
@@ -83,10 +88,18 @@ impl State {
             }
         }
         let is_kept = has(instance, tags);
-        if !std::mem::replace(&mut made.told, true) {
+        if made.told.replace(is_kept) != Some(is_kept) {
             tell(&instance.id, tags, is_kept);
         }
         is_kept
+    }
+
+    /// After this list, of which [`State::is_wanted`] was asked for each instance.
+    fn forget_gone(&mut self, list: u64) {
+        self.instances.retain(|_, made| {
+            made.lacked += u32::from(made.listed.is_some_and(|last| last < list));
+            made.lacked < LACKED_MAX
+        });
     }
 }
 
@@ -97,7 +110,7 @@ fn has(instance: &CloudInstance, tags: &Tags) -> bool {
 fn tell(id: &InstanceId, tags: &Tags, is_kept: bool) {
     let (message, advice) = match is_kept {
         true => (
-            "an instance of ours is listed without the tags that it was created with; it is kept until this process ends",
+            "an instance of ours is listed without the tags that it was created with; it is kept while lists show it and this process runs",
             "have the driver's list show the tags of create and set-tags; destroy this instance by hand before a restart, \
              which would not find it",
         ),
@@ -137,7 +150,7 @@ impl Layer for Filtering {
         {
             let mut state = self.created.lock();
             instances.retain_mut(|instance| state.is_wanted(instance, tags, list));
-            state.instances.retain(|_, made| made.listed.is_none_or(|last| last >= list));
+            state.forget_gone(list);
         }
         let note = Note::new(Level::Debug, "cloud", "filtered instance list");
         write_note(&note.with("returning", instances.len()).with("skipped", all - instances.len()));

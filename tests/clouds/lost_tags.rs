@@ -82,11 +82,44 @@ fn what_this_process_created_is_kept_and_told_of_once() {
     let mut newer = tags.clone();
     newer.insert("more".to_owned(), "1".to_owned());
     cloud.driver.set_tags(&id(&cloud.name("ours")), &newer).expect("answered");
-    assert_eq!(cloud.list(&asked, &[("ours", json!(null))]), [("ours".to_owned(), newer)]);
-    // When it is gone it is forgotten.
-    assert!(cloud.list(&asked, &[]).is_empty());
+    let kept = [("ours".to_owned(), newer)];
+    assert_eq!(cloud.list(&asked, &[("ours", json!(null))]), kept);
+    // One list or two may lack it, again and again.
+    for _ in 0..2 {
+        for _ in 0..2 {
+            assert!(cloud.list(&asked, &[]).is_empty());
+        }
+        assert_eq!(cloud.list(&asked, &[("ours", json!(null))]), kept);
+    }
+    // When it is gone it is forgotten: nobody else's gets its tags.
+    for _ in 0..3 {
+        assert!(cloud.list(&asked, &[]).is_empty());
+    }
     assert!(cloud.list(&asked, &[("ours", json!(null))]).is_empty());
     assert_eq!(cloud.warnings().len(), 1);
+    // An id that comes again is what was created last.
+    let again = cloud.create("ours");
+    assert_eq!(cloud.list(&asked, &[("ours", json!(null))]), [("ours".to_owned(), again)]);
+    assert_eq!(cloud.warnings().len(), 2);
+}
+
+/// Its tags came late, and were taken away then: what was told of it is not true any more.
+#[test]
+fn what_is_not_kept_any_more_is_told_of_again() {
+    let cloud = Cloud::new();
+    cloud.create("late");
+    let (name, value) = ("ArvadosInstanceSetID", SET);
+    let asked = one(name, value);
+    for (tags, is_kept) in
+        [(json!(null), true), (json!({ name: value }), true), (json!(null), false), (json!(null), false)]
+    {
+        assert_eq!(cloud.list(&asked, &[("late", tags.clone())]).len(), usize::from(is_kept), "{tags}");
+    }
+    let warnings = cloud.warnings();
+    assert!(
+        matches!(&warnings[..], [first, last] if first.contains("it is kept") && last.contains("not ours any more")),
+        "{warnings:?}"
+    );
 }
 
 /// Tags that were there and are not any more, or that say another owner: somebody wants it for himself.
