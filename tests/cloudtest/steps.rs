@@ -127,6 +127,16 @@ fn lost_tags_fail_the_test() {
     assert_result(Faults { loses_tags: true, ..Faults::default() }, &plan(), false);
 }
 
+/// While it is listed it is not gone, whatever tags the list shows.
+#[test]
+fn an_instance_that_is_listed_without_tags_is_destroyed_until_it_is_gone() {
+    let faults = || Faults { lists_no_tags: true, lingers: true, ..Faults::default() };
+    for faults in [faults(), Faults { exact: true, ..faults() }] {
+        let stub = assert_result(faults, &plan(), false);
+        assert_eq!(stub.calls(), ["list all", "create", "list", "open", "destroy", "list", "destroy", "list"]);
+    }
+}
+
 #[test]
 fn lists_that_fail() {
     // The first: nothing is begun.

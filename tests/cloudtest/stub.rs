@@ -35,6 +35,8 @@ pub(crate) struct Faults {
     pub(crate) given_up_for: usize,
     /// Tags are lost on the way.
     pub(crate) loses_tags: bool,
+    /// Lists show the new instance without any.
+    pub(crate) lists_no_tags: bool,
     pub(crate) lists_fail: Range<usize>,
     /// The address comes with this list.
     pub(crate) address_in_list: usize,
@@ -190,6 +192,9 @@ impl InstanceSet for Stub {
         listed.retain(|one| !(hidden && one.id.as_str() == "i-new"));
         if let Some(id) = state.lingering.pop_front() {
             listed.push(CloudInstance { id, ..instance("", SET) });
+        }
+        if self.faults.lists_no_tags {
+            listed.iter_mut().filter(|one| one.id.as_str() == "i-new").for_each(|one| one.tags = Tags::new());
         }
         Ok(listed)
     }

@@ -98,17 +98,23 @@ impl Tester<'_> {
     }
 
     fn next_list_has(&self, mut made: Created) -> Result<(Created, bool), GiveUp> {
-        match self.ours(&self.set_tag()) {
+        match self.listed(&self.set_tag()) {
             Ok(found) => {
                 let listed = found.into_iter().find(|instance| instance.id == made.instance.id);
                 made.seen = listed.is_some();
-                if let Some(listed) = listed {
-                    made.instance = listed;
-                } else {
-                    let line = note(Level::Error, "Create succeeded, but instance is not in list");
-                    write_note(&line.with("Instance", &made.instance.id));
+                let mut good = true;
+                match listed {
+                    Some(listed) if self.is_ours(&listed) => made.instance = listed,
+                    other => {
+                        let message = match other {
+                            Some(_) => "Create succeeded, but instance is listed without the tag of its set",
+                            None => "Create succeeded, but instance is not in list",
+                        };
+                        write_note(&note(Level::Error, message).with("Instance", &made.instance.id));
+                        good = false;
+                    }
                 }
-                let good = self.has_expected_tags(&made.instance) && made.seen;
+                let good = self.has_expected_tags(&made.instance) && good;
                 Ok((made, good))
             }
             Err(error) => {

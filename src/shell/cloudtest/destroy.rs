@@ -66,7 +66,8 @@ impl Tester<'_> {
             let refusal = self.ask_to_destroy(&made.instance).err();
             accepted |= refusal.is_none() && is_known;
             refusals = refusal.as_ref().map_or(0, |_| refusals + 1);
-            let listed = self.ours(&self.set_tag()).map(|found| found.iter().any(|one| one.id == id));
+            // With its tags or without: a driver that loses them is tested, too.
+            let listed = self.listed(&self.set_tag()).map(|found| found.iter().any(|one| one.id == id));
             let mut pause = match &listed {
                 Ok(listed) => {
                     made.seen |= listed;

@@ -119,13 +119,22 @@ impl Tester<'_> {
 
     /// All instances of our set id, whoever made them.
     pub(super) fn ours(&self, filter: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
-        let mine = self.set_tag();
-        let mut instances = self.cloud.list(filter)?;
-        let all = instances.len();
-        instances.retain(|instance| mine.iter().all(|(name, value)| instance.tags.get(name) == Some(value)));
-        let line = note(Level::Info, "listed instances").with("Instances", all);
-        write_note(&line.with("Ours", instances.len()).with("InstanceSetID", &self.plan.set));
+        let mut instances = self.listed(filter)?;
+        instances.retain(|instance| self.is_ours(instance));
         Ok(instances)
+    }
+
+    /// As the driver tells it.
+    pub(super) fn listed(&self, filter: &Tags) -> Result<Vec<CloudInstance>, CloudError> {
+        let instances = self.cloud.list(filter)?;
+        let ours = instances.iter().filter(|instance| self.is_ours(instance)).count();
+        let line = note(Level::Info, "listed instances").with("Instances", instances.len());
+        write_note(&line.with("Ours", ours).with("InstanceSetID", &self.plan.set));
+        Ok(instances)
+    }
+
+    pub(super) fn is_ours(&self, instance: &CloudInstance) -> bool {
+        instance.tags.get(&self.set_tag_name()) == Some(&self.plan.set)
     }
 
     /// Those that a driver gives up in the background, and that are not listed any more.
