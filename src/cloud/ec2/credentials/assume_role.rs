@@ -14,6 +14,7 @@ use crate::cloud::ec2::xml::excerpt;
 const ROLES_MAX: usize = 5;
 /// The session's length that AWS allows, in seconds; a role may have a maximum of its own.
 const SECONDS: std::ops::RangeInclusive<u32> = 900..=43_200;
+const SOURCE: &str = "credential_source";
 const ENVIRONMENT: &str = "Environment";
 const INSTANCE: &str = "Ec2InstanceMetadata";
 const CONTAINER: &str = "EcsContainer";
@@ -47,6 +48,11 @@ pub fn from_profile(chain: &Chain, profile: Profile) -> Result<Credentials, Quer
     Ok(credentials)
 }
 
+/// Whether the first role on the way is asked for with the keys of the environment. Where the way is wrong, what the profile itself says counts.
+pub fn is_of_environment(chain: &Chain, profile: Profile) -> bool {
+    profile.get(SOURCE) == Some(ENVIRONMENT) || matches!(way(chain, profile), Ok((_, Start::Service(ENVIRONMENT, _))))
+}
+
 /// The roles from the last to the first, and where it starts.
 fn way(chain: &Chain, mut profile: Profile) -> Result<(Vec<Role>, Start), QueryError> {
     let (mut roles, mut names) = (Vec::new(), Vec::new());
@@ -55,7 +61,7 @@ fn way(chain: &Chain, mut profile: Profile) -> Result<(Vec<Role>, Start), QueryE
         names.push(profile.name.clone());
         let (shown, source) = (profile.shown(), profile.get("source_profile"));
         let wrong = |what: String| Err(QueryError::other(format!("the profile {shown} {what}")));
-        let source = match (source, profile.get("credential_source")) {
+        let source = match (source, profile.get(SOURCE)) {
             (Some(source), None) => source.to_owned(),
             (None, Some(service)) => {
                 let known = [ENVIRONMENT, INSTANCE, CONTAINER];
@@ -113,7 +119,7 @@ fn begin(chain: &Chain, start: Start) -> Result<Credentials, QueryError> {
         }
         Start::Service(name, profile) => {
             let found = match name {
-                ENVIRONMENT => chain.environment(),
+                ENVIRONMENT => chain.environment_keys(),
                 INSTANCE => chain.instance(),
                 _ => chain.container(),
             };

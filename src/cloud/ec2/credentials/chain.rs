@@ -53,7 +53,19 @@ impl Chain {
         }
     }
 
-    pub(super) fn environment(&self) -> Result<Found, QueryError> {
+    /// Keys of the environment that are not for a profile's role: those would never be used for it, since this place comes before.
+    fn environment(&self) -> Result<Found, QueryError> {
+        let found = self.environment_keys()?;
+        match shared_files::named_for_environment(self) {
+            Some(variable) if matches!(found, Found::Credentials(_)) => {
+                Ok(Found::Nothing(format!("its keys are for the role of the profile that {variable} names")))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// For whomever they are.
+    pub(super) fn environment_keys(&self) -> Result<Found, QueryError> {
         const ID: &str = "AWS_ACCESS_KEY_ID";
         const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
         match (self.environment.get(ID), self.environment.get(SECRET)) {
@@ -159,6 +171,41 @@ mod tests {
         // That of the environment is not for the keys of the configuration.
         let credentials = find(("CONF", "c"), &[id, secret, ("AWS_SESSION_TOKEN", "t")]).expect("credentials");
         assert_eq!((credentials.session_token, credentials.lifetime), (None, Lifetime::Fixed));
+    }
+
+    /// The profile is reached, whose role is had with the keys of the environment; without a name or such a source the keys count.
+    #[test]
+    fn keys_of_the_environment_for_a_role() {
+        const GIVEN: &str = "<R><AssumeRoleResult><Credentials><AccessKeyId>ROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey>\
+                             <SessionToken>t</SessionToken></Credentials></AssumeRoleResult></R>";
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config");
+        let text = "[default]\nrole_arn = r\ncredential_source = Environment\n\
+                    [profile p]\nrole_arn = r\ncredential_source = Environment\n\
+                    [profile by-another]\nrole_arn = r2\nsource_profile = p\n\
+                    [profile machine]\nrole_arn = r\ncredential_source = Ec2InstanceMetadata\n";
+        std::fs::write(&file, text).expect("written");
+        let file = ("AWS_CONFIG_FILE", file.to_str().expect("text"));
+        let [id, secret] = ENVIRONMENT;
+        for (names, expected, calls) in [
+            (&[("AWS_PROFILE", "p")][..], "ROLE", 1),
+            (&[("AWS_DEFAULT_PROFILE", "p")], "ROLE", 1),
+            (&[("AWS_PROFILE", "by-another")], "ROLE", 2),
+            (&[("AWS_PROFILE", "machine")], "ENV", 0),
+            (&[("AWS_PROFILE", "nosuch")], "ENV", 0),
+            (&[], "ENV", 0),
+        ] {
+            let sts = Server::start((0..calls).map(|_| Reply::text(200, GIVEN)).collect());
+            let url = sts.url();
+            let variables = [&[id, secret, file, ("AWS_ENDPOINT_URL_STS", &url)], names].concat();
+            assert_eq!(find(("", ""), &variables).expect(expected).access_key_id, expected, "{names:?}");
+            let asked = sts.requests();
+            assert_eq!(asked.len(), calls, "{names:?}");
+            assert!(
+                asked.iter().take(1).all(|one| one.all("authorization")[0].contains("Credential=ENV/")),
+                "{asked:?}"
+            );
+        }
     }
 
     #[test]

@@ -92,6 +92,14 @@ pub fn from_files(chain: &Chain) -> Result<Found, QueryError> {
     }
 }
 
+/// The variable that names the profile, if that has a role which is asked for with the keys of the environment. What is wrong with the files
+/// shows where they are asked.
+pub fn named_for_environment(chain: &Chain) -> Option<&'static str> {
+    let (variable, name) = chain.environment.first(&PROFILE)?;
+    let profile = read(&chain.environment, name.trim()).ok()?.ok()?;
+    (profile.wants_role() && assume_role::is_of_environment(chain, profile)).then_some(variable)
+}
+
 /// The profile by this name; why there is none, for people.
 ///
 /// # Errors
