@@ -15,7 +15,7 @@ use muster_ec2_cloud::{Call, Credentials, Ec2Site, Metadata, WEB_IDENTITY_TOKEN}
 use muster_ssh_hosts::{ClientKey, client_key};
 
 use crate::ec2::driver_with;
-use crate::support::log;
+use crate::support::{log, wait_until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -194,4 +194,25 @@ fn roles_of_profiles() {
     // Those serve until five minutes before their end.
     fixture.set_ahead(200);
     assert_eq!(fixture.list(&driver), Ok(given));
+}
+
+/// It would outlive this process, since nobody else waits for it.
+#[test]
+fn a_stop_ends_the_program_of_a_profile() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, mark) = (folder.path().join("config"), folder.path().join("mark"));
+    let line = format!("sh -c 'echo $$ >{0}.new; mv {0}.new {0}; exec sleep 1000'", mark.display());
+    std::fs::write(&file, format!("[default]\ncredential_process = {line}\n")).expect("written");
+    let driver = fixture.driver(&[("AWS_CONFIG_FILE", file.to_str().expect("text"))]);
+    let error = std::thread::scope(|scope| {
+        let list = scope.spawn(|| driver.list(&Tags::new()));
+        wait_until("it runs", || mark.exists());
+        driver.stop();
+        list.join().expect("no panic").expect_err("stopped")
+    });
+    let error = chain(&error);
+    assert!(error.contains("was killed, since the dispatcher stops"), "{error}");
+    let process = std::fs::read_to_string(&mark).expect("written");
+    assert!(!std::path::Path::new("/proc").join(process.trim()).exists());
 }

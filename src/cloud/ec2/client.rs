@@ -49,7 +49,7 @@ impl HttpQuery {
     /// Calls nobody: whether there are credentials shows at the first call.
     ///
     /// # Errors
-    /// Region, endpoint or proxy cannot be used.
+    /// Region, endpoint or proxy cannot be used, or no descriptor is left.
     pub fn new(settings: Settings) -> Result<Self, QueryError> {
         let Settings { region, endpoint, access_key_id, secret_access_key, environment, clock } = settings;
         let public = Endpoint::of_service("ec2", &region)?;
@@ -57,7 +57,7 @@ impl HttpQuery {
         let endpoint = given.map_or(Ok(public), |url| Endpoint::given(url.trim()))?;
         let proxy = endpoint.proxy(&environment)?;
         let http = Http::new(endpoint, proxy, Limits::SERVICE, environment.spawn());
-        let chain = Chain::new(access_key_id, secret_access_key, region.clone(), environment, clock.clone());
+        let chain = Chain::new(access_key_id, secret_access_key, region.clone(), environment, clock.clone())?;
         Ok(Self { http, scope: Scope { region, service: "ec2" }, credentials: Cache::new(chain, clock.clone()), clock })
     }
 }
@@ -83,6 +83,10 @@ impl Query for HttpQuery {
             self.credentials.doubt();
         }
         result
+    }
+
+    fn stop(&self) {
+        self.credentials.stop();
     }
 }
 

@@ -237,6 +237,10 @@ impl InstanceSet for Ec2 {
     fn open(&self, _id: &InstanceId, secret: Option<&InstanceSecret>) -> io::Result<Access> {
         self.options.access.open(Arc::new(SecretOnly), secret)
     }
+
+    fn stop(&self) {
+        self.query.stop();
+    }
 }
 
 /// On-demand instances cost what the configuration says, so they have none.

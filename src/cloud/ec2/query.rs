@@ -30,6 +30,9 @@ pub trait Query: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Query::call`].
     fn call_within(&self, action: &'static str, params: &Params, limit: Duration) -> Result<Element, QueryError>;
+
+    /// Ends what runs on this host for calls. Calls go on as far as they need nothing of that.
+    fn stop(&self) {}
 }
 
 /// Names and values in the order they are sent. Debug output hides the values that are secrets.

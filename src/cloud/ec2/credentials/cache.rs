@@ -149,6 +149,11 @@ impl Cache {
         }
     }
 
+    /// See [`Source::stop`]. What is held goes on serving.
+    pub fn stop(&self) {
+        self.source.stop();
+    }
+
     fn look(&self) -> Look {
         self.state.lock().look(self.clock.now())
     }

@@ -3,6 +3,7 @@
 //! A place where something is configured and does not work ends the search with its error: credentials of another place could be those of
 //! another account. Only where nothing is configured the next one is asked, and if none is left the error tells what each one said.
 
+use super::process::Programs;
 use super::{Credentials, Found, Lifetime, Secret, container, metadata, shared_files, web_identity};
 use crate::cloud::ec2::environment::{Environment, WallClock};
 use crate::cloud::ec2::query::QueryError;
@@ -13,6 +14,9 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// There are none, or they could not be got; for people.
     fn find(&self) -> Result<Credentials, QueryError>;
+
+    /// Ends what runs on this host for a search, also from another thread than the search's. It finds nothing by such means any more.
+    fn stop(&self) {}
 }
 
 /// All places.
@@ -29,19 +33,26 @@ pub struct Chain {
     /// See [`container::AGENT_URL`] and [`metadata::METADATA_URL`].
     pub agent_url: String,
     pub metadata_url: String,
+    /// For profiles.
+    pub programs: Programs,
 }
 
 impl Chain {
     /// With the services where they are.
+    ///
+    /// # Errors
+    /// No descriptor is left.
     pub fn new(
         access_key_id: String,
         secret_access_key: Secret,
         region: String,
         environment: Environment,
         clock: WallClock,
-    ) -> Self {
+    ) -> Result<Self, QueryError> {
         let (agent_url, metadata_url) = (container::AGENT_URL.to_owned(), metadata::METADATA_URL.to_owned());
-        Self { access_key_id, secret_access_key, region, environment, clock, agent_url, metadata_url }
+        let programs = Programs::new(&environment)
+            .map_err(|error| QueryError::caused("cannot run programs for credentials", error))?;
+        Ok(Self { access_key_id, secret_access_key, region, environment, clock, agent_url, metadata_url, programs })
     }
 
     fn configured(&self) -> Result<Found, QueryError> {
@@ -122,6 +133,10 @@ impl Source for Chain {
         let advice = "set AccessKeyID and SecretAccessKey in DriverParameters, or give this host a role";
         Err(QueryError::other(format!("there are no credentials for AWS: {advice}. Asked: {}", reasons.join(". "))))
     }
+
+    fn stop(&self) {
+        self.programs.stop();
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +154,8 @@ mod tests {
         let environment = Environment::of(&all, None);
         let (id, secret) = configured;
         let clock = WallClock::new(|| 0);
-        let chain = Chain::new(id.into(), Secret::new(secret), "us-east-1".into(), environment, clock);
+        let chain =
+            Chain::new(id.into(), Secret::new(secret), "us-east-1".into(), environment, clock).expect("a descriptor");
         chain.find().map_err(|error| error.to_string())
     }
 
@@ -249,7 +265,8 @@ mod tests {
         let server = Server::start(["token", "role", DOCUMENT].map(|text| Reply::text(200, text)).into());
         let environment = Environment::of(&[], None);
         let clock = WallClock::new(|| 0);
-        let mut chain = Chain::new(String::new(), Secret::new(""), "us-east-1".into(), environment, clock);
+        let mut chain =
+            Chain::new(String::new(), Secret::new(""), "us-east-1".into(), environment, clock).expect("a descriptor");
         chain.metadata_url = server.url();
         assert_eq!(chain.find().expect("credentials").access_key_id, "ASIA");
     }

@@ -2,8 +2,13 @@
 //!
 //! No shell reads the line: the words of it are the program and its arguments. The program gets the variables that such programs need and no
 //! others ([`Environment::for_programs`]). Nothing that it prints is shown but the last line of its standard error, if it has failed.
+//! It serves only this process, so a stop kills it.
 
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::{Credentials, document};
 use crate::cloud::ec2::environment::Environment;
@@ -18,42 +23,75 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// What only a shell understands, in a program's name.
 const FOR_SHELLS: [char; 2] = ['~', '$'];
 
-/// Runs the program of the line, for so long at most, and reads what it prints. `profile` is for errors.
-///
-/// # Errors
-/// The line is none, the program cannot be run, fails, is late, or prints no credentials.
-pub fn run(line: &str, profile: &str, environment: &Environment, limit: Duration) -> Result<Credentials, QueryError> {
-    let whose = format!("the program that credential_process of the profile {profile} names");
-    let words = words(line).map_err(|why| QueryError::other(format!("{whose} cannot be run: {why}")))?;
-    let program = excerpt(words[0].as_bytes());
-    let hint = if words[0].contains(FOR_SHELLS) { " (no shell reads it: ~ and $ mean nothing)" } else { "" };
+/// After a stop the one that runs is waited for, so that this process does not end before it; a kill takes moments.
+const KILLED_WITHIN: Duration = Duration::from_secs(1);
 
-    let home = environment.home().map_or_else(|| "/".to_owned(), |home| home.to_string_lossy().into_owned());
-    let executor = LocalExecutor::new(home)
-        .map_err(|error| QueryError::caused(format!("{whose} cannot be run"), error))?
-        .with_variables(environment.for_programs());
-    let deadline = Instant::now() + limit;
-    let command = Command { program: Program::Arguments(words), stdin: b"", open_until: None, deadline };
-    match executor.execute(Lane::Action, &command) {
-        Ok(output) if output.succeeded() => document::from_program(&output.stdout, &whose),
-        Ok(output) => {
-            let said = match last_line(&output.stderr) {
-                Some(line) => format!("; it said: {}", excerpt(line)),
-                None => String::new(),
-            };
-            Err(QueryError::other(format!("{whose} failed: {}{said}", output.ending())))
+/// Runs programs, one at a time, until a stop.
+#[derive(Debug)]
+pub struct Programs {
+    executor: LocalExecutor,
+    stopped: AtomicBool,
+    /// Held while one runs.
+    running: Mutex<()>,
+}
+
+impl Programs {
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(environment: &Environment) -> io::Result<Self> {
+        let home = environment.home().map_or_else(|| "/".to_owned(), |home| home.to_string_lossy().into_owned());
+        let executor = LocalExecutor::new(home)?.with_variables(environment.for_programs());
+        Ok(Self { executor, stopped: AtomicBool::new(false), running: Mutex::default() })
+    }
+
+    /// Runs the program of the line, for so long at most, and reads what it prints. `profile` is for errors.
+    ///
+    /// # Errors
+    /// The line is none, the program cannot be run, fails, is late or killed by a stop, or prints no credentials.
+    pub fn run(&self, line: &str, profile: &str, limit: Duration) -> Result<Credentials, QueryError> {
+        let whose = format!("the program that credential_process of the profile {profile} names");
+        let words = words(line).map_err(|why| QueryError::other(format!("{whose} cannot be run: {why}")))?;
+        let program = excerpt(words[0].as_bytes());
+        let hint = if words[0].contains(FOR_SHELLS) { " (no shell reads it: ~ and $ mean nothing)" } else { "" };
+
+        let _running = self.running.lock();
+        if self.stopped.load(Ordering::SeqCst) {
+            return Err(QueryError::other(format!("{whose} was not started, since the dispatcher stops")));
         }
-        Err(ExecuteError::Start { source, .. }) => {
-            Err(QueryError::caused(format!("{whose} cannot be run: {program}{hint}"), source))
+        let deadline = Instant::now() + limit;
+        let command = Command { program: Program::Arguments(words), stdin: b"", open_until: None, deadline };
+        match self.executor.execute(Lane::Action, &command) {
+            Ok(output) if output.succeeded() => document::from_program(&output.stdout, &whose),
+            Ok(output) => {
+                let said = match last_line(&output.stderr) {
+                    Some(line) => format!("; it said: {}", excerpt(line)),
+                    None => String::new(),
+                };
+                Err(QueryError::other(format!("{whose} failed: {}{said}", output.ending())))
+            }
+            Err(ExecuteError::Start { source, .. }) => {
+                Err(QueryError::caused(format!("{whose} cannot be run: {program}{hint}"), source))
+            }
+            Err(ExecuteError::Deadline) => {
+                let limit = format_duration(limit);
+                Err(QueryError::other(format!("{whose} did not end within {limit} and was killed")))
+            }
+            Err(ExecuteError::Cancelled) => {
+                Err(QueryError::other(format!("{whose} was killed, since the dispatcher stops")))
+            }
+            Err(ExecuteError::TooMuchOutput) => {
+                Err(QueryError::other(format!("{whose} printed more than {OUTPUT_BYTES_MAX} bytes and was killed")))
+            }
+            Err(error) => Err(QueryError::caused(format!("{whose} failed"), error)),
         }
-        Err(ExecuteError::Deadline) => {
-            let limit = format_duration(limit);
-            Err(QueryError::other(format!("{whose} did not end within {limit} and was killed")))
-        }
-        Err(ExecuteError::TooMuchOutput) => {
-            Err(QueryError::other(format!("{whose} printed more than {OUTPUT_BYTES_MAX} bytes and was killed")))
-        }
-        Err(error) => Err(QueryError::caused(format!("{whose} failed"), error)),
+    }
+
+    /// Kills the one that runs; none is started any more.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.executor.close();
+        // One that cannot be killed ends by itself.
+        drop(self.running.try_lock_for(KILLED_WITHIN));
     }
 }
 

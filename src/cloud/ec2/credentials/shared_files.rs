@@ -219,7 +219,7 @@ pub fn own(chain: &Chain, profile: &Profile) -> Result<Found, QueryError> {
         }
     }
     if let Some(line) = profile.get("credential_process") {
-        return process::run(line, &shown, &chain.environment, process::LIMIT).map(Found::Credentials);
+        return chain.programs.run(line, &shown, process::LIMIT).map(Found::Credentials);
     }
     if profile.values.keys().any(|key| key.starts_with("sso_")) {
         return Err(QueryError::other(format!(

@@ -42,7 +42,8 @@ fn ask(config: &str, credentials: &str, sts: &Server, host: &Server, more: &[(&s
     variables.extend(more);
     let environment = Environment::of(&variables, Some(home.path()));
     let clock = WallClock::new(|| NOW);
-    let mut chain = Chain::new(String::new(), Secret::new(""), "us-east-1".to_owned(), environment, clock);
+    let mut chain =
+        Chain::new(String::new(), Secret::new(""), "us-east-1".to_owned(), environment, clock).expect("a descriptor");
     (chain.agent_url, chain.metadata_url) = (host.url(), host.url());
     shared_files::from_files(&chain).map_err(|error| errors::chain(&error))
 }

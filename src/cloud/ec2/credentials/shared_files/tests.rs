@@ -19,7 +19,7 @@ fn ask(credentials: &str, config: &str, variables: &[(&str, &str)]) -> Result<Fo
 
 fn ask_in(environment: Environment) -> Result<Found, String> {
     let (region, clock) = ("us-east-1".to_owned(), WallClock::new(|| 0));
-    let places = Chain::new(String::new(), Secret::new(""), region, environment, clock);
+    let places = Chain::new(String::new(), Secret::new(""), region, environment, clock).expect("a descriptor");
     from_files(&places).map_err(|error| chain(&error))
 }
 
