@@ -35,6 +35,12 @@ impl Running {
         tied.args(["--default-signal", "setpriv", "--pdeathsig", "KILL"])
             .arg(command.get_program())
             .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => tied.env(name, value),
+                None => tied.env_remove(name),
+            };
+        }
         // What the developer wants to see of his own programs is of no concern here.
         tied.env_remove("RUST_LOG").stdin(stdin).stdout(stdout).stderr(stderr);
         Self { child: tied.spawn().expect("starts"), folder }

@@ -89,3 +89,29 @@ fn nobody_reads_what_it_says() {
     let status = quiet.stdin(Stdio::null()).stdout(Stdio::null()).stderr(full).status().expect("it runs");
     assert_eq!(status.code(), Some(0));
 }
+
+/// A program that the driver waits for ends with it, whatever that program does: the first signal waits for it, the second one does not.
+#[test]
+fn a_program_for_credentials_does_not_outlive_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (profile, mark) = (folder.path().join("aws"), folder.path().join("mark"));
+    let line = format!("sh -c 'echo $$ >{0}.new; mv {0}.new {0}; exec sleep 1000'", mark.display());
+    std::fs::write(&profile, format!("[default]\ncredential_process = {line}\n")).expect("written");
+    let cloud = "    Driver: ec2\n    ImageID: ami-1\n    DriverParameters: {Region: us-east-1, AdminUsername: admin}\n\
+                 InstanceTypes: {small: {ProviderType: t3.micro, VCPUs: 1, RAM: 1GiB, Price: 1}}\n";
+    let mut command = command(folder.path(), cloud, &[]);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command.env("AWS_CONFIG_FILE", &profile).env("HOME", folder.path());
+    let mut running = Running::start(&command, Stdio::null());
+    wait_until("it runs", || mark.exists());
+    let process = std::fs::read_to_string(&mark).expect("written");
+    running.signal(Signal::TERM);
+    running.wait_for(ENDING);
+    running.signal(Signal::INT);
+    let (status, log) = running.end();
+    // By the signal, or by itself, since what it waited for has ended.
+    assert!(!status.success() && log.contains("msg=\"ended by a second signal;"), "{log}");
+    assert!(!Path::new("/proc").join(process.trim()).exists(), "{log}");
+}

@@ -95,8 +95,9 @@ pub fn run(config: &Config, options: &CloudTestOptions) -> Result<bool, CloudTes
         }
         _ => None,
     };
-    let stop = signals::stop_by_signal().map_err(|error| CloudTestError::Process("handle signals", error))?;
-    let trial = Trial { options, instance_type, key, login, stop };
+    let current = signals::Current::default();
+    let stop = signals::stop_by_signal(&current).map_err(|error| CloudTestError::Process("handle signals", error))?;
+    let trial = Trial { options, instance_type, key, login, stop, current };
     trial.tell_key();
     match subnets(&config)[..] {
         [] | [Ok(_)] => Ok(trial.run(&config)),
@@ -150,6 +151,7 @@ struct Trial<'a> {
     /// What logs in to instances: the dispatcher's own key; `None`: no SSH is used.
     key: Option<PrivateKey>,
     login: Option<Login>,
+    current: signals::Current,
     stop: Stop,
 }
 
@@ -220,11 +222,12 @@ impl Trial<'_> {
                 return false;
             }
         };
+        self.current.begin(cloud.clone());
         let cloud = driver.cloud.clone();
         let plan = self.plan(config, driver);
         let tester = Tester { cloud: &*cloud, plan: &plan, secret, stop: &self.stop, pause: &signals::pause };
         let all_is_well = tester.run();
-        cloud.stop();
+        self.current.stop();
         all_is_well
     }
 

@@ -1,12 +1,15 @@
 //! Signals that end a test, and the operator at the terminal.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use crossbeam_channel::{bounded, select};
+use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::note;
+use crate::cloud::InstanceSet;
 use crate::core::effect::Level;
 use crate::log::write_note;
 use crate::shell::stop::{Stop, StopSource};
@@ -17,11 +20,11 @@ const ENDING: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
 
 /// The first of these signals ends the waiting: what was created is destroyed. The second one ends the process as it does by default.
 /// One that is ignored from the start (`nohup`) stays so.
-pub(super) fn stop_by_signal() -> io::Result<Stop> {
+pub(super) fn stop_by_signal(current: &Current) -> io::Result<Stop> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut signals = Signals::new(ENDING.into_iter().filter(|signal| !is_ignored(*signal, &status)))?;
     let source = StopSource::new();
-    let stop = source.token();
+    let (stop, current) = (source.token(), current.clone());
     let wait = move || {
         if signals.forever().next().is_some() {
             let message = "ending early; the instance is destroyed first, and a second signal leaves it behind";
@@ -30,6 +33,7 @@ pub(super) fn stop_by_signal() -> io::Result<Stop> {
             if let Some(second) = signals.forever().next() {
                 let message = "ended by a second signal; what had not been destroyed is left behind";
                 write_note(&note(Level::Error, message));
+                current.stop();
                 let _ = signal_hook::low_level::emulate_default_handler(second);
             }
         }
@@ -37,6 +41,24 @@ pub(super) fn stop_by_signal() -> io::Result<Stop> {
     // It ends with the process.
     threads::spawn("signals".to_owned(), Box::new(wait))?;
     Ok(stop)
+}
+
+/// The driver that is under test: it is stopped once, by whoever ends the test.
+#[derive(Clone, Default)]
+pub(super) struct Current(Arc<Mutex<Option<Arc<dyn InstanceSet>>>>);
+
+impl Current {
+    pub(super) fn begin(&self, driver: Arc<dyn InstanceSet>) {
+        *self.0.lock() = Some(driver);
+    }
+
+    /// Programs of the driver's that serve only this process do not outlive it.
+    pub(super) fn stop(&self) {
+        let driver = self.0.lock().take();
+        if let Some(driver) = driver {
+            driver.stop();
+        }
+    }
 }
 
 /// By what the kernel tells of this process: the line `SigIgn:`, with a bit for each signal, the lowest for signal 1.
