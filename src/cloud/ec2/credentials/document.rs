@@ -19,7 +19,8 @@ pub fn from_json(body: &[u8], whose: &str) -> Result<Credentials, QueryError> {
         let (code, message) = (excerpt(code.as_bytes()), excerpt(text("Message").unwrap_or_default().as_bytes()));
         return Err(QueryError::other(format!("{whose} has no credentials: {code} {message}")));
     }
-    temporary(whose, [text("AccessKeyId"), text("SecretAccessKey"), text("Token"), text("Expiration")])
+    let [token, end] = optional(&document, ["Token", "Expiration"], whose)?;
+    temporary(whose, [text("AccessKeyId"), text("SecretAccessKey"), token, end])
 }
 
 /// What a program prints that a profile names as its `credential_process`. What it says is not shown in errors.
@@ -32,7 +33,23 @@ pub fn from_program(output: &[u8], whose: &str) -> Result<Credentials, QueryErro
         return Err(QueryError::other(format!("the credentials of {whose} are of another Version than 1")));
     }
     let text = |name: &str| document.get(name).and_then(Value::as_str);
-    temporary(whose, [text("AccessKeyId"), text("SecretAccessKey"), text("SessionToken"), text("Expiration")])
+    let [token, end] = optional(&document, ["SessionToken", "Expiration"], whose)?;
+    temporary(whose, [text("AccessKeyId"), text("SecretAccessKey"), token, end])
+}
+
+/// What may be absent, or null. Keys whose end or token cannot be read are not taken for some without.
+fn optional<'d>(document: &'d Value, names: [&str; 2], whose: &str) -> Result<[Option<&'d str>; 2], QueryError> {
+    let mut texts = [None; 2];
+    for (name, text) in names.into_iter().zip(&mut texts) {
+        *text = match document.get(name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text.as_str()),
+            Some(_) => {
+                return Err(QueryError::other(format!("the credentials of {whose} have {name}, but not as text")));
+            }
+        };
+    }
+    Ok(texts)
 }
 
 /// The error says the place of a fault, and nothing of what stands there.
@@ -88,6 +105,11 @@ mod tests {
         let bare =
             from_json(br#"{"AccessKeyId": "A", "SecretAccessKey": "s", "Token": ""}"#, "it").expect("credentials");
         assert_eq!((bare.session_token, bare.lifetime), (None, Lifetime::Reread));
+        let nulls = r#"{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "s", "Token": null, "SessionToken": null, "Expiration": null}"#;
+        for read in [from_json, from_program] {
+            let bare = read(nulls.as_bytes(), "it").expect("credentials");
+            assert_eq!((bare.session_token, bare.lifetime), (None, Lifetime::Reread));
+        }
     }
 
     #[test]
@@ -98,9 +120,22 @@ mod tests {
             (r#"{"AccessKeyId": "A", "SecretAccessKey": ""}"#, "no key id or no secret"),
             (r#"{"AccessKeyId": 1, "SecretAccessKey": "hush"}"#, "no key id or no secret"),
             (r#"{"AccessKeyId": "A", "SecretAccessKey": "x", "Expiration": "hush"}"#, "Expiration that is no time"),
+            (
+                r#"{"AccessKeyId": "A", "SecretAccessKey": "hush", "Token": "t", "Expiration": 1893456000}"#,
+                "have Expiration, but not as text",
+            ),
+            (r#"{"AccessKeyId": "A", "SecretAccessKey": "x", "Token": ["hush"]}"#, "have Token, but not as text"),
             (r#"{"Code": "Failed", "Message": "no\nrole"}"#, r"it has no credentials: Failed no\nrole"),
         ] {
             let error = from_json(text.as_bytes(), "it").expect_err(text);
+            assert!(error.to_string().contains(expected) && !format!("{error:?}").contains("hush"), "{error:?}");
+        }
+        for (part, expected) in [
+            (r#""Expiration": 1893456000"#, "have Expiration, but not as text"),
+            (r#""SessionToken": {}"#, "have SessionToken, but not as text"),
+        ] {
+            let text = format!(r#"{{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "hush", {part}}}"#);
+            let error = from_program(text.as_bytes(), "it").expect_err(part);
             assert!(error.to_string().contains(expected) && !format!("{error:?}").contains("hush"), "{error:?}");
         }
     }
