@@ -66,7 +66,7 @@ pub fn ask(
     let answer = http.send(Request { method: "POST", path: "/", headers, body: Some(body), limit: None })?;
     let root = match answer.status {
         // Not shown if it cannot be read: it has secrets in it.
-        200 => xml::parse(&answer.body)
+        200..300 => xml::parse(&answer.body)
             .map_err(|why| QueryError::other(format!("the answer of STS is not whole XML ({why})")))?,
         status => xml::answer(status, &answer.body).map_err(|error| refused(error, wanted.role_arn))?,
     };
