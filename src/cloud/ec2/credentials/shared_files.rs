@@ -183,12 +183,41 @@ fn parse(text: &str) -> Result<BTreeMap<String, Section>, usize> {
             continue;
         }
         let (name, value) = line.split_once('=').ok_or(number)?;
-        let value = [" #", " ;"].iter().fold(value, |value, mark| value.split(mark).next().unwrap_or_default()).trim();
+        let value = without_comment(value).trim();
         opened = value.is_empty().then_some(indent);
         let section = current.as_mut().ok_or(number)?;
         section.insert(name.trim().to_ascii_lowercase(), value.to_owned());
     }
     Ok(sections)
+}
+
+/// A value up to ` #` or ` ;`, but for those between quotation marks (as `credential_process` knows them): there they mean what they say.
+/// A quotation mark that has no other is a letter like others.
+fn without_comment(value: &str) -> &str {
+    let mut rest = value.char_indices();
+    let mut last = None;
+    while let Some((at, letter)) = rest.next() {
+        match letter {
+            '#' | ';' if last == Some(' ') => return &value[..at - 1],
+            '\\' if rest.as_str().starts_with(['"', '\'']) => drop(rest.next()),
+            '"' | '\'' => {
+                let mut inside = rest.clone();
+                while let Some((_, other)) = inside.next() {
+                    match other {
+                        '\\' if letter == '"' => drop(inside.next()),
+                        other if other == letter => {
+                            rest = inside;
+                            break;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        last = Some(letter);
+    }
+    value
 }
 
 /// What the profile has without another's credentials.

@@ -119,6 +119,28 @@ fn an_empty_value_opens_a_section_only_of_what_is_indented_more() {
 }
 
 #[test]
+fn comments_behind_values() {
+    for (value, expected) in [
+        ("a # b", "a"),
+        ("a ; b # c", "a"),
+        ("a#b;c", "a#b;c"),
+        (" # b", ""),
+        ("get 'a # b' --x \"c ; d\" # 'e'", "get 'a # b' --x \"c ; d\""),
+        ("sh -c 'x \" # y' ; z", "sh -c 'x \" # y'"),
+        (r#"x "a \" # b" # c"#, r#"x "a \" # b""#),
+        (r#"x \" # b" # c"#, r#"x \""#),
+        (r"x 'a\' # b", r"x 'a\'"),
+        // Not of a pair.
+        ("it's # b", "it's"),
+        ("é 'ü # ä' ; ö", "é 'ü # ä'"),
+    ] {
+        assert_eq!(without_comment(value).trim(), expected, "{value}");
+    }
+    let line = r#"echo '{"Version": 1, "AccessKeyId": "A ; # B", "SecretAccessKey": "s"}' # a program"#;
+    assert_eq!(found(ask("", &format!("[default]\ncredential_process = {line}\n"), &[]))[0], "A ; # B");
+}
+
+#[test]
 fn where_there_is_nothing_the_reason_names_the_files() {
     let why = nothing(ask("", "", &[]));
     assert!(why.contains(".aws/credentials: ") && why.contains(".aws/config: "), "{why}");
