@@ -46,6 +46,9 @@ fn forms_of_subnets_and_groups() {
     ] {
         assert_eq!(ec2(&format!("{{Region: r-1, SubnetID: {yaml}}}")).subnets, expected, "{yaml}");
     }
+    // Empty entries are none; but each other one stays where it stands.
+    let config = ec2("{Region: r-1, SubnetID: ['', a, '', b]}");
+    assert_eq!((config.subnets, config.subnet_places), (vec!["a".to_owned(), "b".to_owned()], vec![1, 3]));
     for yaml in ["[sg-1, sg-2]", "{sg-1: {}, sg-2: {}}"] {
         assert_eq!(ec2(&format!("{{Region: r-1, SecurityGroupIDs: {yaml}}}")).security_groups, ["sg-1", "sg-2"]);
     }
@@ -80,7 +83,7 @@ fn faults_of_ec2() {
             "/conf/config.yml:6:47: Containers.CloudVMs.DriverParameters.Endpoint: \"(hidden)@h\" is not of the form http[s]://HOST[:PORT]",
         ),
         ("{Region: r-1, EBSPrice: cheap}", "DriverParameters.EBSPrice: \"cheap\" is not a number"),
-        ("{Region: r-1, SubnetID: [{a: b}]}", "DriverParameters.SubnetID[0]: must be a single value"),
+        ("{Region: r-1, SubnetID: ['', {a: b}]}", "DriverParameters.SubnetID[1]: must be a single value"),
     ] {
         let found = faults(&text("ec2", parameters));
         assert!(found.iter().any(|fault| fault.contains(expected)), "{parameters}: {found:#?}");

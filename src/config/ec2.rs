@@ -73,7 +73,9 @@ pub struct Ec2Config {
     pub security_groups: Vec<String>,
     /// Tried in this order; empty = the cloud's default.
     pub subnets: Vec<String>,
-    /// Entries that are none, with their places among the others. Errors, so that only `muster cloudtest` ever sees one.
+    /// Where each of them stands in the configuration's list, in which empty entries count, too.
+    pub subnet_places: Vec<usize>,
+    /// Entries that are none, with their places in that list. Errors, so that only `muster cloudtest` ever sees one.
     pub wrong_subnets: Vec<(usize, Fault)>,
     pub admin_username: String,
     pub ebs_volume_type: String,
@@ -117,14 +119,15 @@ pub(super) fn read(section: &Section<'_>, driver: Option<Mark>, faults: &mut Fau
         let message = format!("{url:?} is not of the form http[s]://HOST[:PORT]");
         faults.error(section.mark("Endpoint"), &section.at("Endpoint"), message);
     }
-    let (subnets, wrong_subnets) = subnets(section, faults);
+    let Subnets { good, places, wrong } = subnets(section, faults);
     Ec2Config {
         access_key_id,
         secret_access_key: Secret::new(&secret),
         region,
         security_groups: section.texts("SecurityGroupIDs", faults),
-        subnets,
-        wrong_subnets,
+        subnets: good,
+        subnet_places: places,
+        wrong_subnets: wrong,
         admin_username,
         ebs_volume_type,
         ebs_price: section.number("EBSPrice", faults).unwrap_or(EBS_PRICE),
@@ -135,25 +138,37 @@ pub(super) fn read(section: &Section<'_>, driver: Option<Mark>, faults: &mut Fau
     }
 }
 
+/// The entries, as [`Ec2Config`] has them.
+#[derive(Default)]
+struct Subnets {
+    good: Vec<String>,
+    places: Vec<usize>,
+    wrong: Vec<(usize, Fault)>,
+}
+
 /// Each entry by itself: the others may be used.
-fn subnets(section: &Section<'_>, faults: &mut Faults) -> (Vec<String>, Vec<(usize, Fault)>) {
+fn subnets(section: &Section<'_>, faults: &mut Faults) -> Subnets {
     let Some(Content::List(entries)) = section.get("SubnetID").map(|node| &node.content) else {
-        return (section.texts("SubnetID", faults), Vec::new());
+        let good = section.texts("SubnetID", faults);
+        return Subnets { places: (0..good.len()).collect(), good, ..Subnets::default() };
     };
-    let (mut subnets, mut wrong) = (Vec::new(), Vec::new());
+    let mut subnets = Subnets::default();
     for (index, node) in entries.iter().enumerate() {
         match text_of(node) {
             Ok("") => {}
-            Ok(text) => subnets.push(text.to_owned()),
+            Ok(text) => {
+                subnets.good.push(text.to_owned());
+                subnets.places.push(index);
+            }
             Err(message) => {
                 let key = format!("{}[{index}]", section.at("SubnetID"));
                 let fault = faults.fault(Some(node.mark), &key, message);
                 faults.errors.push(fault.clone());
-                wrong.push((subnets.len() + wrong.len(), fault));
+                subnets.wrong.push((index, fault));
             }
         }
     }
-    (subnets, wrong)
+    subnets
 }
 
 /// Scheme, host and port, without a path. (The client takes more than that; nothing that it would refuse comes through here.)

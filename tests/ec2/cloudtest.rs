@@ -114,19 +114,20 @@ fn an_answer_that_is_lost() {
 #[test]
 fn what_is_no_subnet() {
     let cluster = Cluster::new("    ProbeInterval: 100ms\n", "");
+    // Places are those of the list as it stands there, for a fault as for who tries them.
     let file = cluster.site.config();
     let text = std::fs::read_to_string(&file).expect("readable");
-    let wrong = text.replace("SubnetID: [", "SubnetID: [{subnet-1: a}, ");
+    let wrong = text.replace("SubnetID: [", "SubnetID: ['', {subnet-1: a}, ");
     assert_ne!(wrong, text);
     std::fs::write(&file, wrong).expect("written");
     let (code, log) = cloudtest(&cluster, &[]);
     assert_eq!(code, Some(1), "{log}");
     let parts = [
-        "msg=\"not the id of a subnet\" Key=SubnetID[0]",
-        "msg=\"failed tests using SubnetID\" Key=SubnetID[0]",
-        "msg=\"running tests using SubnetID\" Key=SubnetID[1]",
-        "msg=\"instance has booted\"",
+        "msg=\"not the id of a subnet\" Key=SubnetID[1]",
+        "msg=\"failed tests using SubnetID\" Key=SubnetID[1]",
         "msg=\"running tests using SubnetID\" Key=SubnetID[2]",
+        "msg=\"instance has booted\"",
+        "msg=\"running tests using SubnetID\" Key=SubnetID[3]",
         "msg=\"instance has booted\"",
     ];
     assert_ordered(&log, &parts);
@@ -134,7 +135,7 @@ fn what_is_no_subnet() {
     assert!(cluster.live().is_empty(), "{log}");
     let check = cluster.site.command(&["check"]).output().expect("it runs");
     let said = String::from_utf8_lossy(&check.stderr);
-    assert!(!check.status.success() && said.contains("DriverParameters.SubnetID[0]: must be a single value"), "{said}");
+    assert!(!check.status.success() && said.contains("DriverParameters.SubnetID[1]: must be a single value"), "{said}");
 }
 
 #[test]

@@ -100,18 +100,17 @@ pub fn run(config: &Config, options: &CloudTestOptions) -> Result<bool, CloudTes
     let trial = Trial { options, instance_type, key, login, stop, current };
     trial.tell_key();
     match subnets(&config)[..] {
-        [] | [Ok(_)] => Ok(trial.run(&config)),
+        [] | [(_, Ok(_))] => Ok(trial.run(&config)),
         ref all => Ok(trial.run_in_each(&config, all)),
     }
 }
 
-/// In the configuration's order, with what stands in the place of one.
-fn subnets(config: &Config) -> Vec<Result<&str, &Fault>> {
+/// In the configuration's order, each with its place there, and with what stands in the place of one.
+fn subnets(config: &Config) -> Vec<(usize, Result<&str, &Fault>)> {
     let Some(ec2) = &config.cloud.ec2 else { return Vec::new() };
-    let mut all: Vec<_> = ec2.subnets.iter().map(|subnet| Ok(subnet.as_str())).collect();
-    for (place, fault) in &ec2.wrong_subnets {
-        all.insert(*place, Err(fault));
-    }
+    let good = ec2.subnet_places.iter().zip(&ec2.subnets).map(|(place, subnet)| (*place, Ok(subnet.as_str())));
+    let mut all: Vec<_> = good.chain(ec2.wrong_subnets.iter().map(|(place, fault)| (*place, Err(fault)))).collect();
+    all.sort_by_key(|(place, _)| *place);
     all
 }
 
@@ -151,8 +150,8 @@ struct Trial<'a> {
     /// What logs in to instances: the dispatcher's own key; `None`: no SSH is used.
     key: Option<PrivateKey>,
     login: Option<Login>,
-    current: signals::Current,
     stop: Stop,
+    current: signals::Current,
 }
 
 impl Trial<'_> {
@@ -164,11 +163,11 @@ impl Trial<'_> {
     }
 
     /// Those that are none fail, and the others are tried all the same.
-    fn run_in_each(&self, config: &Config, subnets: &[Result<&str, &Fault>]) -> bool {
+    fn run_in_each(&self, config: &Config, subnets: &[(usize, Result<&str, &Fault>)]) -> bool {
         let message = "there are several subnets: an instance is created in each, one after the other";
         write_note(&note(Level::Info, message).with("Subnets", subnets.len()));
         let mut all_is_well = true;
-        for (index, subnet) in subnets.iter().enumerate() {
+        for (index, subnet) in subnets {
             let key = format!("SubnetID[{index}]");
             let good = match subnet {
                 Ok(subnet) => {
@@ -222,8 +221,8 @@ impl Trial<'_> {
                 return false;
             }
         };
-        self.current.begin(cloud.clone());
         let cloud = driver.cloud.clone();
+        self.current.begin(cloud.clone());
         let plan = self.plan(config, driver);
         let tester = Tester { cloud: &*cloud, plan: &plan, secret, stop: &self.stop, pause: &signals::pause };
         let all_is_well = tester.run();
