@@ -11,7 +11,7 @@ use muster::cloud::ec2::Ec2;
 use muster::cloud::ec2::environment::Environment;
 use muster::core::effect::Tags;
 use muster::core::errors::chain;
-use muster_ec2_cloud::{Call, Credentials, Ec2Site, Metadata, WEB_IDENTITY_TOKEN};
+use muster_ec2_cloud::{Call, Credentials, Ec2Proxy, Ec2Site, Metadata, WEB_IDENTITY_TOKEN};
 use muster_ssh_hosts::{ClientKey, client_key};
 
 use crate::ec2::driver_with;
@@ -178,22 +178,34 @@ fn roles_of_profiles() {
         );
         std::fs::write(&file, text).expect("written");
     };
-    let sts = fixture.site.moto.url();
+    // Calls of STS pass here and nothing else does.
+    let sts = Ec2Proxy::start(&fixture.site.moto).expect("starts");
+    let asked = || -> Vec<(Option<String>, bool)> {
+        let calls = sts.calls("*");
+        assert!(calls.iter().all(|call| call.action == "AssumeRole"), "{calls:?}");
+        calls.iter().map(|call| (call.parameter("RoleArn").map(str::to_owned), call.token.is_some())).collect()
+    };
+    let arn = |name: &str| Some(format!("arn:aws:iam::123456789012:role/{name}"));
     let driver = fixture.driver(&[
         ("AWS_CONFIG_FILE", file.to_str().expect("text")),
         ("AWS_PROFILE", "used"),
-        ("AWS_ENDPOINT_URL_STS", &sts),
+        ("AWS_ENDPOINT_URL_STS", &sts.url()),
     ]);
     write("another");
     let error = fixture.list(&driver).expect_err("not the right one");
     assert!(error.contains("STS does not give the role arn:aws:iam::123456789012:role/first"), "{error}");
+    assert_eq!(asked(), [(arn("first"), false)]);
     write(Credentials::STATIC.secret);
     fixture.set_ahead(10);
     let given = fixture.list(&driver).expect("a session");
+    // The second role is asked for with the session of the first, and its own session is what is used.
+    assert_eq!(asked()[1..], [(arn("first"), false), (arn("second"), true)]);
+    assert!(sts.calls("*")[2].answer.contains(&given), "{given}");
     assert!(![Credentials::ROLE, Credentials::RENEWED].iter().any(|one| one.token == Some(&given)), "{given}");
     // Those serve until five minutes before their end.
     fixture.set_ahead(200);
     assert_eq!(fixture.list(&driver), Ok(given));
+    assert_eq!(asked().len(), 3);
 }
 
 /// It would outlive this process, since nobody else waits for it.
