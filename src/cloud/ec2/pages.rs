@@ -7,7 +7,7 @@ use super::options::Clock;
 use super::query::{Element, Params, Query, QueryError};
 use crate::core::time::Moment;
 
-/// More pages than any account fills, at a thousand instances each.
+/// More pages than any account fills, at a hundred instances each at least.
 const PAGES_MAX: usize = 1000;
 
 /// The time that there is for some calls together.

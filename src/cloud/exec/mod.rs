@@ -36,7 +36,8 @@ use crate::log::write_note;
 pub struct ExecOptions {
     /// An absolute path.
     pub program: PathBuf,
-    /// For one run; then its process group is killed. To say what it is capable of, it has a minute at most, for a list two.
+    /// For one run; then its process group is killed. To say what it is capable of, it has a minute at most, for a list five seconds less
+    /// than two.
     pub timeout: Duration,
     /// Opaque: every document has it. May hold secrets.
     pub parameters: serde_json::Map<String, serde_json::Value>,
