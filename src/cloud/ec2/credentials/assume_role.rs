@@ -3,6 +3,8 @@
 //!
 //! The whole way is read before anybody is asked, so that a mistake at its end shows without a call.
 
+use std::time::Instant;
+
 use super::chain::Chain;
 use super::shared_files::{self, Profile};
 use super::sts::{self, Signer, Wanted};
@@ -39,11 +41,11 @@ enum Start {
 ///
 /// # Errors
 /// A profile on the way is not there or makes no sense, a call fails or is refused.
-pub fn from_profile(chain: &Chain, profile: Profile) -> Result<Credentials, QueryError> {
+pub fn from_profile(chain: &Chain, profile: Profile, deadline: Instant) -> Result<Credentials, QueryError> {
     let (roles, start) = way(chain, profile)?;
-    let mut credentials = begin(chain, start)?;
+    let mut credentials = begin(chain, start, deadline)?;
     for role in roles.iter().rev() {
-        credentials = role.assume(&credentials, chain)?;
+        credentials = role.assume(&credentials, chain, deadline)?;
     }
     Ok(credentials)
 }
@@ -111,11 +113,11 @@ fn arrows(names: &[String], last: &str) -> String {
     names.map(|name| excerpt(name.as_bytes())).collect::<Vec<_>>().join(" → ")
 }
 
-fn begin(chain: &Chain, start: Start) -> Result<Credentials, QueryError> {
+fn begin(chain: &Chain, start: Start, deadline: Instant) -> Result<Credentials, QueryError> {
     let (found, whose) = match start {
         Start::Profile(profile) => {
             let whose = format!("the source_profile {}", profile.shown());
-            (shared_files::own(chain, &profile)?, whose)
+            (shared_files::own(chain, &profile, deadline)?, whose)
         }
         Start::Service(name, profile) => {
             let found = match name {
@@ -155,7 +157,7 @@ impl Role {
         })
     }
 
-    fn assume(&self, credentials: &Credentials, chain: &Chain) -> Result<Credentials, QueryError> {
+    fn assume(&self, credentials: &Credentials, chain: &Chain, deadline: Instant) -> Result<Credentials, QueryError> {
         let mut params = Params::default();
         if let Some(id) = &self.external_id {
             params.add("ExternalId", id);
@@ -163,7 +165,8 @@ impl Role {
         if let Some(seconds) = self.seconds {
             params.add("DurationSeconds", seconds.to_string());
         }
-        let wanted = Wanted { action: "AssumeRole", role_arn: &self.arn, session_name: self.session_name.as_deref() };
+        let (role_arn, session_name) = (self.arn.as_str(), self.session_name.as_deref());
+        let wanted = Wanted { action: "AssumeRole", role_arn, session_name, deadline };
         let signer = Signer { credentials, now: chain.clock.now() };
         sts::ask(wanted, params, Some(signer), &chain.environment, &chain.region)
     }

@@ -3,13 +3,18 @@
 //! A place where something is configured and does not work ends the search with its error: credentials of another place could be those of
 //! another account. Only where nothing is configured the next one is asked, and if none is left the error tells what each one said.
 
+use std::time::{Duration, Instant};
+
 use super::process::Programs;
 use super::{Credentials, Found, Lifetime, Secret, container, metadata, shared_files, web_identity};
 use crate::cloud::ec2::environment::{Environment, WallClock};
 use crate::cloud::ec2::query::QueryError;
 use crate::core::errors::chain;
 
-/// Finds credentials; may ask files, a program and services, one after the other: whichever is late (a minute at most) ends the search.
+/// For a whole search: somebody waits for it, and others for him.
+pub const FIND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Finds credentials; may ask files, a program and services, one after the other: one that is late ends the search.
 pub trait Source: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// There are none, or they could not be got; for people.
@@ -35,6 +40,8 @@ pub struct Chain {
     pub metadata_url: String,
     /// For profiles.
     pub programs: Programs,
+    /// [`FIND_LIMIT`] but in tests. What is asked last (an agent, the metadata service) has a few seconds of its own.
+    pub limit: Duration,
 }
 
 impl Chain {
@@ -52,7 +59,17 @@ impl Chain {
         let (agent_url, metadata_url) = (container::AGENT_URL.to_owned(), metadata::METADATA_URL.to_owned());
         let programs = Programs::new(&environment)
             .map_err(|error| QueryError::caused("cannot run programs for credentials", error))?;
-        Ok(Self { access_key_id, secret_access_key, region, environment, clock, agent_url, metadata_url, programs })
+        Ok(Self {
+            access_key_id,
+            secret_access_key,
+            region,
+            environment,
+            clock,
+            agent_url,
+            metadata_url,
+            programs,
+            limit: FIND_LIMIT,
+        })
     }
 
     fn configured(&self) -> Result<Found, QueryError> {
@@ -109,12 +126,13 @@ fn fixed(id: &str, secret: &str, token: Option<String>) -> Credentials {
 
 impl Source for Chain {
     fn find(&self) -> Result<Credentials, QueryError> {
+        let deadline = Instant::now() + self.limit;
         type Place<'a> = (&'static str, &'a dyn Fn() -> Result<Found, QueryError>);
         let places: [Place<'_>; 6] = [
             ("the configuration", &|| self.configured()),
             ("the environment", &|| self.environment()),
-            ("the shared files", &|| shared_files::from_files(self)),
-            ("a web identity", &|| web_identity::from_environment(&self.environment, &self.region)),
+            ("the shared files", &|| shared_files::from_files(self, deadline)),
+            ("a web identity", &|| web_identity::from_environment(&self.environment, &self.region, deadline)),
             ("a container's agent", &|| self.container()),
             ("the metadata service", &|| self.instance()),
         ];
@@ -222,6 +240,37 @@ mod tests {
                 "{asked:?}"
             );
         }
+    }
+
+    /// A program and calls of STS have the same minute, not one each.
+    #[test]
+    fn a_search_has_a_limit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config");
+        let text = "[profile program]\ncredential_process = sleep 1000\n\
+                    [profile role]\nrole_arn = r\ncredential_source = Environment\n";
+        std::fs::write(&file, text).expect("written");
+        let sts = Server::start(Vec::new());
+        let url = sts.url();
+        let [id, secret] = ENVIRONMENT;
+        for (profile, expected) in
+            [("program", "did not end within the 1m"), ("role", "STS was not asked for the role r: ")]
+        {
+            let file = ("AWS_CONFIG_FILE", file.to_str().expect("text"));
+            let mut variables = vec![file, ("AWS_PROFILE", profile), ("AWS_ENDPOINT_URL_STS", &url)];
+            if profile == "role" {
+                variables.extend([id, secret]);
+            }
+            let environment = Environment::of(&variables, None);
+            let (region, clock) = ("us-east-1".to_owned(), WallClock::new(|| 0));
+            let mut chain =
+                Chain::new(String::new(), Secret::new(""), region, environment, clock).expect("a descriptor");
+            assert_eq!(chain.limit, FIND_LIMIT);
+            chain.limit = Duration::ZERO;
+            let error = chain.find().expect_err("late").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(sts.requests().is_empty());
     }
 
     #[test]

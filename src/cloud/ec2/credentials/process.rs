@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::chain::FIND_LIMIT;
 use super::{Credentials, document};
 use crate::cloud::ec2::environment::Environment;
 use crate::cloud::ec2::query::QueryError;
@@ -18,8 +19,6 @@ use crate::core::units::format_duration;
 use crate::remote::local::LocalExecutor;
 use crate::remote::{Command, ExecuteError, Executor, Lane, OUTPUT_BYTES_MAX, Program};
 
-/// For one run: somebody waits for it.
-pub const LIMIT: Duration = Duration::from_secs(60);
 /// What only a shell understands, in a program's name.
 const FOR_SHELLS: [char; 2] = ['~', '$'];
 
@@ -44,11 +43,11 @@ impl Programs {
         Ok(Self { executor, stopped: AtomicBool::new(false), running: Mutex::default() })
     }
 
-    /// Runs the program of the line, for so long at most, and reads what it prints. `profile` is for errors.
+    /// Runs the program of the line, until then at most, and reads what it prints. `profile` is for errors.
     ///
     /// # Errors
     /// The line is none, the program cannot be run, fails, is late or killed by a stop, or prints no credentials.
-    pub fn run(&self, line: &str, profile: &str, limit: Duration) -> Result<Credentials, QueryError> {
+    pub fn run(&self, line: &str, profile: &str, deadline: Instant) -> Result<Credentials, QueryError> {
         let whose = format!("the program that credential_process of the profile {profile} names");
         let words = words(line).map_err(|why| QueryError::other(format!("{whose} cannot be run: {why}")))?;
         let program = excerpt(words[0].as_bytes());
@@ -58,7 +57,6 @@ impl Programs {
         if self.stopped.load(Ordering::SeqCst) {
             return Err(QueryError::other(format!("{whose} was not started, since the dispatcher stops")));
         }
-        let deadline = Instant::now() + limit;
         let command = Command { program: Program::Arguments(words), stdin: b"", open_until: None, deadline };
         match self.executor.execute(Lane::Action, &command) {
             Ok(output) if output.succeeded() => document::from_program(&output.stdout, &whose),
@@ -73,8 +71,9 @@ impl Programs {
                 Err(QueryError::caused(format!("{whose} cannot be run: {program}{hint}"), source))
             }
             Err(ExecuteError::Deadline) => {
-                let limit = format_duration(limit);
-                Err(QueryError::other(format!("{whose} did not end within {limit} and was killed")))
+                let limit = format_duration(FIND_LIMIT);
+                let why = format!("did not end within the {limit} that a search for credentials has");
+                Err(QueryError::other(format!("{whose} {why}, and was killed")))
             }
             Err(ExecuteError::Cancelled) => {
                 Err(QueryError::other(format!("{whose} was killed, since the dispatcher stops")))

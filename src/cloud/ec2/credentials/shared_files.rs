@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use super::chain::Chain;
 use super::web_identity::{self, WebIdentity};
-use super::{Credentials, Found, Lifetime, Secret, assume_role, process, read_text};
+use super::{Credentials, Found, Lifetime, Secret, assume_role, read_text};
 use crate::cloud::ec2::environment::Environment;
 use crate::cloud::ec2::query::QueryError;
 use crate::cloud::ec2::xml::excerpt;
@@ -79,12 +80,14 @@ impl Profile {
 /// # Errors
 /// A file that is named explicitly is there and cannot be read, or one is not in its form. The profile is named explicitly and not there; it is
 /// incomplete or wants what is not supported, or what it says does not work.
-pub fn from_files(chain: &Chain) -> Result<Found, QueryError> {
+pub fn from_files(chain: &Chain, deadline: Instant) -> Result<Found, QueryError> {
     let named = chain.environment.first(&PROFILE);
     let name = named.as_ref().map_or("default", |(_, name)| name.trim());
     match (read(&chain.environment, name)?, named) {
-        (Ok(profile), _) if profile.wants_role() => assume_role::from_profile(chain, profile).map(Found::Credentials),
-        (Ok(profile), _) => own(chain, &profile),
+        (Ok(profile), _) if profile.wants_role() => {
+            assume_role::from_profile(chain, profile, deadline).map(Found::Credentials)
+        }
+        (Ok(profile), _) => own(chain, &profile, deadline),
         (Err(why), None) => Ok(Found::Nothing(why)),
         (Err(why), Some((variable, _))) => {
             Err(QueryError::other(format!("{variable} names a profile that is not there: {why}")))
@@ -224,13 +227,13 @@ fn without_comment(value: &str) -> &str {
 ///
 /// # Errors
 /// It is incomplete or wants what is not supported, or what it says does not work.
-pub fn own(chain: &Chain, profile: &Profile) -> Result<Found, QueryError> {
+pub fn own(chain: &Chain, profile: &Profile, deadline: Instant) -> Result<Found, QueryError> {
     let shown = profile.shown();
     if let (Some(role_arn), Some(token_file)) = (profile.get(ROLE), profile.get(TOKEN_FILE)) {
         let session_name = profile.get("role_session_name").map(str::to_owned);
         let identity =
             WebIdentity { token_file: PathBuf::from(token_file), role_arn: role_arn.to_owned(), session_name };
-        return web_identity::assume(&identity, &chain.environment, &chain.region).map(Found::Credentials);
+        return web_identity::assume(&identity, &chain.environment, &chain.region, deadline).map(Found::Credentials);
     }
     match [profile.get(KEYS[0]), profile.get(KEYS[1])] {
         [Some(id), Some(secret)] => {
@@ -248,7 +251,7 @@ pub fn own(chain: &Chain, profile: &Profile) -> Result<Found, QueryError> {
         }
     }
     if let Some(line) = profile.get("credential_process") {
-        return chain.programs.run(line, &shown, process::LIMIT).map(Found::Credentials);
+        return chain.programs.run(line, &shown, deadline).map(Found::Credentials);
     }
     if profile.values.keys().any(|key| key.starts_with("sso_")) {
         return Err(QueryError::other(format!(

@@ -1,7 +1,8 @@
 //! Calls of STS, by which credentials of a role are had. Each is one request, never repeated; refusals and outages are for people.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::chain::FIND_LIMIT;
 use super::{Credentials, document};
 use crate::cloud::ec2::endpoint::Endpoint;
 use crate::cloud::ec2::environment::Environment;
@@ -10,6 +11,7 @@ use crate::cloud::ec2::query::{Params, QueryError};
 use crate::cloud::ec2::sigv4::{self, Scope};
 use crate::cloud::ec2::xml;
 use crate::core::time::WallMillis;
+use crate::core::units::format_duration;
 
 const VERSION: &str = "2011-06-15";
 /// What a session is called in logs of AWS if nothing is configured.
@@ -23,6 +25,8 @@ pub struct Wanted<'a> {
     pub action: &'static str,
     pub role_arn: &'a str,
     pub session_name: Option<&'a str>,
+    /// The call is not begun after this, nor waited for.
+    pub deadline: Instant,
 }
 
 /// Who asks, and when it is.
@@ -63,7 +67,15 @@ pub fn ask(
     };
     let proxy = endpoint.proxy(environment)?;
     let http = Http::new(endpoint, proxy, LIMITS, environment.spawn());
-    let answer = http.send(Request { method: "POST", path: "/", headers, body: Some(body), limit: None })?;
+    let left = wanted.deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(QueryError::other(format!(
+            "STS was not asked for the role {}: the {} that a search for credentials has is over",
+            xml::excerpt(wanted.role_arn.as_bytes()),
+            format_duration(FIND_LIMIT)
+        )));
+    }
+    let answer = http.send(Request { method: "POST", path: "/", headers, body: Some(body), limit: Some(left) })?;
     let root = match answer.status {
         // Not shown if it cannot be read: it has secrets in it.
         200..300 => xml::parse(&answer.body)

@@ -2,6 +2,7 @@
 //! account. The call is not signed, for the token is what it proves itself by.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use super::sts::{self, Wanted};
 use super::{Credentials, Found, read_token};
@@ -26,7 +27,7 @@ pub struct WebIdentity {
 ///
 /// # Errors
 /// One variable is set without the other, or the call fails.
-pub fn from_environment(environment: &Environment, region: &str) -> Result<Found, QueryError> {
+pub fn from_environment(environment: &Environment, region: &str, deadline: Instant) -> Result<Found, QueryError> {
     let identity = match (environment.get(TOKEN_FILE), environment.get(ROLE)) {
         (None, None) => return Ok(Found::Nothing(format!("{TOKEN_FILE} and {ROLE} are not set"))),
         (Some(token_file), Some(role_arn)) => {
@@ -36,19 +37,24 @@ pub fn from_environment(environment: &Environment, region: &str) -> Result<Found
         (None, Some(_)) => return Ok(Found::Nothing(format!("{ROLE} is set, but {TOKEN_FILE} is not"))),
         (Some(_), None) => return Err(QueryError::other(format!("{TOKEN_FILE} is set, but {ROLE} is not"))),
     };
-    assume(&identity, environment, region).map(Found::Credentials)
+    assume(&identity, environment, region, deadline).map(Found::Credentials)
 }
 
 /// Asks STS for the role's credentials.
 ///
 /// # Errors
 /// The token cannot be read, the call fails or is refused.
-pub fn assume(identity: &WebIdentity, environment: &Environment, region: &str) -> Result<Credentials, QueryError> {
+pub fn assume(
+    identity: &WebIdentity,
+    environment: &Environment,
+    region: &str,
+    deadline: Instant,
+) -> Result<Credentials, QueryError> {
     let token = read_token(&identity.token_file, "the token of the web identity")?;
     let mut params = Params::default();
     params.add("WebIdentityToken", token.reveal());
     let (role_arn, session_name) = (identity.role_arn.as_str(), identity.session_name.as_deref());
-    let wanted = Wanted { action: "AssumeRoleWithWebIdentity", role_arn, session_name };
+    let wanted = Wanted { action: "AssumeRoleWithWebIdentity", role_arn, session_name, deadline };
     sts::ask(wanted, params, None, environment, region)
 }
 
@@ -56,6 +62,7 @@ pub fn assume(identity: &WebIdentity, environment: &Environment, region: &str) -
 mod tests {
     use super::*;
     use crate::cloud::ec2::credentials::Lifetime;
+    use crate::cloud::ec2::credentials::chain::FIND_LIMIT;
     use crate::cloud::ec2::http::tests::server::{Reply, Server};
 
     const ANSWER: &str = r#"<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
@@ -82,7 +89,7 @@ mod tests {
             let url = self.server.url();
             let mut variables = vec![("AWS_ENDPOINT_URL_STS", url.as_str()), (TOKEN_FILE, &self.token_file)];
             variables.extend(more);
-            from_environment(&Environment::of(&variables, None), "us-east-1")
+            from_environment(&Environment::of(&variables, None), "us-east-1", Instant::now() + FIND_LIMIT)
         }
     }
 
@@ -134,10 +141,11 @@ mod tests {
         assert!(place.ask(&[]).expect_err("no role").to_string().contains("AWS_ROLE_ARN is not"));
         assert!(place.ask(&[(ROLE, "r")]).expect_err("no credentials").to_string().contains("has no credentials"));
         let missing = Environment::of(&[(TOKEN_FILE, "/nonexistent/token"), (ROLE, "r")], None);
-        let error = from_environment(&missing, "us-east-1").expect_err("no token");
+        let error = from_environment(&missing, "us-east-1", Instant::now() + FIND_LIMIT).expect_err("no token");
         assert!(error.to_string().contains("/nonexistent/token"), "{error}");
         for variables in [&[][..], &[(ROLE, "r")]] {
-            let found = from_environment(&Environment::of(variables, None), "us-east-1").expect("nothing");
+            let found = from_environment(&Environment::of(variables, None), "us-east-1", Instant::now() + FIND_LIMIT)
+                .expect("nothing");
             assert!(matches!(found, Found::Nothing(_)));
         }
     }

@@ -1,6 +1,7 @@
 //! Ways to a role, with an STS that gives what it is told to.
 
 use super::*;
+use crate::cloud::ec2::credentials::chain::FIND_LIMIT;
 use crate::cloud::ec2::credentials::{Lifetime, Secret};
 use crate::cloud::ec2::environment::{Environment, WallClock};
 use crate::cloud::ec2::http::FORM;
@@ -45,7 +46,7 @@ fn ask(config: &str, credentials: &str, sts: &Server, host: &Server, more: &[(&s
     let mut chain =
         Chain::new(String::new(), Secret::new(""), "us-east-1".to_owned(), environment, clock).expect("a descriptor");
     (chain.agent_url, chain.metadata_url) = (host.url(), host.url());
-    shared_files::from_files(&chain).map_err(|error| errors::chain(&error))
+    shared_files::from_files(&chain, Instant::now() + FIND_LIMIT).map_err(|error| errors::chain(&error))
 }
 
 fn id(found: Result<Found, String>) -> String {

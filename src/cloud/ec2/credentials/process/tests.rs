@@ -8,8 +8,12 @@ fn programs(environment: &Environment) -> Programs {
     Programs::new(environment).expect("a descriptor")
 }
 
+fn soon() -> Instant {
+    Instant::now() + FIND_LIMIT
+}
+
 fn of(line: &str) -> Result<Credentials, String> {
-    programs(&Environment::of(&[], None)).run(line, "p", LIMIT).map_err(|error| chain(&error))
+    programs(&Environment::of(&[], None)).run(line, "p", soon()).map_err(|error| chain(&error))
 }
 
 #[test]
@@ -65,7 +69,7 @@ fn a_program_gets_the_variables_that_it_needs() {
     let shown = r#"$HOME|$PATH|$AWS_PROFILE|$AWS_VAULT_FILE_PASSPHRASE|$https_proxy|$OTHER_SECRET|$(pwd)"#;
     let script =
         format!(r#"sh -c 'echo "{{\"Version\": 1, \"AccessKeyId\": \"A\", \"SecretAccessKey\": \"{shown}\"}}"'"#);
-    let credentials = programs(&environment).run(&script, "p", LIMIT).expect("credentials");
+    let credentials = programs(&environment).run(&script, "p", soon()).expect("credentials");
     let expected = format!("{}|{path}|p|of its own|http://proxy||/", home.path().display());
     assert_eq!(credentials.secret_access_key.reveal(), expected);
 }
@@ -107,8 +111,8 @@ fn what_goes_wrong_is_told_without_what_was_printed() {
 #[test]
 fn a_program_that_is_late_is_killed() {
     let programs = programs(&Environment::of(&[], None));
-    let late = programs.run("sleep 1000", "p", Duration::ZERO).expect_err("late").to_string();
-    assert!(late.ends_with("did not end within 0s and was killed"), "{late}");
+    let late = programs.run("sleep 1000", "p", Instant::now()).expect_err("late").to_string();
+    assert!(late.contains("did not end within the 1m") && late.ends_with("and was killed"), "{late}");
 }
 
 #[test]
@@ -117,6 +121,6 @@ fn after_a_stop_none_is_started() {
     let mark = folder.path().join("mark");
     let programs = programs(&Environment::of(&[], None));
     programs.stop();
-    let error = programs.run(&format!("touch {}", mark.display()), "p", LIMIT).expect_err("stopped").to_string();
+    let error = programs.run(&format!("touch {}", mark.display()), "p", soon()).expect_err("stopped").to_string();
     assert!(error.ends_with("was not started, since the dispatcher stops") && !mark.exists(), "{error}");
 }

@@ -1,6 +1,7 @@
 //! Files as people write them.
 
 use super::*;
+use crate::cloud::ec2::credentials::chain::FIND_LIMIT;
 use crate::cloud::ec2::environment::WallClock;
 use crate::cloud::ec2::http::tests::server::{Reply, Server};
 use crate::core::errors::chain;
@@ -20,7 +21,7 @@ fn ask(credentials: &str, config: &str, variables: &[(&str, &str)]) -> Result<Fo
 fn ask_in(environment: Environment) -> Result<Found, String> {
     let (region, clock) = ("us-east-1".to_owned(), WallClock::new(|| 0));
     let places = Chain::new(String::new(), Secret::new(""), region, environment, clock).expect("a descriptor");
-    from_files(&places).map_err(|error| chain(&error))
+    from_files(&places, Instant::now() + FIND_LIMIT).map_err(|error| chain(&error))
 }
 
 /// Key id, secret and token that were found.
