@@ -23,7 +23,7 @@ use crate::remote::{Command, ExecuteError, Executor, Lane, OUTPUT_BYTES_MAX, Pro
 const FOR_SHELLS: [char; 2] = ['~', '$'];
 
 /// After a stop the one that runs is waited for, so that this process does not end before it; a kill takes moments.
-const KILLED_WITHIN: Duration = Duration::from_secs(1);
+const KILLED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs programs, one at a time, until a stop.
 #[derive(Debug)]
