@@ -222,7 +222,11 @@ fn account(ended: &mut Ended, group: Option<&Group>, ram: i64) {
 }
 
 fn out_of_memory(ram: i64) -> String {
-    format!("it needs more than the {ram} bytes of memory that it asked for")
+    match ram {
+        // The engine has a limit of its own, or sees what its machine lacks.
+        ..=0 => "the engine says that memory ran out; it had asked for none".to_owned(),
+        _ => format!("it needs more than the {ram} bytes of memory that it asked for"),
+    }
 }
 
 fn seconds(time: nix::sys::time::TimeVal) -> f64 {

@@ -22,7 +22,8 @@ impl Log {
         Some(Self(log))
     }
 
-    /// Whether this process, or one of the control group with a directory of this name, was killed since then.
+    /// Whether this process, for a limit of its groups, or one of the control group with a directory of this name, for that group's limit,
+    /// was killed since then.
     pub(crate) fn tells_of_oom(&self, pid: Option<i32>, group: Option<&str>) -> bool {
         let mut log = &self.0;
         // Each read gives one record.
@@ -43,9 +44,14 @@ impl Log {
 /// `LEVEL,NUMBER,MICROSECONDS,FLAGS;TEXT`.
 fn tells(record: &str, pid: Option<i32>, group: Option<&str>) -> bool {
     let Some((_, text)) = record.split_once(';') else { return false };
-    let of_pid = pid.is_some_and(|pid| text.contains(&format!("Killed process {pid} (")));
+    // A machine that has no memory left ("Out of memory: Killed…", CONSTRAINT_NONE) is not the container's fault.
+    let is_limit = text.contains("Memory cgroup out of memory: Kill");
+    let of_pid = pid.is_some_and(|pid| is_limit && text.contains(&format!(" process {pid} (")));
     // Not for each of many that come at once.
-    let of_group = group.is_some_and(|group| text.contains("oom-kill:") && text.contains(&format!("/{group},")));
+    let limited =
+        text.split_once("oom-kill:constraint=CONSTRAINT_MEMCG").and_then(|(_, text)| text.split_once("oom_memcg="));
+    let limited = limited.map(|(_, text)| text.split(',').next().unwrap_or_default());
+    let of_group = group.is_some_and(|group| limited.is_some_and(|path| path.rsplit('/').next() == Some(group)));
     of_pid || of_group
 }
 
@@ -58,12 +64,19 @@ mod tests {
         let killed =
             "3,901,16684902147,-;Memory cgroup out of memory: Killed process 1917 (dd) total-vm:104956kB, UID:65534\n";
         let group = "6,900,16685081855,-;oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/a/libpod-1,task_memcg=/a/libpod-1,task=dd";
+        let global = "3,901,16684902147,-;Out of memory: Killed process 1917 (dd) total-vm:104956kB, UID:65534\n";
+        let all =
+            "6,900,1,-;oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),global_oom,task_memcg=/a/libpod-1,task=dd";
+        let parent = "6,900,1,-;oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/a,task_memcg=/a/libpod-1,task=dd";
         for (record, pid, name, expected) in [
             (killed, Some(1917), None, true),
             (killed, Some(191), None, false),
             (killed, None, Some("libpod-1"), false),
             (group, Some(1), Some("libpod-1"), true),
             (group, Some(1), Some("libpod-2"), false),
+            (global, Some(1917), None, false),
+            (all, Some(1), Some("libpod-1"), false),
+            (parent, Some(1), Some("libpod-1"), false),
             ("no record", Some(1917), Some("a"), false),
             ("", None, None, false),
         ] {

@@ -33,7 +33,8 @@ pub(crate) fn command(engine: &Engine, spec: &ContainerSpec, dir: &Path) -> io::
     Ok(command)
 }
 
-/// 255 with a last line of this form is the program's own end: an image that is not there or damaged, a mount that is refused.
+/// 255 with a last line of this form is the program's own end: an image that is not there or damaged, a mount that is refused. It does not
+/// mark the machine as broken, whatever it says: a job can end so, too.
 pub(crate) fn judge(ended: &mut Ended, stderr: &Path) {
     if ended.reason == Reason::Exited && ended.exit_code == Some(255) {
         let said = trouble::last_words(stderr);
