@@ -16,6 +16,7 @@ use super::{
 use crate::core::ids::TypeName;
 use crate::core::instance_type::InstanceType;
 use crate::core::runner_file::is_plain_path;
+use crate::core::settings::LOG_BYTES_MAX;
 
 const BOOT_PROBE_OF_CLOUDS: &str = "systemctl is-system-running";
 
@@ -138,12 +139,17 @@ impl Builder<'_, '_> {
         let default = if with_api { QueueDriver::Arvados } else { QueueDriver::Local };
         let driver = self.one_of("Muster.Queue.Driver", &choices, default);
         let retain = self.values.duration("Muster.Queue.RetainFinished");
+        let log_bytes = "Muster.Queue.MaxLogBytes";
         let bytes = |path| u64::try_from(self.values.bytes(path)).unwrap_or(0);
+        let (max_log_bytes, max_output_bytes) = (bytes(log_bytes), bytes("Muster.Queue.MaxOutputBytes"));
+        if max_log_bytes > LOG_BYTES_MAX {
+            self.error(log_bytes, format!("at most {} GiB", LOG_BYTES_MAX >> 30));
+        }
         QueueConfig {
             driver,
             max_queued: self.values.count("Muster.Queue.MaxQueued"),
-            max_log_bytes: bytes("Muster.Queue.MaxLogBytes"),
-            max_output_bytes: bytes("Muster.Queue.MaxOutputBytes"),
+            max_log_bytes,
+            max_output_bytes,
             max_attempts: u32::try_from(self.at_least_one("Muster.Queue.MaxAttempts")).unwrap_or(u32::MAX),
             retain_finished: (!retain.is_zero()).then_some(retain),
             timeout_collect: self.values.duration("Muster.Queue.TimeoutCollect"),

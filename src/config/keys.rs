@@ -59,7 +59,7 @@ pub(super) const KEYS: &[KeyInfo] = &[
     key("Muster.Queue.MaxQueued", Count, "1000000", "Waiting containers; more are refused."),
     key("Muster.Queue.MaxAttempts", Count, "3", "Tries per container when its runner or instance is lost, unless it says otherwise."),
     live("Muster.Queue.RetainFinished", Duration, "720h", "Finished containers are removed with their files after this; 0 = never."),
-    key("Muster.Queue.MaxLogBytes", Size, "64MiB", "Kept of each output stream, head and tail."),
+    key("Muster.Queue.MaxLogBytes", Size, "64MiB", "Kept of each output stream, head and tail; at most 16GiB."),
     key("Muster.Queue.MaxOutputBytes", Size, "1GiB", "Output files of one container together."),
     live("Muster.Queue.TimeoutCollect", PositiveDuration, "5m", "A result that waits keeps its instance for at most this long."),
     key("Muster.Runner.User", Text, "", "Whom jobs run as; default the login user, or nobody where that is root."),

@@ -188,6 +188,7 @@ fn single_faults_and_warnings() {
             "at least 360s",
         ),
         ("Muster: {Metrics: {Prefix: a-b}}", "no metric name"),
+        ("Muster: {Queue: {MaxLogBytes: 17GiB}}", "Muster.Queue.MaxLogBytes: at most 16 GiB"),
         ("Containers: {CloudVMs: {Driver: azure}}\nInstanceTypes: {a: {RAM: 1.5}}", "fraction of a byte"),
         (
             "Containers: {CloudVMs: {Driver: azure}}\nInstanceTypes: {a: {GPU: {DeviceCount: 1, DriverVersion: x}}}",

@@ -77,6 +77,8 @@ pub const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 pub const CREATE_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// A list, destroy or tag call that has not returned by then has failed (spec 20 §1).
 pub const CALL_DEADLINE: Duration = Duration::from_secs(2 * 60);
+/// Most that MaxLogBytes may be: a worker's stream that is longer has never been within its limit.
+pub const LOG_BYTES_MAX: u64 = 16 << 30;
 /// One try to fetch a result; after it another try begins.
 pub const COLLECT_DEADLINE: Duration = Duration::from_secs(10 * 60);
 /// Two rounds of one worker are at least this far apart (spec 10 §3).

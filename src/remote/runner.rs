@@ -314,7 +314,9 @@ impl Runner {
         }
         match self.act(&["--forget", "--keep-outputs"], uuid, attempt) {
             // One of before this flag, which was not put there by us: it keeps them only if it found itself that they are too large.
-            Err(CommandError::Failed(failed)) if failed.exit_code == Some(USAGE_ERROR) => {
+            Err(CommandError::Failed(failed))
+                if failed.exit_code == Some(USAGE_ERROR) && failed.stderr.contains("keep-outputs") =>
+            {
                 self.act(&["--forget"], uuid, attempt)
             }
             other => other,

@@ -30,9 +30,11 @@ impl Executor for Scripted {
         self.asked.lock().push(Asked { lane, left, program: command.program.clone() });
         let (stdout, stderr) = (self.stdout.clone().into_bytes(), self.stderr.clone().into_bytes());
         let is_unknown = |words: &[String]| words.iter().any(|word| Some(word.as_str()) == self.unknown);
-        let exit_code = match &command.program {
-            Program::Arguments(words) if is_unknown(words) => Some(2),
-            _ => Some(i32::from(!stderr.is_empty())),
+        let (exit_code, stderr) = match (&command.program, self.unknown) {
+            (Program::Arguments(words), Some(unknown)) if is_unknown(words) => {
+                (Some(2), format!("unknown flag {unknown}").into_bytes())
+            }
+            _ => (Some(i32::from(!stderr.is_empty())), stderr),
         };
         Ok(Output { stdout, stderr, exit_code, signal: None })
     }

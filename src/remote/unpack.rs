@@ -9,14 +9,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use crate::core::settings::LOG_BYTES_MAX;
+
 /// Entries of one result: a runner sends up to 100,000 of outputs, and a few of its own.
 const ENTRIES_MAX: usize = 100_016;
 /// With more files than this they are synced together at the end: one by one would take minutes.
 const SYNCED_ALONE_MAX: usize = 64;
 /// Room for headers, result.json and the marks of cut streams, beside the configured limits.
 const ALLOWANCE: u64 = 16 * 1024 * 1024;
-/// A stream that is longer than this has never been within anybody's limit, and is not read to its end.
-const STREAM_BYTES_MAX: u64 = 16 << 30;
 /// Read and written at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -250,7 +250,7 @@ impl Unpacking<'_> {
         }
         let most = log_bytes.saturating_add(ALLOWANCE);
         let is_stream = relative == Path::new("stdout") || relative == Path::new("stderr");
-        let kept = if is_stream && size > most && size <= STREAM_BYTES_MAX { log_bytes } else { size };
+        let kept = if is_stream && size > most && size <= LOG_BYTES_MAX + ALLOWANCE { log_bytes } else { size };
         if kept > most {
             return Err(refuse(format!("{} needs {size} bytes, {most} are allowed", told(relative))));
         }
