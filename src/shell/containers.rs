@@ -16,8 +16,8 @@ use super::fault_point::{FaultPoint, reached};
 use super::lanes::Work;
 use super::pool::PoolDoor;
 use super::results::{
-    CollectError, check_fetched, note_too_large, outputs_stay, put_in_place, remove_leftovers, remove_tree, result_dir,
-    set_aside, storage, temporary_dir, write_record,
+    CollectError, check_fetched, note_too_large, outputs_stay, put_in_place, remove_tree, result_dir, set_aside,
+    settle, storage, temporary_dir, write_record,
 };
 use super::workers::Workers;
 use crate::core::container::Container;
@@ -246,9 +246,9 @@ impl Containers {
         if !place.join("result.json").exists() {
             self.fetch(runner, order, &place)?;
             reached(FaultPoint::ResultRenamed);
-        } else if let Some(parent) = place.parent() {
-            // The same crash may have kept the fetches before it from being cleared away.
-            remove_leftovers(parent);
+        } else {
+            // The same crash may have kept it from being synced, and the fetches before it from being cleared away.
+            settle(&place)?;
         }
         match self.queue.finish(&order.uuid, order.attempt, &place) {
             Ok(()) => self.log_finished(order),

@@ -61,6 +61,11 @@ pub(super) fn temporary_dir(place: &Path, attempt: Attempt, operation: Operation
 pub(super) fn put_in_place(temporary: &Path, place: &Path) -> Result<(), CollectError> {
     remove_tree(place)?;
     fs::rename(temporary, place).map_err(|error| storage(place, &error))?;
+    settle(place)
+}
+
+/// A result that was put in place is durable when this returns, also if whoever did so was cut off just then.
+pub(super) fn settle(place: &Path) -> Result<(), CollectError> {
     let parent = place.parent().unwrap_or(place);
     // The parent's own entry too: it may have been made for this result.
     for directory in [parent, parent.parent().unwrap_or(parent)] {
@@ -74,11 +79,12 @@ fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Directories of fetches that a crash, or a later fetch, has made pointless.
+/// What fetches have left that a crash, or a later fetch, has made pointless.
 pub(super) fn remove_leftovers(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with('.') {
-            let _ = fs::remove_dir_all(entry.path());
+            let path = entry.path();
+            let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
         }
     }
 }
@@ -110,7 +116,10 @@ pub(super) fn write_record(directory: &Path, record: &ResultRecord) -> Result<()
     let new = directory.with_extension("record");
     let written = File::create(&new).and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
     let renamed = written.and_then(|()| fs::rename(&new, &path)).and_then(|()| sync(directory));
-    renamed.map_err(|error| storage(&path, &error))
+    renamed.map_err(|error| {
+        let _ = fs::remove_file(&new);
+        storage(&path, &error)
+    })
 }
 
 /// The record says that outputs are too large.

@@ -55,6 +55,11 @@ fn outputs_above_a_limit_that_was_lowered() {
         uuid: uuid.clone(),
         attempt: 1,
     };
+    // A crash in the middle of an earlier one.
+    let folder = fake.results.path().join(uuid.as_str());
+    std::fs::create_dir(&folder).expect("made");
+    std::fs::write(folder.join(".1.99.record"), "half").expect("written");
+    std::fs::create_dir(folder.join(".1.99.new")).expect("made");
     // The second time it is here already, as after a crash.
     for operation in 0..2 {
         let forget = Work::Forget(order(operation));
@@ -67,6 +72,7 @@ fn outputs_above_a_limit_that_was_lowered() {
         assert!(detail.contains("above the limit of 1000 bytes (MaxOutputBytes)"), "{detail}");
         assert_eq!(std::fs::read(place.join("stdout")).expect("there"), b"hello");
         assert!(!place.join("outputs").exists());
+        assert_eq!(std::fs::read_dir(&folder).expect("there").count(), 1, "nothing is left of others");
         host.kept.lock().clear();
         assert_eq!(fake.containers.carry_out(&forget), None);
         assert!(host.kept.lock().contains(&uuid), "its outputs stay there");

@@ -77,7 +77,8 @@ impl Tester<'_> {
 
     /// Its address may have become known.
     fn refresh(&self, made: &mut Created) {
-        match self.ours(&self.set_tag()) {
+        // By its id: that its tags are missing in the list was told already.
+        match self.listed(&self.set_tag()) {
             Ok(found) => {
                 if let Some(now) = found.into_iter().find(|one| one.id == made.instance.id) {
                     made.instance = now;
