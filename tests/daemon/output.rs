@@ -119,6 +119,23 @@ fn following_goes_on_after_an_attempt_that_was_killed_on_its_host() {
     site.stop();
 }
 
+/// A result is in its place a moment before the queue knows that the attempt has ended: that is not the end yet.
+#[test]
+fn following_does_not_end_before_the_queue_knows_the_end() {
+    let mut site = Site::started();
+    let script = script(&site);
+    let uuid = site.submit(&["--", "sh", "-c", &script]);
+    site.wait_state(&uuid, "Running");
+    let place = site.state_dir().join(format!("containers/{uuid}/1"));
+    std::fs::create_dir_all(&place).expect("made");
+    std::fs::write(place.join("stdout"), "begun 1\n").expect("written");
+    let mut follower = Follower::start(site.command(&["logs", "-f", &uuid]));
+    assert_eq!(follower.line(), "begun 1\n");
+    open_gate(&site, 1);
+    assert_eq!(follower.end(), (0, "ended 1\n".to_owned(), String::new()));
+    site.stop();
+}
+
 /// The last attempt is lost too: following ends, and says why.
 #[test]
 fn following_ends_with_the_last_attempt() {

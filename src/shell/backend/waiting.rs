@@ -134,17 +134,17 @@ impl DaemonBackend {
         if attempt > container.attempt {
             return Err(ApiError::not_found(format!("container {} has no attempt {attempt}", container.uuid)));
         }
+        // Only then: a result is in its place a moment before the queue knows of it, and what follows on it is asked of the queue.
+        let is_closed = attempt < container.attempt || container.state.is_final() || container.instance.is_none();
         let file = result_dir(&self.results, &container.uuid, attempt).join(query.stream.as_str());
         if let Some((bytes, length)) = read_piece(&file, query.offset)? {
             let next_offset = query.offset + bytes.len() as u64;
-            return Ok(LogChunk { bytes, next_offset, end: next_offset >= length, attempt });
+            return Ok(LogChunk { bytes, next_offset, end: is_closed && next_offset >= length, attempt });
         }
-        // No instance: the attempt was closed, and the container waits for its next one.
-        let Some(instance) = container.instance.as_ref() else { return Ok(nothing(true)) };
-        if container.state.is_final() || attempt < container.attempt {
+        let Some(instance) = container.instance.as_ref().filter(|_| !is_closed) else {
             // It ended without a result: nothing will ever come.
             return Ok(nothing(true));
-        }
+        };
         let wait = until.saturating_duration_since(Instant::now()).min(TAIL_WAIT);
         match self.tail(instance, query, attempt, wait) {
             Some(bytes) => {
