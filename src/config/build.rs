@@ -130,7 +130,11 @@ impl Builder<'_, '_> {
             ("azure", CloudDriver::Azure),
         ];
         let default = if self.cluster.arvados_form { CloudDriver::Ec2 } else { CloudDriver::Loopback };
-        self.one_of_named("unsupported cloud driver", "Containers.CloudVMs.Driver", &choices, default)
+        let path = "Containers.CloudVMs.Driver";
+        let driver = self.one_of_named("unsupported cloud driver", path, &choices, default);
+        let text = self.values.text(path);
+        // Of an unknown one the parameters are not judged: this one reads none.
+        if text.is_empty() || choices.iter().any(|(name, _)| *name == text) { driver } else { CloudDriver::Azure }
     }
 
     fn queue(&mut self) -> QueueConfig {

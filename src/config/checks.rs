@@ -9,7 +9,7 @@ impl Config {
             ConfigSource::File(path) => Some(path.clone()),
             ConfigSource::BuiltIn => None,
         };
-        Fault { file, mark: None, key: key.to_owned(), message: message.to_owned() }
+        Fault { file, mark: None, key: key.to_owned(), message: message.to_owned(), is_warning: false }
     }
 }
 

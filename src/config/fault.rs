@@ -10,7 +10,7 @@ pub struct Mark {
     pub column: usize,
 }
 
-/// One fault. Displays as `FILE:LINE:COLUMN: KEY: message`.
+/// One fault. Displays as `FILE:LINE:COLUMN: KEY: message`; a warning among errors as `warning: FILE…`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
     /// `None` for the built-in configuration and for what no file says.
@@ -19,10 +19,15 @@ pub struct Fault {
     /// Path of the key, such as `Containers.CloudVMs.TimeoutIdle`; empty for the file as a whole.
     pub key: String,
     pub message: String,
+    /// It is no more than a warning, and stands among errors.
+    pub is_warning: bool,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_warning {
+            f.write_str("warning: ")?;
+        }
         if let Some(file) = &self.file {
             write!(f, "{}:", file.display())?;
             if let Some(mark) = self.mark {
@@ -51,7 +56,7 @@ impl Faults {
     }
 
     pub(super) fn fault(&self, mark: Option<Mark>, key: &str, message: impl Into<String>) -> Fault {
-        Fault { file: self.file.clone(), mark, key: key.to_owned(), message: message.into() }
+        Fault { file: self.file.clone(), mark, key: key.to_owned(), message: message.into(), is_warning: false }
     }
 
     pub(super) fn error(&mut self, mark: Option<Mark>, key: &str, message: impl Into<String>) {

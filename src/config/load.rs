@@ -66,8 +66,9 @@ fn load_with(options: &LoadOptions<'_>, wrong_subnets: WrongSubnets) -> Result<L
     let Some(path) = find_file(options) else {
         return read_text(None, "", options, wrong_subnets);
     };
-    let text = read_file(&path)
-        .map_err(|message| vec![Fault { file: Some(path.clone()), mark: None, key: String::new(), message }])?;
+    let text = read_file(&path).map_err(|message| {
+        vec![Fault { file: Some(path.clone()), mark: None, key: String::new(), message, is_warning: false }]
+    })?;
     read_text(Some(&path), &text, options, wrong_subnets)
 }
 
@@ -118,7 +119,10 @@ fn read_text(
     faults.warnings.sort();
     match config {
         Some(config) if faults.errors.is_empty() => Ok(Loaded { config, warnings: faults.warnings }),
-        _ => Err(faults.errors.into_iter().chain(faults.warnings).collect()),
+        _ => {
+            let warnings = faults.warnings.into_iter().map(|fault| Fault { is_warning: true, ..fault });
+            Err(faults.errors.into_iter().chain(warnings).collect())
+        }
     }
 }
 

@@ -387,3 +387,15 @@ proptest::proptest! {
         let _ = load_with(&text, None);
     }
 }
+
+/// Of an unknown driver nothing else is said, and what is no error says so.
+#[test]
+fn warnings_among_errors() {
+    let found = faults("Clusters: {aaaaa: {Containers: {CloudVMs: {Driver: awz}}}}");
+    let (errors, warnings) = found.split_at(1);
+    assert!(errors[0].contains("unsupported cloud driver \"awz\""), "{found:#?}");
+    assert!(
+        !warnings.is_empty() && warnings.iter().all(|one| one.starts_with("warning: /conf/config.yml:")),
+        "{found:#?}"
+    );
+}
