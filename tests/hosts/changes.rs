@@ -37,6 +37,8 @@ fn a_stop_during_a_clean_up() {
     cluster.site.start();
     let uuid = cluster.site.submit(&["--", "true"]);
     wait_all(&cluster.site, &[uuid]);
+    // Else it would stay there: it could be one that was never collected.
+    cluster.wait_until_forgotten("ada");
     cluster.host("ada").stop_server().expect("stops");
     cluster.site.ok(&["instance", "kill", "ada"]);
     let state = cluster.site.state_dir().join("static-hosts.json");

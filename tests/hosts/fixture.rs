@@ -1,7 +1,7 @@
 //! A daemon, and hosts for it.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use muster_ssh_hosts::{ClientKey, HostOptions, SshHost, caller_is_root, client_key};
 
@@ -139,15 +139,15 @@ impl Cluster {
         assert_eq!(self.recorded(), Vec::<String>::new());
     }
 
+    /// A container's end is known before its files are removed on the host.
+    pub(crate) fn wait_until_forgotten(&mut self, name: &str) {
+        let directory = self.runner_dir(name);
+        self.site.wait_until("nothing of containers is left there", |_| results(&directory).is_empty());
+    }
+
     /// Containers with files in a host's runner directory.
     pub(crate) fn results(&self, name: &str) -> Vec<String> {
-        let names = |path: PathBuf| {
-            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).collect::<Vec<_>>()
-        };
-        let sets = names(self.runner_dir(name)).into_iter();
-        let sets = sets.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("set-")));
-        sets.flat_map(names).map(|path| path.display().to_string()).collect()
+        results(&self.runner_dir(name))
     }
 
     /// The hosts that the driver's state file names.
@@ -185,4 +185,14 @@ pub(crate) fn mark(site: &Site) -> String {
 pub(crate) fn attempts_run(site: &Site, uuid: &str) -> Vec<u64> {
     let text = std::fs::read_to_string(site.folder().join("runs").join(uuid)).unwrap_or_default();
     text.lines().map(|line| line.trim().parse().expect("an attempt's number")).collect()
+}
+
+fn results(directory: &Path) -> Vec<String> {
+    let names = |path: PathBuf| {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let sets = names(directory.to_owned()).into_iter();
+    let sets = sets.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("set-")));
+    sets.flat_map(names).map(|path| path.display().to_string()).collect()
 }
