@@ -89,6 +89,8 @@ fn a_result_is_not_hidden_by_a_container_that_cannot_be_removed() {
     assert_eq!(host.list().0, [format!("{} stale", job.uuid)]);
     fs::remove_file(state.join("stuck")).unwrap();
     host.ok(&format!("--reap {} --attempt 1", job.uuid));
+    // Not only with a dispatcher's next first list, which removes what such a reap may have left.
+    assert!(!host.attempt_dir(&job.uuid, 1).exists());
     nothing_is_left(&host);
 }
 
